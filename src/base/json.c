@@ -1,0 +1,126 @@
+/* json.c - the thin layer over cJSON.
+ * cJSON limits nesting to 1,000 levels, so hostile depth ends in an error, not in a crash. */
+#include "base/base.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+
+json *json_parse(const char *text, size_t n, const char *name) {
+    const char *end = text;
+    json *root = cJSON_ParseWithLengthOpts(text, n, &end, 0);
+    if (!root) return fail_null("%s: not valid JSON (at byte %zu of %zu)", name, (size_t)(end - text), n);
+    return root;
+}
+
+json *json_parse_file(const char *path) {
+    file_map map;
+    if (file_map_open(&map, path)) return NULL;
+    json *root = json_parse(map.data, map.size, path);
+    file_map_close(&map);
+    return root;
+}
+
+void json_free(json *root) {
+    cJSON_Delete(root);
+}
+
+const json *json_get(const json *object, const char *key) {
+    const json *v = cJSON_IsObject(object) ? cJSON_GetObjectItemCaseSensitive(object, key) : NULL;
+    return cJSON_IsNull(v) ? NULL : v;
+}
+
+const json *json_first(const json *parent) {
+    return parent ? parent->child : NULL;
+}
+
+const json *json_next(const json *item) {
+    return item->next;
+}
+
+int json_length(const json *parent) {
+    return cJSON_GetArraySize(parent);
+}
+
+bool json_is_object(const json *v) {
+    return cJSON_IsObject(v);
+}
+
+bool json_is_array(const json *v) {
+    return cJSON_IsArray(v);
+}
+
+bool json_is_string(const json *v) {
+    return cJSON_IsString(v);
+}
+
+bool json_is_number(const json *v) {
+    return cJSON_IsNumber(v);
+}
+
+bool json_is_bool(const json *v) {
+    return cJSON_IsBool(v);
+}
+
+const char *json_key(const json *v) {
+    return v->string;
+}
+
+const char *json_string(const json *v) {
+    return cJSON_GetStringValue(v);
+}
+
+double json_number(const json *v) {
+    return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
+bool json_true(const json *v) {
+    return cJSON_IsTrue(v);
+}
+
+/* The member, or NULL with *status -1 (an error is recorded) or 0 (absent, and that is fine). */
+static const json *member(const json *object, const char *name, const char *key, bool required, int *status) {
+    const json *v = json_get(object, key);
+    *status = !v && required ? fail("%s: \"%s\" is missing", name, key) : 0;
+    return v;
+}
+
+int json_get_int(const json *object, const char *name, const char *key, bool required, int64_t min,
+                 int64_t max, int64_t *out) {
+    int status;
+    const json *v = member(object, name, key, required, &status);
+    if (!v) return status;
+    double d = v->valuedouble;
+    if (!cJSON_IsNumber(v) || d != floor(d)) return fail("%s: \"%s\" is not an integer", name, key);
+    if (!(d >= (double)min && d <= (double)max))
+        return fail("%s: \"%s\" is %.0f, outside %lld to %lld", name, key, d, (long long)min, (long long)max);
+    *out = (int64_t)d;
+    return 0;
+}
+
+int json_get_float(const json *object, const char *name, const char *key, bool required, double *out) {
+    int status;
+    const json *v = member(object, name, key, required, &status);
+    if (!v) return status;
+    if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble))
+        return fail("%s: \"%s\" is not a finite number", name, key);
+    *out = v->valuedouble;
+    return 0;
+}
+
+int json_get_bool(const json *object, const char *name, const char *key, bool required, bool *out) {
+    int status;
+    const json *v = member(object, name, key, required, &status);
+    if (!v) return status;
+    if (!cJSON_IsBool(v)) return fail("%s: \"%s\" is not true or false", name, key);
+    *out = cJSON_IsTrue(v);
+    return 0;
+}
+
+int json_get_string(const json *object, const char *name, const char *key, bool required, const char **out) {
+    int status;
+    const json *v = member(object, name, key, required, &status);
+    if (!v) return status;
+    if (!cJSON_IsString(v)) return fail("%s: \"%s\" is not a string", name, key);
+    *out = v->valuestring;
+    return 0;
+}

@@ -1,0 +1,35 @@
+/* pool.h - a pool of threads that run one function together and meet at barriers.
+ * Made for many short steps: a barrier spins briefly, then sleeps; idle threads sleep. */
+#ifndef BASE_POOL_H
+#define BASE_POOL_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+typedef struct pool pool;
+
+/* n threads in all, the caller included (n >= 1). NULL with a recorded error. */
+pool *pool_new(int n);
+void pool_free(pool *p);
+int pool_size(const pool *p);
+
+/* Runs work(context, thread) on every thread, thread = 0 .. n-1 (0 is the caller), and returns when all are
+ * done. */
+void pool_run(pool *p, void (*work)(void *context, int thread), void *context);
+
+/* Inside work: returns when all threads of the pool have called it; what each wrote before is visible to all.
+ */
+void pool_barrier(pool *p, int thread);
+
+/* Work sharing between two barriers: the next piece of up to `step` items of [0, n) from a counter that
+ * starts at zero. False when none is left. Threads of one machine are not equally fast, so pieces are small.
+ */
+static inline _Bool pool_take(atomic_long *counter, int64_t n, int64_t step, int64_t *first, int64_t *end) {
+    int64_t at = atomic_fetch_add_explicit(counter, (long)step, memory_order_relaxed);
+    if (at >= n) return 0;
+    *first = at;
+    *end = at + step < n ? at + step : n;
+    return 1;
+}
+
+#endif

@@ -1,0 +1,25 @@
+/* str.h - a growable byte string, for output text and decoded tokens.
+ * Any failure to grow is remembered, so a caller appends freely and checks once at the end. */
+#ifndef BASE_STR_H
+#define BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* Zero-initialise: str s = {0}. data is NUL-terminated once anything was appended; it may hold NUL bytes
+ * inside. */
+typedef struct str {
+    char *data;
+    size_t length, capacity;
+    bool failed; /* an append ran out of memory; the error is recorded */
+} str;
+
+void str_append(str *s, const char *text, size_t n);
+void str_puts(str *s, const char *text);
+void str_printf(str *s, const char *format, ...) PRINTF_LIKE(2, 3);
+void str_clear(str *s); /* keeps the memory */
+void str_free(str *s);
+
+#endif

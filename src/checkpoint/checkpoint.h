@@ -1,0 +1,78 @@
+/* checkpoint.h - a model's files as configuration plus named weights: a Hugging Face / MLX folder, a GGUF
+ * file, or random weights of a real model's shapes ("synthetic:PRESET"). All give the same names and layouts.
+ * Files are mapped; a weight's data is borrowed from the checkpoint and lives until checkpoint_close. */
+#ifndef CHECKPOINT_CHECKPOINT_H
+#define CHECKPOINT_CHECKPOINT_H
+
+#include "base/base.h"
+
+typedef struct checkpoint checkpoint;
+
+/* Opens path: a folder (config.json + model*.safetensors), a file (GGUF), or "synthetic:PRESET". seed is for
+ * synthetic weights only. NULL with one clear message on anything malformed. checkpoint_close(NULL) is
+ * harmless. */
+checkpoint *checkpoint_open(const char *path, uint64_t seed);
+void checkpoint_close(checkpoint *c);
+
+/* config.json (for GGUF: made from the metadata with config.json's field names; for synthetic: the preset's,
+ * with "quantization" as the suffix says). Lives as long as the checkpoint. */
+const json *checkpoint_config(const checkpoint *c);
+
+/* For messages: the path of config.json, the GGUF file or the preset. */
+const char *checkpoint_config_name(const checkpoint *c);
+bool checkpoint_is_synthetic(const checkpoint *c);
+
+/* The folder that holds tokenizer.json; NULL for GGUF and synthetic. */
+const char *checkpoint_folder(const checkpoint *c);
+
+/* End-of-sequence ids: generation_config.json's eos_token_id over config.json's (one or a list), as mlx-lm.
+ * Returns how many were written, at most max. */
+int checkpoint_eos_ids(const checkpoint *c, int32_t *ids, int max);
+
+/* The vocabulary a GGUF file carries; NULL for the others. Strings are n bytes as in the file (byte-level
+ * alphabet). */
+typedef struct checkpoint_vocabulary {
+    const char *model; /* tokenizer.ggml.model: "gpt2", "llama", ... */
+    const char *pre;   /* tokenizer.ggml.pre: "smollm", "llama-bpe", "qwen2", ...; NULL when absent */
+    int64_t n_tokens, n_merges;
+    const char *const *tokens; /* NUL-terminated copies */
+    const int32_t *types; /* tokenizer.ggml.token_type, NULL when absent: 1 normal, 2 unknown, 3 control, 4
+                             user, 6 byte */
+    const char *const *merges; /* "left right" */
+    int32_t bos_id, eos_id;    /* -1 when absent */
+    bool add_bos;
+} checkpoint_vocabulary;
+const checkpoint_vocabulary *checkpoint_vocab(const checkpoint *c);
+
+/* ---- weights, by mlx-lm's parameter names ---- */
+
+/* Is there a tensor of that exact name? For synthetic checkpoints always false: optional tensors are absent.
+ */
+bool checkpoint_has(const checkpoint *c, const char *name);
+
+/* The parameter `name` exactly (norm weights, linear biases): plain, of that shape. */
+int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out);
+
+/* The weight of module `path` (path.weight, and path.scales / path.biases when quantized): rank 2 [out, in]
+ * or rank 3 [experts, out, in] logical shape. Bits and group size are inferred from the shapes, config.json's
+ * per-module overrides win (mlx-lm utils.py: infer_quant_config). Errors name the tensor, the wanted and the
+ * found shape. */
+int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out);
+
+/* Tensors whose names contain `part` may stay unused (mlx-lm's sanitize drops them). */
+int checkpoint_ignore(checkpoint *c, const char *part);
+
+/* To be called when all weights were taken: -1 naming a surplus tensor that nothing used. */
+int checkpoint_check_all_used(const checkpoint *c);
+
+/* Facts for results: parameters and bytes of the weights taken so far, and a short text such as
+ * "4-bit g64", "8-bit g32 + 4-bit g32", "bf16". The text lives as long as the checkpoint. */
+int64_t checkpoint_parameters(const checkpoint *c);
+int64_t checkpoint_bytes(const checkpoint *c);
+const char *checkpoint_quantization(checkpoint *c);
+
+/* Names of the presets, for `mlxbench models`: calls each(context, name, model_type, config) until it returns
+ * nonzero. -1 when the folder of presets is not found. */
+int checkpoint_presets(int (*each)(void *context, const char *name, const json *config), void *context);
+
+#endif

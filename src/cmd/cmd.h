@@ -1,0 +1,14 @@
+/* cmd.h - the commands: one file each, one line each in this list.
+ * main.c makes its table from it. */
+#ifndef CMD_CMD_H
+#define CMD_CMD_H
+
+/* name, what it does (for mlxbench --help). cmd_NAME(argc, argv) gets its own name as argv[0]; it returns 0,
+ * or -1 with a recorded error. The first one is the default. */
+#define COMMANDS(COMMAND) COMMAND(bench, "measure prompt and generation speed (the default command)")
+
+#define COMMAND(name, about) int cmd_##name(int argc, char **argv);
+COMMANDS(COMMAND)
+#undef COMMAND
+
+#endif

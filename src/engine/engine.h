@@ -1,0 +1,209 @@
+/* engine.h - the operation set: all a model needs, documented to the letter, and what an engine is.
+ * A model is written once in these operations; an engine is one implementation of them (engine/cpu, ...).
+ *
+ * Life of one step: graph_begin, operations (each records a node and returns a handle borrowed from the
+ * graph), graph_end, which runs what the requested outputs and the caches need - nothing else - and drops the
+ * rest. A failing operation records the error once, and all later ones of that graph do nothing: model code
+ * has no error ladder; graph_end reports it.
+ *
+ * Shapes: L tokens (rows), D features, H heads, hd = head_dim, V vocabulary. Batch is one sequence.
+ * Number types: a value has the dtype mlx-lm would give it (that of the checkpoint's activations). An engine
+ * may compute and keep values in a wider one: engine/cpu holds every value in F32. Constants are rounded to
+ * the activation dtype, as MLX's weakly typed Python scalars are. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stdbool.h>
+
+#include "base/base.h"
+
+typedef struct engine engine;
+typedef struct graph graph;
+typedef const struct node *tensor; /* a value of a graph; never freed by the caller, dead after graph_end */
+typedef struct result result;      /* a value that outlives its graph */
+
+/* ---- engines ---- */
+
+typedef struct engine_options {
+    int threads;                    /* CPU threads; 0: one per physical core */
+    volatile const bool *cancelled; /* unused when NULL */
+} engine_options;
+
+/* Opens the engine of that name ("cpu", "fake", or "auto": the best one here); NULL with a message that lists
+ * the known ones. One graph and one thread at a time may use it. engine_close(NULL) does nothing. */
+engine *engine_open(const char *name, const engine_options *options);
+void engine_close(engine *e);
+
+/* Changes the options without touching loaded weights. -1 with a recorded error. */
+int engine_configure(engine *e, const engine_options *options);
+
+/* What ran: for every result row. Strings live as long as the engine. */
+typedef struct engine_info {
+    const char *name;    /* "cpu" */
+    const char *version; /* the engine's own version */
+    const char *device;  /* "avx2", a GPU's name, ... */
+    int threads;         /* in use; 0 where it means nothing */
+    bool lookahead;      /* graph_end returns before the work is done: the next step should be queued first */
+} engine_info;
+engine_info engine_describe(const engine *e);
+
+/* Names of all engines of this build, for help and `mlxbench models`: i = 0, 1, ... until NULL. */
+const char *engine_name(int i);
+
+/* Bytes held, from the engine's own allocator. weights counts mapped checkpoint bytes in use, too. peak is
+ * the highest total since engine_reset_peak. */
+typedef struct engine_memory {
+    int64_t weights, kv, scratch, peak;
+} engine_memory;
+engine_memory engine_memory_used(const engine *e);
+void engine_reset_peak(engine *e);
+
+/* ---- weights ---- */
+
+/* A loaded weight. Owned by the engine, valid until engine_drop_weights. */
+typedef struct weight {
+    int rank; /* logical shape: [n], [out, in] or [experts, out, in] */
+    int64_t shape[3];
+    dtype dtype; /* of values computed with it (matrix_dtype) */
+    bool has_bias;
+} weight;
+
+/* Takes a weight from the checkpoint. m's data must stay valid as long as the weight: engine/cpu computes on
+ * it in place. bias: [out] or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms. NULL on
+ * error. */
+typedef struct weight_source {
+    const char *name; /* for messages; copied */
+    matrix m;
+    const matrix *bias;
+    bool plus_one;
+} weight_source;
+const weight *engine_weight(engine *e, const weight_source *source);
+
+/* Frees all weights of the engine (the model that used them must be gone). */
+void engine_drop_weights(engine *e);
+
+/* ---- KV caches, one per layer ---- */
+
+/* max_size 0: plain, grows without limit (mlx-lm cache.py: KVCache). max_size > 0: rotating, keeps the first
+ * `keep` and the newest entries, max_size in all after single-token steps; a chunk of S > 1 tokens sees up to
+ * max_size - 1 earlier entries through a causal window of max_size (RotatingKVCache, make_mask included). */
+typedef struct kv_spec {
+    int n_kv_heads, head_dim, v_head_dim;
+    int64_t max_size, keep;
+    dtype dtype;      /* of keys and values while not quantized */
+    int64_t capacity; /* entries that will be needed, as a hint: an engine may allocate them at once. 0:
+                         unknown */
+} kv_spec;
+
+typedef struct kv {
+    kv_spec spec;
+    int64_t offset;       /* tokens seen so far: the position of the next one */
+    int bits, group_size; /* 0, 0 while not quantized */
+} kv;
+
+/* A new, empty cache; NULL on error (out of memory: the message names the size). kv_free(NULL) does nothing.
+ */
+kv *kv_new(engine *e, const kv_spec *spec);
+void kv_free(engine *e, kv *cache);
+
+/* Quantizes what the cache holds and all that follows: affine, along head_dim, as mx.quantize does
+ * (KVCache.to_quantized). Harmless when it is quantized already. -1 for a rotating cache or a head_dim that
+ * group_size does not divide. Between graphs only. */
+int kv_quantize(engine *e, kv *cache, int bits, int group_size);
+
+/* ---- graphs ---- */
+
+/* Starts a step. Only one graph of an engine exists at a time. Never NULL: an error shows at graph_end. */
+graph *graph_begin(engine *e);
+
+/* Runs the step: every cache write recorded, and the n outputs with all they need; then drops the graph.
+ * results[i] receives outputs[i] (free it with result_free). n = 0 is a prefill chunk: in the last layer only
+ * keys and values are computed, as mlx-lm evaluates nothing but cache states there. -1 on error: then no
+ * result is set, and the caches used must not be used again. fail_interrupted when Ctrl-C was seen. */
+int graph_end(graph *g, int n, const tensor outputs[], result *results[]);
+
+/* Waits for a result and copies it: F32 values for float tensors, int32_t for ids. count elements must fit
+ * the tensor exactly. -1 on error. */
+int result_read(result *r, void *out, int64_t count);
+void result_free(result *r); /* NULL is harmless */
+
+/* True once an operation failed: for loops that would otherwise record much more. */
+bool graph_failed(const graph *g);
+
+/* The shape of a value, for code that must know: dimension i. 0 for a failed value. */
+int64_t tensor_dim(tensor x, int i);
+
+/* ---- operations ---- */
+
+/* Token ids, copied -> I32 [n]. An id outside the vocabulary is an error of embed. */
+tensor tokens(graph *g, const int32_t *ids, int64_t n);
+
+/* An earlier step's result (an argmax) as this step's ids, without waiting for it -> I32 [n]. The result must
+ * stay alive until this graph ended. mlx-lm generate.py: _step(y). */
+tensor token_result(graph *g, result *r);
+
+/* Rows of w [V, D] by id, dequantized -> [L, D] in w's dtype. mlx nn.Embedding, nn.QuantizedEmbedding. */
+tensor embed(graph *g, tensor ids, const weight *w);
+
+/* x [L, in] times w [out, in] transposed, plus w's bias -> [L, out]. mlx nn.Linear, mx.quantized_matmul. */
+tensor linear(graph *g, tensor x, const weight *w);
+
+/* n linears over one input, recorded together so that an engine can run them as one. */
+void linears(graph *g, tensor x, int n, const weight *const w[], tensor *const out[]);
+
+/* x / sqrt(mean(x^2) + eps) * w over the last dimension, in F32, rounded once at the end. w [last] or NULL
+ * for none. x of any rank. mx.fast.rms_norm. */
+tensor rms_norm(graph *g, tensor x, const weight *w, float eps);
+
+/* [L, n * hd] seen as [L, n, hd]; no work. */
+tensor heads(graph *g, tensor x, int n);
+
+/* Rotary embedding: for position p and pair i of the first dims features, the angle is scale * p / freqs[i].
+ * Pairs are (i, i + dims / 2), or (2i, 2i + 1) when traditional. The rotated features are first multiplied
+ * by mscale (rounded to the activation dtype). mx.fast.rope; variants: mlx-lm rope_utils.py. */
+typedef struct rope_spec {
+    int dims;
+    bool traditional;
+    float scale;        /* 1 / factor for linear scaling, else 1 */
+    float base;         /* of plain rope, where freqs[i] = base^(2i / dims); 0 when freqs are a variant's */
+    float mscale;       /* YaRN and longrope; else 1 */
+    const float *freqs; /* dims / 2 of them; lives as long as the model */
+} rope_spec;
+
+/* Rotates x [L, H, hd]; row i has position cache->offset + i (before attend adds this step's tokens). */
+tensor rope(graph *g, tensor x, const rope_spec *spec, const kv *cache);
+
+/* Appends k [L, Hkv, hd] and v [L, Hkv, hd_v] to the cache, then softmax(scale * q k^T) v over what the cache
+ * shows to each row (causal; the window of a rotating cache) -> [L, H * hd_v]. Query head h uses KV head
+ * h / (H / Hkv). A quantized cache is read as it is stored. Adds L to cache->offset.
+ * mlx-lm base.py: scaled_dot_product_attention, quantized_scaled_dot_product_attention. */
+tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float scale);
+
+/* act(gate) * up, elementwise. ACT_SILU: x * sigmoid(x). ACT_GELU_TANH: mlx nn.gelu_approx. */
+typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
+tensor gated(graph *g, activation act, tensor gate, tensor up);
+
+/* a + b, equal shapes. add_clipped saturates at the largest finite value when the dtype is F16
+ * (mlx-lm gemma3_text.py: clip_residual). */
+tensor add(graph *g, tensor a, tensor b);
+tensor add_clipped(graph *g, tensor a, tensor b);
+
+/* x * s, s rounded to x's dtype. */
+tensor scale(graph *g, tensor x, float s);
+
+/* Chooses experts: softmax of logits [L, E] in F32, the k largest (ties: lowest index), divided by their sum
+ * if renormalize -> routing [L, k], for experts() only. mlx-lm qwen3_moe.py: Qwen3MoeSparseMoeBlock. */
+tensor route(graph *g, tensor logits, int k, bool renormalize);
+
+/* The chosen experts' gated MLPs, summed with their routing weights: x [L, D], gate and up [E, I, D],
+ * down [E, D, I] -> [L, D]. mlx-lm switch_layers.py: SwitchGLU. */
+tensor experts(graph *g, tensor x, tensor routing, activation act, const weight *gate, const weight *up,
+               const weight *down);
+
+/* x - logsumexp(x) over the last dimension, in x's dtype. mlx-lm generate.py: _step. */
+tensor logprobs(graph *g, tensor x);
+
+/* Index of the largest element of each row (ties: lowest) -> I32 [L]. x [L, V]. */
+tensor argmax(graph *g, tensor x);
+
+#endif

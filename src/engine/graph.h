@@ -1,0 +1,132 @@
+/* graph.h - the recorded graph, as engines see it (private to engine/).
+ * Recording is common to all engines: shapes are checked once here, so an engine only computes. */
+#ifndef ENGINE_GRAPH_H
+#define ENGINE_GRAPH_H
+
+#include "engine/engine.h"
+
+/* One line per operation an engine implements. CPU kernels, MLX calls and traces are tables over this list.
+ */
+#define ENGINE_OPS(OP)                                                                                       \
+    OP(TOKENS)       /* ids copied into the graph */                                                         \
+    OP(TOKEN_RESULT) /* an earlier result */                                                                 \
+    OP(EMBED)                                                                                                \
+    OP(LINEAR) /* consecutive ones with the same input belong together */                                    \
+    OP(RMS_NORM)                                                                                             \
+    OP(HEADS) /* a view of in[0] */                                                                          \
+    OP(ROPE)                                                                                                 \
+    OP(KV_WRITE) /* in[0] keys, in[1] values; always runs */                                                 \
+    OP(ATTEND)   /* in[0] queries, in[1] the KV_WRITE before it */                                           \
+    OP(GATED)                                                                                                \
+    OP(ADD)                                                                                                  \
+    OP(SCALE)                                                                                                \
+    OP(ROUTE)                                                                                                \
+    OP(EXPERTS) /* in[0] x, in[1] routing */                                                                 \
+    OP(LOGPROBS)                                                                                             \
+    OP(ARGMAX)
+
+typedef enum op_kind {
+#define OP(name) OP_##name,
+    ENGINE_OPS(OP)
+#undef OP
+        OP_COUNT
+} op_kind;
+
+enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3 };
+
+typedef struct node {
+    op_kind op;
+    dtype dtype;
+    int rank;
+    int64_t shape[3];
+    tensor in[NODE_MAX_INPUTS];
+    const weight *w[NODE_MAX_WEIGHTS];
+    kv *cache;        /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
+    int64_t position; /* ROPE, KV_WRITE, ATTEND: cache->offset before this step */
+    union {
+        const int32_t *ids; /* TOKENS: shape[0] of them, owned by the graph */
+        result *from;       /* TOKEN_RESULT */
+        float eps;          /* RMS_NORM */
+        const rope_spec *rope;
+        float scale; /* ATTEND, SCALE */
+        struct {
+            activation act; /* GATED, EXPERTS */
+        };
+        struct {
+            int k; /* ROUTE */
+            bool renormalize;
+        };
+        bool clip; /* ADD: saturate in F16 */
+    };
+    bool live; /* set by graph_mark_live: an output or a cache write needs it */
+    int index; /* place in the graph */
+
+    /* The engine's own, zero when it gets the graph. */
+    void *data;         /* where its value is */
+    atomic_long taken;  /* work sharing */
+    int32_t slot, last; /* memory plan */
+} node;
+
+/* Nodes are nodes[0 .. n_nodes), each after its inputs; blocks keep their addresses stable while recording.
+ */
+struct graph {
+    engine *engine;
+    int n_nodes;
+    bool failed;
+    struct graph_block *blocks;
+    arena *ids; /* copies of token ids */
+};
+
+node *graph_node(const graph *g, int i);
+
+/* Sets live on what the outputs and the cache writes need. */
+void graph_mark_live(graph *g, int n, const tensor outputs[]);
+
+static inline int64_t tensor_rows(tensor x) { /* product of all dimensions but the last */
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < x->rank; i++) rows *= x->shape[i];
+    return rows;
+}
+
+static inline int64_t tensor_last(tensor x) {
+    return x->shape[x->rank - 1];
+}
+
+static inline int64_t tensor_count(tensor x) {
+    return tensor_rows(x) * tensor_last(x);
+}
+
+/* What an engine implements. Instances embed `engine` as their first member. */
+typedef struct engine_class {
+    const char *name;
+    engine *(*open)(const engine_options *options);
+    void (*close)(engine *e);
+    int (*configure)(engine *e, const engine_options *options);
+    engine_info (*describe)(const engine *e);
+    engine_memory (*memory_used)(const engine *e);
+    void (*reset_peak)(engine *e);
+    weight *(*weight)(engine *e, const weight_source *source); /* fills all but the public part */
+    void (*drop_weights)(engine *e);
+    kv *(*kv_new)(engine *e, const kv_spec *spec);
+    void (*kv_free)(engine *e, kv *cache);
+    int (*kv_quantize)(engine *e, kv *cache, int bits, int group_size);
+    int (*run)(engine *e, graph *g, int n, const tensor outputs[], result *results[]);
+    int (*result_read)(result *r, void *out);
+    void (*result_free)(result *r);
+} engine_class;
+
+struct engine {
+    const engine_class *class;
+    graph graph;
+};
+
+/* Public part of a result; an engine embeds it first. */
+struct result {
+    engine *engine;
+    dtype dtype;
+    int64_t count;
+};
+
+extern const engine_class cpu_engine, fake_engine;
+
+#endif

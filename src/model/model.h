@@ -1,0 +1,35 @@
+/* model.h - a loaded model: one architecture family on one engine.
+ * Families are one file each and one line in model/registry.c; callers see only this. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include "checkpoint/checkpoint.h"
+#include "engine/engine.h"
+
+typedef struct model model;
+
+/* Builds the model that c's config.json describes, with its weights on e. NULL with a message: an unknown
+ * model_type lists the known ones. c and e must outlive it. model_free(NULL) is harmless; it also drops e's
+ * weights. */
+model *model_load(checkpoint *c, engine *e);
+void model_free(model *m);
+
+/* What callers may know of a model. */
+typedef struct model_info {
+    const char *model_type;
+    int64_t n_layers, hidden_size, vocab_size;
+    int64_t n_heads, n_kv_heads, head_dim;
+    bool own_caches; /* mlx-lm's make_cache: the model chooses its caches, max_kv_size has no effect */
+} model_info;
+const model_info *model_describe(const model *m);
+
+/* The cache layer i needs when max_kv_size (0: none) was asked for (mlx-lm cache.py: make_prompt_cache). */
+kv_spec model_cache(const model *m, int64_t layer, int64_t max_kv_size);
+
+/* Logits [L, V] of ids [L]; caches: one per layer, which it appends to. mlx-lm: Model.__call__. */
+tensor model_forward(const model *m, graph *g, tensor ids, kv *const caches[]);
+
+/* Names of the known families, i = 0, 1, ... until NULL. */
+const char *model_family_name(int i);
+
+#endif

@@ -1,0 +1,54 @@
+/* sys.h - facts about the machine and this process, the same on every platform.
+ * One file per platform implements it (linux.c, macos.c); the rules that turn raw values into facts are
+ * portable and tested with recorded values. */
+#ifndef SYS_SYS_H
+#define SYS_SYS_H
+
+#include "base/base.h"
+
+enum { SYS_MAX_GPUS = 16, SYS_MAX_CACHES = 8 };
+
+typedef struct gpu_facts {
+    char name[128];
+    int64_t memory_bytes; /* 0: unknown */
+    char driver[64];
+    int cores; /* Apple GPU cores, NVIDIA 0 */
+} gpu_facts;
+
+typedef struct cache_facts {
+    int level;
+    char type[16]; /* "Data", "Instruction", "Unified" */
+    int64_t bytes; /* of one instance */
+    int instances;
+} cache_facts;
+
+typedef struct hardware {
+    char chip[128]; /* "Apple M2 Ultra", or the CPU model name */
+    int physical_cores, logical_cores;
+    int performance_cores, efficiency_cores; /* 0, 0 where there is only one kind */
+    int numa_nodes;
+    int64_t memory_bytes;
+    char simd[256]; /* "avx2 fma avx512f ...", space separated */
+    int n_caches, n_gpus;
+    cache_facts caches[SYS_MAX_CACHES];
+    gpu_facts gpus[SYS_MAX_GPUS];
+    char os[128], kernel[128], architecture[32];
+} hardware;
+
+/* Fills all that can be known; unknown text is "", unknown numbers 0. Never fails. */
+void sys_hardware(hardware *h);
+
+/* "M2 Ultra | 192.0GB | 76 GPU cores" ("Intel Xeon ... | 23.5GB | 2 cores" without a GPU) and the short form
+ * "m2ultra_192gb_76gpu" of the original. Into text; return text. */
+char *sys_hardware_line(char *text, size_t size, const hardware *h);
+char *sys_hardware_id(char *text, size_t size, const hardware *h);
+
+/* This process: peak resident bytes so far, and memory that could be allocated now without swapping. 0:
+ * unknown. */
+int64_t sys_peak_rss(void);
+int64_t sys_available_memory(void);
+
+/* Physical cores this process may use: affinity and cgroup limits included. At least 1. */
+int sys_usable_cores(void);
+
+#endif
