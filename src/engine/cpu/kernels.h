@@ -1,0 +1,74 @@
+/* kernels.h - the inner loops of engine/cpu, one table per instruction set, chosen at run time.
+ * Everything else of the engine is portable C over these; all arithmetic is F32. */
+#ifndef ENGINE_CPU_KERNELS_H
+#define ENGINE_CPU_KERNELS_H
+
+#include "base/base.h"
+#include "engine/engine.h"
+
+/* A weight matrix [rows, n] (one expert's, if there are several) as the kernels read it, in the checkpoint's
+ * layout. */
+typedef struct rows {
+    int64_t n;                   /* columns: the input width */
+    const void *values;          /* plain: rows of n; affine: rows of n * bits / 32 words */
+    const void *scales, *biases; /* affine: rows of n / group_size */
+    dtype dtype;                 /* of the values when plain, of scales and biases when affine */
+    int bits, group_size;        /* 0, 0 when plain */
+} rows;
+
+typedef struct kernels {
+    const char *name;        /* "scalar", "avx2": what MLXBENCH_CPU takes */
+    bool (*supported)(void); /* can this processor run it? */
+
+    /* y[r] = dot(row r of w, x) for r in [first, end). sums: group_sums of x when w is affine, else unused.
+     * The affine form is sum over groups of scale * dot(q, x) + bias * sum(x). */
+    void (*matvec)(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums);
+
+    /* sums[g] = sum of x[g * group_size .. ), for n / group_size groups. */
+    void (*group_sums)(float *sums, const float *x, int64_t n, int group_size);
+
+    /* Row r of w, dequantized -> out[n]: scale * q + bias, each element rounded as F32. */
+    void (*unpack)(float *out, const rows *w, int64_t r);
+
+    /* out[t * out_stride + r] = dot(x + t * x_stride, w + r * n) for t < n_tokens, r < n_rows: a block of
+     * tokens times a tile of rows that stay in cache. */
+    void (*matmul)(float *out, int64_t out_stride, const float *x, int64_t x_stride, int64_t n_tokens,
+                   const float *w, int64_t n_rows, int64_t n);
+
+    /* out[t * out_stride + c] += sum over r of p[t * p_stride + r] * v[r * n + c], for t < n_tokens, r <
+     * n_rows, c < n: probabilities times values. */
+    void (*mix)(float *out, int64_t out_stride, const float *p, int64_t p_stride, int64_t n_tokens,
+                const float *v, int64_t n_rows, int64_t n);
+
+    /* F32, F16 or BF16 to F32 and back (round to nearest even). */
+    void (*to_f32)(float *out, const void *in, dtype type, int64_t n);
+    void (*from_f32)(void *out, dtype type, const float *in, int64_t n);
+
+    /* out = x / sqrt(mean(x^2) + eps) * w, w NULL: none. out may be x. */
+    void (*rms_norm)(float *out, const float *x, const float *w, int64_t n, float eps);
+
+    /* out = act(gate) * up. out may be either. */
+    void (*gated)(float *out, activation act, const float *gate, const float *up, int64_t n);
+
+    float (*max)(const float *x, int64_t n);
+
+    /* x[i] = exp(x[i] - shift); returns their sum. Relative error below 1e-6 over the whole range, exp(-inf)
+     * = 0. */
+    float (*exp_sum)(float *x, int64_t n, float shift);
+} kernels;
+
+/* The table to use: the one MLXBENCH_CPU names (-> NULL and a usage error naming the known ones when there is
+ * no such table or the processor cannot run it), else the best that the processor supports. */
+const kernels *kernels_choose(void);
+
+extern const kernels kernels_scalar;
+#if defined(__x86_64__)
+extern const kernels kernels_avx2;
+#endif
+
+/* mx.quantize of one row in affine mode, bit for bit in F32: n values in groups -> words [n * bits / 32],
+ * scales and biases [n / group_size] stored as `type`. Source: MLX backend/cpu/quantized.cpp. */
+void quantize_row(uint32_t *words, void *scales, void *biases, dtype type, const float *x, int64_t n,
+                  int bits, int group_size);
+
+#endif
