@@ -124,3 +124,30 @@ int json_get_string(const json *object, const char *name, const char *key, bool 
     *out = v->valuestring;
     return 0;
 }
+
+/* Length of the valid UTF-8 character at s (Unicode, table 3-7), 0 when there is none. */
+static size_t utf8_length(const unsigned char *s) {
+    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0; /* a terminating NUL ends here too */
+    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool surrogate = s[0] == 0xed && s[1] >= 0xa0, too_large = s[0] == 0xf4 && s[1] >= 0x90;
+    return overlong || surrogate || too_large ? 0 : n;
+}
+
+void json_quote(str *out, const char *text) {
+    str_puts(out, "\"");
+    for (const char *c = text; *c;) {
+        size_t n = utf8_length((const unsigned char *)c);
+        if (!n)
+            str_puts(out, "\xEF\xBF\xBD");
+        else if (*c == '"' || *c == '\\')
+            str_printf(out, "\\%c", *c);
+        else if (n == 1 && *c < ' ')
+            str_printf(out, "\\u%04x", (unsigned)*c);
+        else
+            str_append(out, c, n);
+        c += n ? n : 1;
+    }
+    str_puts(out, "\"");
+}

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/str.h"
+
 /* A parsed value; iterate with json_each. A document's root owns everything and is freed with json_free. */
 typedef struct cJSON json;
 
@@ -40,5 +42,9 @@ int json_get_int(const json *object, const char *name, const char *key, bool req
 int json_get_float(const json *object, const char *name, const char *key, bool required, double *out);
 int json_get_bool(const json *object, const char *name, const char *key, bool required, bool *out);
 int json_get_string(const json *object, const char *name, const char *key, bool required, const char **out);
+
+/* Appends text as a JSON string, quotes included. UTF-8 passes through; each byte that is not part of valid
+ * UTF-8 becomes U+FFFD, and a control character \u00XX. */
+void json_quote(str *out, const char *text);
 
 #endif
