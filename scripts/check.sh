@@ -1,0 +1,56 @@
+#!/bin/sh
+# Runs every test, cheapest first, and stops at the first failure. `make check` has installed what they need.
+# A check that can't run here says so and why; nothing is left out silently.
+set -eu
+jobs=${JOBS:-2}
+python=.venv/bin/python
+start=$(date +%s)
+
+step() { echo "== $1 ($(($(date +%s) - start)) s)"; }
+build() { # build FOLDER TARGET...
+    folder=$1
+    shift
+    MAKEFLAGS='' cmake --build "$folder" -j "$jobs" --target "$@" -- --no-print-directory -s
+}
+unit() { # unit PRESET FOLDER CTEST_OPTIONS...
+    preset=$1 folder=$2
+    shift 2
+    cmake --preset "$preset" >/dev/null
+    build "$folder" mlxbench unit_tests
+    ctest --test-dir "$folder" --output-on-failure -j "$jobs" "$@"
+}
+
+step "layout and layers"
+git ls-files -co --exclude-standard 'src/*.[ch]' 'tests/*.[ch]' | xargs .venv/bin/clang-format --dry-run -Werror
+$python scripts/check_layers.py
+
+step "unit tests"
+unit tests build
+
+step "unit tests, address and undefined-behaviour sanitizers"
+unit asan build-asan
+
+step "tests with threads, thread sanitizer"
+if printf 'int main(void) { return 0; }\n' | cc -x c -fsanitize=thread -o build/tsan_probe - 2>/dev/null &&
+    build/tsan_probe 2>/dev/null; then
+    unit tsan build-tsan -R 'pool|engine|generate'
+else
+    echo "not run: a program built with the thread sanitizer does not start on this system"
+fi
+
+step "clang's warnings"
+if command -v clang >/dev/null; then
+    cmake --preset clang >/dev/null
+    build build-clang mlxbench unit_tests
+else
+    echo "not run: clang is not installed"
+fi
+
+step "the demo model"
+$python scripts/get_model.py "$DEMO" || echo "tests with the demo model will be skipped"
+
+step "command line under the sanitizers"
+MLXBENCH=build-asan/mlxbench $python -m pytest -q tests/cli
+
+step "all other tests"
+$python -m pytest -q tests

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Installs the system packages that building (`build`) or testing (`check`) lacks, and says which.
+# Looks for the things themselves, not for package names, so any system that has them is left alone.
+# NO_INSTALL=1: prints the command and stops instead.
+set -eu
+what=$1
+python=${PYTHON:-python3}
+apt="" brew=""
+
+lacks() { # lacks APT_PACKAGES BREW_PACKAGES
+    apt="$apt $1"
+    brew="$brew $2"
+}
+has() { command -v "$1" >/dev/null 2>&1; }
+has_library() { pkg-config --exists "$1" 2>/dev/null; }
+compiles() { # a C compiler and the C library's headers
+    printf '#include <stdio.h>\nint main(void) { return 0; }\n' | ${CC:-cc} -x c -fsyntax-only - 2>/dev/null
+}
+
+compiles || lacks "gcc libc6-dev" ""
+has cmake || lacks cmake cmake
+has pkg-config || lacks pkg-config pkgconf
+has_library libpcre2-8 || lacks libpcre2-dev pcre2
+has_library libutf8proc || lacks libutf8proc-dev utf8proc
+has_library libcjson || lacks libcjson-dev cjson
+# pip fetches the demo model.
+$python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
+if [ "$what" = check ]; then
+    has_library cmocka || lacks libcmocka-dev cmocka
+    $python -c 'import venv, ensurepip' 2>/dev/null || lacks python3-venv ""
+fi
+
+if [ "$(uname)" = Darwin ]; then
+    compiles || { echo "install_packages: no C compiler; run: xcode-select --install" >&2; exit 1; }
+    [ -n "$brew" ] || exit 0
+    command="brew install$brew"
+    run() { $command; }
+    possible() { has brew; }
+else
+    [ -n "$apt" ] || exit 0
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo "
+    command="${sudo}apt-get install -y --no-install-recommends$apt"
+    run() {
+        export DEBIAN_FRONTEND=noninteractive
+        ${sudo}apt-get update -qq && $command
+    }
+    possible() { has apt-get && { [ -z "$sudo" ] || has sudo; }; }
+fi
+
+if [ -n "${NO_INSTALL:-}" ]; then
+    echo "mlxbench: packages are missing. Install them with" >&2
+    echo "    $command" >&2
+    exit 1
+fi
+if ! possible; then
+    echo "mlxbench: packages are missing and can't be installed from here. Their names on Debian and Ubuntu:" >&2
+    echo "   $apt" >&2
+    exit 1
+fi
+echo "mlxbench: installing what is missing: $command"
+run
