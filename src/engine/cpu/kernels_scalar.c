@@ -1,0 +1,178 @@
+/* kernels_scalar.c - the kernels in plain C: what every processor can run, and what the tests compare with.
+ * Weights are read byte by byte or through memcpy, since a checkpoint file need not align them. */
+#include "engine/cpu/kernels.h"
+
+#include <math.h>
+
+enum { MAX_GROUP = 128, LANES = 8 };
+
+static float load(const void *values, dtype type, int64_t i) {
+    if (type == DTYPE_F32) {
+        float f;
+        memcpy(&f, (const char *)values + i * 4, sizeof f);
+        return f;
+    }
+    uint16_t half;
+    memcpy(&half, (const char *)values + i * 2, sizeof half);
+    return type == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+}
+
+/* n quantized values (a multiple of 8) as floats. 8 values of any width are `bits` whole bytes. */
+static inline void quants(float *out, const uint8_t *packed, int64_t n, int bits) {
+    for (int64_t i = 0; i < n; i += 8, packed += bits) {
+        uint64_t eight = 0;
+        for (int b = 0; b < bits; b++) eight |= (uint64_t)packed[b] << (8 * b);
+        for (int k = 0; k < 8; k++) out[i + k] = (float)((eight >> (k * bits)) & ((1u << bits) - 1));
+    }
+}
+
+/* The same with a constant width, which the compiler turns into much better code. */
+static void quants_of(float *out, const uint8_t *packed, int64_t n, int bits) {
+    switch (bits) {
+    case 2:
+        quants(out, packed, n, 2);
+        break;
+    case 3:
+        quants(out, packed, n, 3);
+        break;
+    case 4:
+        quants(out, packed, n, 4);
+        break;
+    case 5:
+        quants(out, packed, n, 5);
+        break;
+    case 6:
+        quants(out, packed, n, 6);
+        break;
+    case 8:
+        quants(out, packed, n, 8);
+        break;
+    }
+}
+
+/* Several partial sums: faster, since compilers may not reorder one, and more accurate. */
+static float dot(const float *a, const float *b, int64_t n) {
+    float lanes[LANES] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += a[i + k] * b[i + k];
+    for (; i < n; i++) total += a[i] * b[i];
+    for (int k = 0; k < LANES; k++) total += lanes[k];
+    return total;
+}
+
+static bool supported(void) {
+    return true;
+}
+
+static float dot_affine(const rows *w, int64_t r, const float *x, const float *sums) {
+    const uint8_t *packed = (const uint8_t *)w->values + r * (w->n * w->bits / 8);
+    int64_t groups = w->n / w->group_size;
+    float q[MAX_GROUP], total = 0;
+    for (int64_t g = 0; g < groups; g++) {
+        quants_of(q, packed + g * w->group_size * w->bits / 8, w->group_size, w->bits);
+        float product = dot(q, x + g * w->group_size, w->group_size);
+        total += load(w->scales, w->dtype, r * groups + g) * product;
+        total += load(w->biases, w->dtype, r * groups + g) * sums[g];
+    }
+    return total;
+}
+
+static float dot_plain(const rows *w, int64_t r, const float *x) {
+    float lanes[LANES] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= w->n; i += LANES)
+        for (int k = 0; k < LANES; k++) lanes[k] += load(w->values, w->dtype, r * w->n + i + k) * x[i + k];
+    for (; i < w->n; i++) total += load(w->values, w->dtype, r * w->n + i) * x[i];
+    for (int k = 0; k < LANES; k++) total += lanes[k];
+    return total;
+}
+
+static void matvec(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums) {
+    for (int64_t r = first; r < end; r++) y[r] = w->bits ? dot_affine(w, r, x, sums) : dot_plain(w, r, x);
+}
+
+static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
+    for (int64_t g = 0; g < n / group_size; g++) {
+        sums[g] = 0;
+        for (int i = 0; i < group_size; i++) sums[g] += x[g * group_size + i];
+    }
+}
+
+static void to_f32(float *out, const void *in, dtype type, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = load(in, type, i);
+}
+
+static void from_f32(void *out, dtype type, const float *in, int64_t n) {
+    floats_to(out, type, in, n);
+}
+
+static void unpack(float *out, const rows *w, int64_t r) {
+    if (!w->bits) {
+        to_f32(out, (const char *)w->values + (size_t)(r * w->n) * dtype_size(w->dtype), w->dtype, w->n);
+        return;
+    }
+    int64_t groups = w->n / w->group_size;
+    quants_of(out, (const uint8_t *)w->values + r * (w->n * w->bits / 8), w->n, w->bits);
+    for (int64_t g = 0; g < groups; g++) {
+        float scale = load(w->scales, w->dtype, r * groups + g);
+        float bias = load(w->biases, w->dtype, r * groups + g);
+        float *group = out + g * w->group_size;
+        for (int i = 0; i < w->group_size; i++) group[i] = scale * group[i] + bias;
+    }
+}
+
+static void matmul(float *out, int64_t out_stride, const float *x, int64_t x_stride, int64_t n_tokens,
+                   const float *w, int64_t n_rows, int64_t n) {
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t r = 0; r < n_rows; r++) out[t * out_stride + r] = dot(x + t * x_stride, w + r * n, n);
+}
+
+static void mix(float *out, int64_t out_stride, const float *p, int64_t p_stride, int64_t n_tokens,
+                const float *v, int64_t n_rows, int64_t n) {
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t r = 0; r < n_rows; r++)
+            for (int64_t c = 0; c < n; c++) out[t * out_stride + c] += p[t * p_stride + r] * v[r * n + c];
+}
+
+static void rms_norm_row(float *out, const float *x, const float *w, int64_t n, float eps) {
+    float factor = 1 / sqrtf(dot(x, x, n) / (float)n + eps);
+    for (int64_t i = 0; i < n; i++) out[i] = w ? x[i] * factor * w[i] : x[i] * factor;
+}
+
+/* Both activations are x * sigmoid(u): (1 + tanh(a)) / 2 is sigmoid(2 a). */
+static void gated_row(float *out, activation act, const float *gate, const float *up, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float x = gate[i], u = x;
+        if (act == ACT_GELU_TANH) u = 1.5957691216f * (x + 0.044715f * x * x * x); /* 2 sqrt(2 / pi) */
+        out[i] = x / (1 + expf(-u)) * up[i];
+    }
+}
+
+static float max(const float *x, int64_t n) {
+    float largest = -INFINITY;
+    for (int64_t i = 0; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+static float exp_sum(float *x, int64_t n, float shift) {
+    float sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i] = expf(x[i] - shift);
+    return sum;
+}
+
+const kernels kernels_scalar = {
+    .name = "scalar",
+    .supported = supported,
+    .matvec = matvec,
+    .group_sums = group_sums,
+    .unpack = unpack,
+    .matmul = matmul,
+    .mix = mix,
+    .to_f32 = to_f32,
+    .from_f32 = from_f32,
+    .rms_norm = rms_norm_row,
+    .gated = gated_row,
+    .max = max,
+    .exp_sum = exp_sum,
+};
