@@ -5,7 +5,9 @@
 
 /* name, what it does (for mlxbench --help). cmd_NAME(argc, argv) gets its own name as argv[0]; it returns 0,
  * or -1 with a recorded error. The first one is the default. */
-#define COMMANDS(COMMAND) COMMAND(bench, "measure prompt and generation speed (the default command)")
+#define COMMANDS(COMMAND)                                                                                    \
+    COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
+    COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")
 
 #define COMMAND(name, about) int cmd_##name(int argc, char **argv);
 COMMANDS(COMMAND)

@@ -1,0 +1,99 @@
+/* linux_limits.c - what this process may use: control groups (v1 and v2), affinity, free memory.
+ * A container's limits are lower than the machine's, and using more means being throttled or killed. */
+#include "sys/linux.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Calls visit with each folder of our control group and its parents, whose limits hold too. A container may
+ * see the host's path of its group but have the group itself mounted as the top, which is visited last. */
+static void visit_groups(const char *root, const char *controller,
+                         void (*visit)(void *context, const char *root, const char *folder), void *context) {
+    str path = {0};
+    str_printf(&path, "%s/proc/self/cgroup", root);
+    FILE *file = path.failed ? NULL : fopen(path.data, "re");
+    str_free(&path);
+    char line[1024], folder[1200];
+    while (file && fgets(line, sizeof line, file)) { /* ID:CONTROLLERS:PATH; v2 has no controllers */
+        line[strcspn(line, "\n")] = '\0';
+        char *rest = line;
+        if (!strsep(&rest, ":") || !rest) continue;
+        char *controllers = strsep(&rest, ":"), *name;
+        if (!rest) continue;
+        bool ours = !*controllers, v2 = ours;
+        while ((name = strsep(&controllers, ","))) ours = ours || !strcmp(name, controller);
+        if (!ours) continue;
+        for (char *end = rest + strlen(rest); end; end = strrchr(rest, '/')) {
+            *end = '\0';
+            snprintf(folder, sizeof folder, "/sys/fs/cgroup%s%s%s", v2 ? "" : "/", v2 ? "" : controller,
+                     rest);
+            visit(context, root, folder);
+        }
+    }
+    if (file) fclose(file);
+}
+
+static void min_cores(void *context, const char *root, const char *folder) {
+    double *cores = context, quota = 0, period = 0;
+    char line[128];
+    if (linux_line(line, sizeof line, root, "%s/cpu.max", folder)) /* v2: "QUOTA PERIOD" or "max PERIOD" */
+        sscanf(line, "%lf %lf", &quota, &period);
+    else if (linux_line(line, sizeof line, root, "%s/cpu.cfs_quota_us", folder)) { /* v1: -1 is no limit */
+        quota = strtod(line, NULL);
+        linux_line(line, sizeof line, root, "%s/cpu.cfs_period_us", folder);
+        period = strtod(line, NULL);
+    }
+    if (quota > 0 && period > 0 && quota / period < *cores) *cores = quota / period;
+}
+
+int linux_usable_cores(const char *root, const cpu_mask *allowed) {
+    double quota = LINUX_MAX_CPUS;
+    visit_groups(root, "cpu", min_cores, &quota);
+    int cores = linux_count_cores(root, allowed);
+    /* A share of a core would stall all other threads at the next barrier: rounded down. */
+    if (quota < cores) cores = (int)quota;
+    return cores > 0 ? cores : 1;
+}
+
+static int64_t group_number(const char *root, const char *folder, const char *file) {
+    char line[128];
+    linux_line(line, sizeof line, root, "%s/%s", folder, file);
+    return linux_number(line); /* v2 says "max" for no limit, v1 a number near 2^63 */
+}
+
+/* The group's use includes cached file pages, mapped checkpoints among them, which go when memory is needed.
+ */
+static int64_t group_cached(const char *root, const char *folder, const char *inactive, const char *active) {
+    str path = {0};
+    str_printf(&path, "%s/memory.stat", folder);
+    int64_t a = path.failed ? -1 : linux_value(root, path.data, inactive);
+    int64_t b = path.failed ? -1 : linux_value(root, path.data, active);
+    str_free(&path);
+    return (a > 0 ? a : 0) + (b > 0 ? b : 0);
+}
+
+static void min_memory(void *context, const char *root, const char *folder) {
+    int64_t *available = context;
+    int64_t limit = group_number(root, folder, "memory.max"),
+            used = group_number(root, folder, "memory.current");
+    const char *inactive = "inactive_file", *active = "active_file";
+    if (used < 0) {
+        limit = group_number(root, folder, "memory.limit_in_bytes");
+        used = group_number(root, folder, "memory.usage_in_bytes");
+        inactive = "total_inactive_file";
+        active = "total_active_file";
+    }
+    if (limit < 0 || used < 0) return;
+    int64_t cached = group_cached(root, folder, inactive, active);
+    used = used > cached ? used - cached : 0;
+    int64_t left = limit > used ? limit - used : 1; /* 0 would say that it is unknown */
+    if (*available <= 0 || left < *available) *available = left;
+}
+
+int64_t linux_available_memory(const char *root) {
+    int64_t kilobytes = linux_value(root, "/proc/meminfo", "MemAvailable");
+    int64_t available = kilobytes > 0 ? kilobytes * 1024 : 0;
+    visit_groups(root, "memory", min_memory, &available);
+    return available;
+}
