@@ -44,9 +44,9 @@ typedef struct node {
     kv *cache;        /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
     int64_t position; /* ROPE, KV_WRITE, ATTEND: cache->offset before this step */
     union {
-        const int32_t *ids; /* TOKENS: shape[0] of them, owned by the graph */
-        result *from;       /* TOKEN_RESULT */
-        float eps;          /* RMS_NORM */
+        int64_t first_id; /* TOKENS: they are graph->ids[first_id .. + shape[0]) */
+        result *from;     /* TOKEN_RESULT */
+        float eps;        /* RMS_NORM */
         const rope_spec *rope;
         float scale; /* ATTEND, SCALE */
         struct {
@@ -62,30 +62,38 @@ typedef struct node {
     int index; /* place in the graph */
 
     /* The engine's own, zero when it gets the graph. */
-    void *data;         /* where its value is */
-    atomic_long taken;  /* work sharing */
-    int32_t slot, last; /* memory plan */
+    void *data, *workspace; /* the value; memory used only while it is computed */
+    atomic_long taken[2];   /* work sharing, one counter per phase */
+    bool placed;            /* data is in the plan's memory, at offset */
+    size_t offset, workspace_offset;
+    int last;          /* index of the last node that reads it */
+    struct node *next; /* in the plan's list of values in memory */
+    bool barrier;      /* all threads meet before it */
 } node;
 
-/* Nodes are nodes[0 .. n_nodes), each after its inputs; blocks keep their addresses stable while recording.
- */
+/* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.
+ * The memory is kept from graph to graph. */
 struct graph {
     engine *engine;
-    int n_nodes;
+    int n_nodes, n_blocks;
     bool failed;
-    struct graph_block *blocks;
-    arena *ids; /* copies of token ids */
+    node **blocks;
+    int32_t *ids; /* of all TOKENS nodes */
+    int64_t n_ids, ids_capacity;
 };
 
 node *graph_node(const graph *g, int i);
+
+/* Frees what recording keeps from graph to graph. */
+void graph_release(graph *g);
 
 /* Sets live on what the outputs and the cache writes need. */
 void graph_mark_live(graph *g, int n, const tensor outputs[]);
 
 static inline int64_t tensor_rows(tensor x) { /* product of all dimensions but the last */
-    int64_t rows = 1;
-    for (int i = 0; i + 1 < x->rank; i++) rows *= x->shape[i];
-    return rows;
+    int64_t n = 1;
+    for (int i = 0; i + 1 < x->rank; i++) n *= x->shape[i];
+    return n;
 }
 
 static inline int64_t tensor_last(tensor x) {

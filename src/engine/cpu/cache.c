@@ -1,0 +1,242 @@
+/* cache.c - KV caches: plain, rotating and quantized, entry for entry what mlx-lm's hold.
+ * Entries of one head are contiguous, so attention reads each head's keys and values as one stream. */
+#include "engine/cpu/cpu.h"
+
+#include <stdlib.h>
+
+enum { STEP = 256 }; /* mlx-lm cache.py: entries a cache grows by */
+
+typedef struct segment {
+    int64_t first, n;
+} segment;
+
+/* Bytes of one entry's values, and of its scales (as many again for its biases). */
+static size_t value_bytes(const kv *base, int dim) {
+    return base->bits ? (size_t)dim * (size_t)base->bits / 8 : (size_t)dim * dtype_size(base->spec.dtype);
+}
+
+static size_t scale_bytes(const kv *base, int dim) {
+    return base->bits ? (size_t)(dim / base->group_size) * dtype_size(base->spec.dtype) : 0;
+}
+
+static void release(cpu *e, const kv *base, cpu_entries *entries, int64_t capacity) {
+    size_t n = (size_t)(base->spec.n_kv_heads * capacity);
+    cpu_release(e, entries->values, n * value_bytes(base, entries->dim), &e->memory.kv);
+    cpu_release(e, entries->scales, n * scale_bytes(base, entries->dim), &e->memory.kv);
+    cpu_release(e, entries->biases, n * scale_bytes(base, entries->dim), &e->memory.kv);
+    *entries = (cpu_entries){.dim = entries->dim};
+}
+
+static int allocate(cpu *e, const kv *base, cpu_entries *entries, int64_t capacity) {
+    size_t n = (size_t)(base->spec.n_kv_heads * capacity);
+    const char *what = "the KV cache; use a shorter context or --kv-bits";
+    entries->values = cpu_allocate(e, n * value_bytes(base, entries->dim), &e->memory.kv, what);
+    if (!entries->values) return -1;
+    if (!base->bits) return 0;
+    entries->scales = cpu_allocate(e, n * scale_bytes(base, entries->dim), &e->memory.kv, what);
+    entries->biases = cpu_allocate(e, n * scale_bytes(base, entries->dim), &e->memory.kv, what);
+    if (entries->scales && entries->biases) return 0;
+    release(e, base, entries, capacity);
+    return -1;
+}
+
+/* Copies an array of entries of `size` bytes: the segments of each head, one after another. */
+static void copy_segments(char *to, int64_t to_capacity, const char *from, int64_t from_capacity, int n_heads,
+                          size_t size, const segment *segments, int n) {
+    for (int h = 0; h < n_heads && size; h++) {
+        char *at = to + (size_t)(h * to_capacity) * size;
+        for (int i = 0; i < n; i++) {
+            memcpy(at, from + (size_t)(h * from_capacity + segments[i].first) * size,
+                   (size_t)segments[i].n * size);
+            at += (size_t)segments[i].n * size;
+        }
+    }
+}
+
+/* Moves both keys and values to arrays of `capacity` entries per head, keeping only the segments, in their
+ * order. */
+static int rearrange(cpu *e, cpu_kv *c, int64_t capacity, const segment *segments, int n) {
+    for (int part = 0; part < 2; part++) {
+        cpu_entries old = c->entries[part], *new = &c->entries[part];
+        size_t values = value_bytes(&c->base, old.dim), scales = scale_bytes(&c->base, old.dim);
+        *new = (cpu_entries){.dim = old.dim};
+        if (allocate(e, &c->base, new, capacity)) {
+            *new = old;
+            return -1;
+        }
+        if (old.values) {
+            int heads = c->base.spec.n_kv_heads;
+            copy_segments(new->values, capacity, old.values, c->capacity, heads, values, segments, n);
+            copy_segments(new->scales, capacity, old.scales, c->capacity, heads, scales, segments, n);
+            copy_segments(new->biases, capacity, old.biases, c->capacity, heads, scales, segments, n);
+        }
+        release(e, &c->base, &old, c->capacity);
+    }
+    c->capacity = capacity;
+    return 0;
+}
+
+kv *cpu_kv_new(engine *base, const kv_spec *spec) {
+    (void)base;
+    cpu_kv *c = mem_new(1, sizeof *c, "a KV cache");
+    if (!c) return NULL;
+    c->entries[0].dim = spec->head_dim;
+    c->entries[1].dim = spec->v_head_dim;
+    return &c->base;
+}
+
+void cpu_kv_free(engine *base, kv *cache) {
+    cpu_kv *c = (cpu_kv *)cache;
+    for (int part = 0; part < 2; part++) release((cpu *)base, cache, &c->entries[part], c->capacity);
+    free(c);
+}
+
+void cpu_kv_store(const cpu *e, cpu_kv *c, int part, int64_t h, int64_t i, const float *x) {
+    const cpu_entries *to = &c->entries[part];
+    size_t entry = (size_t)(h * c->capacity + i), scales = scale_bytes(&c->base, to->dim);
+    char *values = (char *)to->values + entry * value_bytes(&c->base, to->dim);
+    dtype type = c->base.spec.dtype;
+    if (c->base.bits)
+        quantize_row((uint32_t *)(void *)values, (char *)to->scales + entry * scales,
+                     (char *)to->biases + entry * scales, type, x, to->dim, c->base.bits, c->base.group_size);
+    else
+        e->kernels->from_f32(values, type, x, to->dim);
+}
+
+const float *cpu_kv_load(const cpu *e, const cpu_kv *c, int part, int64_t h, int64_t first, int64_t n,
+                         float *buffer) {
+    const cpu_entries *from = &c->entries[part];
+    size_t entry = (size_t)(h * c->capacity + first), scales = scale_bytes(&c->base, from->dim);
+    const char *values = (const char *)from->values + entry * value_bytes(&c->base, from->dim);
+    dtype type = c->base.spec.dtype;
+    if (!c->base.bits && type == DTYPE_F32) return (const float *)(const void *)values;
+    if (!c->base.bits) {
+        e->kernels->to_f32(buffer, values, type, n * from->dim);
+        return buffer;
+    }
+    rows r = {.n = from->dim,
+              .values = values,
+              .scales = (const char *)from->scales + entry * scales,
+              .biases = (const char *)from->biases + entry * scales,
+              .dtype = type,
+              .bits = c->base.bits,
+              .group_size = c->base.group_size};
+    for (int64_t i = 0; i < n; i++) e->kernels->unpack(buffer + i * from->dim, &r, i);
+    return buffer;
+}
+
+int cpu_kv_quantize(engine *base, kv *cache, int bits, int group_size) {
+    cpu *e = (cpu *)base;
+    cpu_kv *c = (cpu_kv *)cache, old = *c;
+    kv quantized = *cache;
+    quantized.bits = bits;
+    quantized.group_size = group_size;
+    float *row = mem_new((size_t)(cache->spec.head_dim + cache->spec.v_head_dim), sizeof *row, "a KV cache");
+    if (!row) return -1;
+    for (int part = 0; part < 2 && c->capacity; part++) {
+        c->entries[part] = (cpu_entries){.dim = old.entries[part].dim};
+        if (allocate(e, &quantized, &c->entries[part], c->capacity)) {
+            c->entries[part] = old.entries[part];
+            free(row);
+            return -1; /* the session ends; its caches are only freed */
+        }
+        c->base = quantized;
+        for (int h = 0; h < cache->spec.n_kv_heads; h++)
+            for (int64_t i = 0; i < c->length; i++)
+                cpu_kv_store(e, c, part, h, i, cpu_kv_load(e, &old, part, h, i, 1, row));
+        c->base = old.base;
+        release(e, &old.base, &old.entries[part], c->capacity);
+    }
+    free(row);
+    return 0;
+}
+
+/* Removes `count` entries that follow the first `keep` of a list of segments, in place. */
+static void drop(segment *segments, int *n, int64_t keep, int64_t count) {
+    segment out[6];
+    int used = 0;
+    int64_t at = 0; /* position of the segment's first entry in the list */
+    for (int i = 0; i < *n; i++) {
+        segment s = segments[i];
+        int64_t before = keep - at < 0     ? 0
+                         : keep - at < s.n ? keep - at
+                                           : s.n; /* kept at the segment's start */
+        int64_t gone = s.n - before < count ? s.n - before : count;
+        count -= gone;
+        at += s.n;
+        if (before) out[used++] = (segment){s.first, before};
+        if (s.n - before - gone) out[used++] = (segment){s.first + before + gone, s.n - before - gone};
+    }
+    memcpy(segments, out, (size_t)used * sizeof *out);
+    *n = used;
+}
+
+static int64_t total(const segment *segments, int n) {
+    int64_t sum = 0;
+    for (int i = 0; i < n; i++) sum += segments[i].n;
+    return sum;
+}
+
+/* mlx-lm cache.py: RotatingKVCache._update_concat and make_mask, for several tokens. */
+static int prepare_concat(cpu *e, cpu_kv *c, int64_t position, int64_t n_tokens) {
+    int64_t keep = c->base.spec.keep, max_size = c->base.spec.max_size;
+    segment segments[6] = {{0, c->index}};
+    int n = 1;
+    if (c->index != c->length && c->index < position) { /* a ring: oldest first, after the kept ones */
+        segments[0] = (segment){0, keep};
+        segments[1] = (segment){c->index, c->length - c->index};
+        segments[2] = (segment){keep, c->index - keep};
+        n = 3;
+    }
+    int64_t surplus = total(segments, n) - max_size + 1;
+    if (surplus > 0) drop(segments, &n, keep, surplus);
+    int64_t kept = total(segments, n),
+            hint = c->base.spec.capacity < max_size ? c->base.spec.capacity : max_size;
+    int64_t capacity = kept + n_tokens > hint ? kept + n_tokens : hint;
+    if (rearrange(e, c, capacity, segments, n)) return -1;
+    c->write_at = kept;
+    c->length = c->index = c->n_visible = kept + n_tokens;
+    c->window = kept + n_tokens > max_size ? max_size : 0;
+    c->whole = false;
+    return 0;
+}
+
+/* mlx-lm cache.py: RotatingKVCache._update_in_place, for one token. */
+static int prepare_in_place(cpu *e, cpu_kv *c, int64_t position) {
+    int64_t keep = c->base.spec.keep, max_size = c->base.spec.max_size;
+    segment segments[6] = {{0, c->length}};
+    int n = 1;
+    if (position >= c->length && c->length < max_size) {
+        int64_t more = max_size - position < STEP ? max_size - position : STEP;
+        c->index = position;
+        if (c->length + more > c->capacity && rearrange(e, c, c->length + more, segments, n)) return -1;
+        c->length += more;
+    }
+    if (c->length > max_size) {
+        drop(segments, &n, keep, c->length - max_size);
+        if (rearrange(e, c, max_size, segments, n)) return -1;
+        c->length = c->index = max_size;
+    }
+    if (c->index == max_size) c->index = keep;
+    c->write_at = c->index++;
+    c->n_visible = position + 1 < c->length ? position + 1 : c->length;
+    c->window = 0;
+    c->whole = true;
+    return 0;
+}
+
+int cpu_kv_prepare(cpu *e, cpu_kv *c, int64_t position, int64_t n_tokens) {
+    if (c->base.spec.max_size)
+        return n_tokens > 1 ? prepare_concat(e, c, position, n_tokens) : prepare_in_place(e, c, position);
+    int64_t need = position + n_tokens;
+    if (need > c->capacity) {
+        int64_t wanted = need > c->base.spec.capacity ? need : c->base.spec.capacity;
+        segment all = {0, c->length};
+        if (rearrange(e, c, (wanted + STEP - 1) / STEP * STEP, &all, 1)) return -1;
+    }
+    c->write_at = position;
+    c->length = c->n_visible = need;
+    c->window = 0;
+    c->whole = n_tokens == 1;
+    return 0;
+}

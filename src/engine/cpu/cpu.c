@@ -1,0 +1,242 @@
+/* cpu.c - the CPU engine as an engine: opening, weights, results, memory, and running a graph.
+ * Threads run the whole graph together and meet only where a value made by one is read by another. */
+#include "engine/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
+    size_t alignment = n >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    void *memory =
+        n > SIZE_MAX / 2 ? NULL : aligned_alloc(alignment, (n + alignment - 1) / alignment * alignment);
+    if (!memory) return fail_null("out of memory: %.3f GB for %s", (double)n / 1e9, what);
+#ifdef MADV_HUGEPAGE
+    if (n >= HUGE_PAGE) madvise(memory, n, MADV_HUGEPAGE); /* fewer page faults inside what is timed */
+#endif
+    *account += (int64_t)n;
+    int64_t total = e->memory.weights + e->memory.kv + e->memory.scratch;
+    if (total > e->memory.peak) e->memory.peak = total;
+    return memory;
+}
+
+void cpu_release(cpu *e, void *memory, size_t n, int64_t *account) {
+    (void)e;
+    if (!memory) return;
+    free(memory);
+    *account -= (int64_t)n;
+}
+
+static void free_thread_scratch(cpu *e) {
+    for (int i = 0; e->thread_scratch && i < e->threads; i++)
+        cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+    free(e->thread_scratch);
+    e->thread_scratch = NULL;
+    e->thread_scratch_size = 0;
+}
+
+static int configure(engine *base, const engine_options *options) {
+    cpu *e = (cpu *)base;
+    int threads = options->threads > 0 ? options->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    if (threads < 1) threads = 1;
+    if (e->pool && threads == e->threads) return 0;
+    pool *p = pool_new(threads);
+    char **scratch = p ? mem_new((size_t)threads, sizeof *scratch, "threads") : NULL;
+    if (!scratch) {
+        pool_free(p);
+        return -1;
+    }
+    free_thread_scratch(e);
+    pool_free(e->pool);
+    e->pool = p;
+    e->threads = threads;
+    e->thread_scratch = scratch;
+    return 0;
+}
+
+static void drop_weights(engine *base) {
+    cpu *e = (cpu *)base;
+    for (cpu_weight *w = e->weights, *next; w; w = next) {
+        next = w->next;
+        e->memory.weights -= w->counted_bytes;
+        free(w->floats);
+        free(w->bias);
+        free(w);
+    }
+    e->weights = NULL;
+}
+
+static void free_scratch(cpu *e) {
+    cpu_release(e, e->scratch, e->scratch_size, &e->memory.scratch);
+    e->scratch = NULL;
+    e->scratch_size = 0;
+}
+
+static void close_cpu(engine *base) {
+    cpu *e = (cpu *)base;
+    drop_weights(base);
+    free_scratch(e);
+    free_thread_scratch(e);
+    for (cpu_result *r = e->unused, *next; r; r = next) {
+        next = r->next;
+        free(r->data);
+        free(r);
+    }
+    free(e->free_blocks);
+    pool_free(e->pool);
+    free(e);
+}
+
+static engine *open_cpu(const engine_options *options) {
+    const kernels *k = kernels_choose();
+    cpu *e = k ? mem_new(1, sizeof *e, "the CPU engine") : NULL;
+    if (!e) return NULL;
+    e->kernels = k;
+    if (configure(&e->base, options)) {
+        close_cpu(&e->base);
+        return NULL;
+    }
+    return &e->base;
+}
+
+static engine_info describe(const engine *base) {
+    const cpu *e = (const cpu *)base;
+    return (engine_info){
+        .name = "cpu", .version = MLXBENCH_VERSION, .device = e->kernels->name, .threads = e->threads};
+}
+
+static engine_memory memory_used(const engine *base) {
+    return ((const cpu *)base)->memory;
+}
+
+/* Scratch goes, too: the next run's peak must not show what an earlier, larger one needed. */
+static void reset_peak(engine *base) {
+    cpu *e = (cpu *)base;
+    free_scratch(e);
+    e->memory.peak = e->memory.weights + e->memory.kv + e->memory.scratch;
+}
+
+/* A vector as floats of its own: norms and biases are small and read at every token. */
+static float *convert(const matrix *m, bool plus_one) {
+    int64_t n = array_count(&m->values);
+    float *x = mem_new((size_t)n, sizeof *x, "a weight");
+    if (!x) return NULL;
+    floats_from(x, m->values.data, m->values.dtype, n);
+    for (int64_t i = 0; plus_one && i < n; i++) {
+        x[i] += 1;
+        if (m->values.dtype == DTYPE_BF16) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
+        if (m->values.dtype == DTYPE_F16) x[i] = f16_to_f32(f32_to_f16(x[i]));
+    }
+    return x;
+}
+
+static weight *new_weight(engine *base, const weight_source *source) {
+    cpu *e = (cpu *)base;
+    const matrix *m = &source->m;
+    cpu_weight *w = mem_new(1, sizeof *w, source->name);
+    if (!w) return NULL;
+    w->rows = (rows){.n = m->shape[m->rank - 1],
+                     .values = m->values.data,
+                     .scales = m->scales.data,
+                     .biases = m->biases.data,
+                     .dtype = matrix_dtype(m),
+                     .bits = m->bits,
+                     .group_size = m->group_size};
+    if (m->rank == 1) w->floats = convert(m, source->plus_one);
+    if (source->bias) w->bias = convert(source->bias, false);
+    if ((m->rank == 1 && !w->floats) || (source->bias && !w->bias)) {
+        free(w->floats);
+        free(w);
+        return NULL;
+    }
+    w->counted_bytes = (int64_t)(matrix_bytes(m) + (source->bias ? matrix_bytes(source->bias) : 0));
+    e->memory.weights += w->counted_bytes;
+    w->next = e->weights;
+    e->weights = w;
+    return &w->base;
+}
+
+static void run_thread(void *context, int thread) {
+    cpu *e = context;
+    const graph *g = e->running;
+    int barriers = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        node *x = graph_node(g, i);
+        if (!x->live || !cpu_ops[x->op].run) continue;
+        if (x->barrier) {
+            barriers++;
+            /* Thread 0 announces the barrier at which all stop, so that no thread waits at one for another
+             * that left. */
+            if (thread == 0 && interrupted()) atomic_store(&e->stop_at, barriers);
+            pool_barrier(e->pool, thread);
+            if (atomic_load(&e->stop_at) == barriers) return;
+        }
+        cpu_ops[x->op].run(e, x, thread);
+    }
+}
+
+static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
+    cpu *e = (cpu *)base;
+    if (cpu_plan(e, g, n, outputs, results)) return -1;
+    e->running = g;
+    atomic_store(&e->stop_at, -1);
+    pool_run(e->pool, run_thread, e);
+    if (atomic_load(&e->stop_at) < 0) return 0;
+    for (int i = 0; i < n; i++) result_free(results[i]);
+    return fail_interrupted();
+}
+
+static int read_result(result *r, void *out) {
+    memcpy(out, ((cpu_result *)r)->data, (size_t)r->count * 4);
+    return 0;
+}
+
+/* Kept for the next step: a token costs no allocation. */
+static void free_result(result *r) {
+    cpu *e = (cpu *)r->engine;
+    cpu_result *unused = (cpu_result *)r;
+    unused->next = e->unused;
+    e->unused = unused;
+}
+
+const engine_class cpu_engine = {
+    .name = "cpu",
+    .open = open_cpu,
+    .close = close_cpu,
+    .configure = configure,
+    .describe = describe,
+    .memory_used = memory_used,
+    .reset_peak = reset_peak,
+    .weight = new_weight,
+    .drop_weights = drop_weights,
+    .kv_new = cpu_kv_new,
+    .kv_free = cpu_kv_free,
+    .kv_quantize = cpu_kv_quantize,
+    .run = run,
+    .result_read = read_result,
+    .result_free = free_result,
+};
+
+const cpu_op cpu_ops[OP_COUNT] = {
+    [OP_EMBED] = {.run = cpu_embed},
+    [OP_LINEAR] = {.run = cpu_linear, .thread_scratch = cpu_linear_scratch},
+    [OP_RMS_NORM] = {.run = cpu_rms_norm},
+    [OP_ROPE] = {.run = cpu_rope},
+    [OP_KV_WRITE] = {.run = cpu_kv_write},
+    [OP_ATTEND] = {.run = cpu_attend,
+                   .workspace = cpu_attend_workspace,
+                   .thread_scratch = cpu_attend_scratch},
+    [OP_GATED] = {.run = cpu_gated},
+    [OP_ADD] = {.run = cpu_add},
+    [OP_SCALE] = {.run = cpu_scale},
+    [OP_ROUTE] = {.run = cpu_route},
+    [OP_EXPERTS] = {.run = cpu_experts,
+                    .workspace = cpu_experts_workspace,
+                    .thread_scratch = cpu_experts_scratch},
+    [OP_LOGPROBS] = {.run = cpu_logprobs,
+                     .workspace = cpu_logprobs_workspace,
+                     .thread_scratch = cpu_logprobs_scratch},
+    [OP_ARGMAX] = {.run = cpu_argmax, .workspace = cpu_argmax_workspace},
+};

@@ -1,0 +1,155 @@
+/* cpu.h - the CPU engine's inner structures (private to engine/cpu/).
+ * All values are F32; weights are used where the checkpoint has them, KV caches keep the checkpoint's dtype.
+ */
+#ifndef ENGINE_CPU_CPU_H
+#define ENGINE_CPU_CPU_H
+
+#include "engine/cpu/kernels.h"
+#include "engine/graph.h"
+
+typedef struct cpu_weight {
+    weight base;
+    struct cpu_weight *next;
+    rows rows;             /* of the first expert, or of all */
+    float *floats, *bias;  /* vectors are converted once; NULL where there are none */
+    int64_t counted_bytes; /* what it adds to memory.weights */
+} cpu_weight;
+
+typedef struct cpu_result {
+    result base;
+    struct cpu_result *next; /* in the engine's list of unused ones */
+    size_t capacity;
+    void *data;
+} cpu_result;
+
+typedef struct cpu {
+    engine base;
+    pool *pool;
+    const kernels *kernels;
+    int threads;
+    engine_memory memory;
+    cpu_weight *weights;
+    cpu_result *unused;
+
+    char *scratch; /* values of the running graph */
+    size_t scratch_size;
+    char **thread_scratch; /* one per thread, for tiles */
+    size_t thread_scratch_size;
+
+    struct free_block *free_blocks; /* of the memory plan */
+    int n_free, free_capacity;
+
+    graph *running;
+    atomic_int stop_at; /* number of the barrier after which all threads give up; -1: none */
+} cpu;
+
+/* ---- cpu.c ---- */
+
+/* Aligned memory for n bytes, counted in *account of e->memory; NULL with an error naming what and the size.
+ */
+void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what);
+void cpu_release(cpu *e, void *memory, size_t n, int64_t *account);
+
+/* ---- cache.c ---- */
+
+/* One of keys or values: [n_kv_heads][capacity] entries of head_dim numbers, or of their quantized form. */
+typedef struct cpu_entries {
+    int dim;
+    void *values; /* dtype, or uint32 words when quantized */
+    void *scales, *biases;
+} cpu_entries;
+
+typedef struct cpu_kv {
+    kv base;
+    int64_t capacity;       /* entries allocated per head */
+    int64_t length, index;  /* mlx-lm's keys.shape[2] and _idx of a rotating cache; length of a plain one */
+    cpu_entries entries[2]; /* keys, values */
+    int64_t write_at;       /* this step: first entry written, */
+    int64_t n_visible, window; /* entries attended to, and the causal window over them (0: causal only) */
+    bool whole;                /* a single token sees all visible entries */
+    int64_t bytes;
+} cpu_kv;
+
+kv *cpu_kv_new(engine *e, const kv_spec *spec);
+void cpu_kv_free(engine *e, kv *cache);
+int cpu_kv_quantize(engine *e, kv *cache, int bits, int group_size);
+
+/* Makes room for n_tokens that the running step appends at position, and sets where they go and what they
+ * see. */
+int cpu_kv_prepare(cpu *e, cpu_kv *cache, int64_t position, int64_t n_tokens);
+
+/* Stores one entry of head h: n floats at index i. part: 0 keys, 1 values. */
+void cpu_kv_store(const cpu *e, cpu_kv *cache, int part, int64_t h, int64_t i, const float *x);
+
+/* Entries [first, first + n) of head h as F32 [n][dim]: in place when they are stored so, else unpacked into
+ * buffer. */
+const float *cpu_kv_load(const cpu *e, const cpu_kv *cache, int part, int64_t h, int64_t first, int64_t n,
+                         float *buffer);
+
+/* ---- plan.c ---- */
+
+/* Gives every live node its memory and sets where threads must meet. */
+int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[]);
+
+/* ---- operations: called by every thread of the pool, in the same order ---- */
+
+typedef struct cpu_op {
+    void (*run)(cpu *e, node *x, int thread);
+    size_t (*workspace)(const cpu *e, const node *x);      /* bytes shared by the threads; NULL: none */
+    size_t (*thread_scratch)(const cpu *e, const node *x); /* bytes per thread; NULL: none */
+} cpu_op;
+extern const cpu_op cpu_ops[OP_COUNT];
+
+/* ops_linear.c */
+void cpu_embed(cpu *e, node *x, int thread);
+void cpu_linear(cpu *e, node *x, int thread);
+size_t cpu_linear_scratch(const cpu *e, const node *x);
+
+/* What a thread needs to multiply with w: a tile of rows, and the input's group sums. In floats. */
+int64_t cpu_tile_floats(const rows *w);
+
+/* out[t * out_stride + r] = x[t * x_stride ..] times row r, for n_tokens and rows [first, end). tile: thread
+ * scratch. */
+void cpu_multiply(const cpu *e, float *out, int64_t out_stride, const rows *w, int64_t first, int64_t end,
+                  const float *x, int64_t x_stride, int64_t n_tokens, float *tile);
+
+/* Rows of one piece of work, such that n_rows make some pieces for every thread. */
+int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);
+
+/* ops_experts.c */
+typedef struct routed {
+    int32_t expert;
+    float weight;
+} routed;
+void cpu_route(cpu *e, node *x, int thread);
+void cpu_experts(cpu *e, node *x, int thread);
+size_t cpu_experts_workspace(const cpu *e, const node *x);
+size_t cpu_experts_scratch(const cpu *e, const node *x);
+
+/* ops_attention.c */
+void cpu_rope(cpu *e, node *x, int thread);
+void cpu_kv_write(cpu *e, node *x, int thread);
+void cpu_attend(cpu *e, node *x, int thread);
+size_t cpu_attend_workspace(const cpu *e, const node *x);
+size_t cpu_attend_scratch(const cpu *e, const node *x);
+
+/* ops_simple.c */
+void cpu_rms_norm(cpu *e, node *x, int thread);
+void cpu_gated(cpu *e, node *x, int thread);
+void cpu_add(cpu *e, node *x, int thread);
+void cpu_scale(cpu *e, node *x, int thread);
+void cpu_logprobs(cpu *e, node *x, int thread);
+size_t cpu_logprobs_workspace(const cpu *e, const node *x);
+size_t cpu_logprobs_scratch(const cpu *e, const node *x);
+void cpu_argmax(cpu *e, node *x, int thread);
+size_t cpu_argmax_workspace(const cpu *e, const node *x);
+
+static inline float *floats_of(tensor x) {
+    return x->data;
+}
+
+static inline const cpu_weight *cpu_weight_of(const node *x, int i) {
+    return (const cpu_weight *)x->w[i];
+}
+
+#endif

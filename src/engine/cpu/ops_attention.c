@@ -1,0 +1,212 @@
+/* ops_attention.c - rotary embedding, cache writes and attention.
+ * Attention goes over the cache in blocks with a running softmax (Milakov and Gimelshein 2018; Dao et al.
+ * 2022): query heads that share a KV head, and the tokens of a block, share one pass over its keys and
+ * values. */
+#include "engine/cpu/cpu.h"
+
+#include <math.h>
+
+enum {
+    BLOCK_KEYS = 64,
+    BLOCK_ROWS = 32,  /* query rows of one unit of work, at least one token's */
+    SPLIT_KEYS = 512, /* a single token's long context is shared out in parts of this many keys */
+};
+
+void cpu_rope(cpu *e, node *x, int thread) {
+    (void)e, (void)thread;
+    const rope_spec *spec = x->rope;
+    int64_t n_heads = x->shape[1], width = x->shape[2], first, end;
+    int half = spec->dims / 2, step = spec->traditional ? 2 : 1, pair = spec->traditional ? 1 : half;
+    while (pool_take(&x->taken[0], x->shape[0] * half, half < 8 ? half : 8, &first, &end)) {
+        int64_t t = first / half, last = end < (t + 1) * half ? end : (t + 1) * half;
+        for (int64_t at = first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
+            for (; at < last; at++) {
+                int64_t i = at - t * half;
+                float angle = (float)(x->position + t) * spec->scale / spec->freqs[i];
+                float c = cosf(angle) * spec->mscale, s = sinf(angle) * spec->mscale;
+                const float *in = floats_of(x->in[0]) + t * n_heads * width + i * step;
+                float *out = floats_of(x) + t * n_heads * width + i * step;
+                for (int64_t h = 0; h < n_heads; h++, in += width, out += width) {
+                    float a = in[0], b = in[pair];
+                    out[0] = a * c - b * s;
+                    out[pair] = a * s + b * c;
+                }
+            }
+        }
+    }
+    for (int64_t row = thread; row < x->shape[0] * n_heads && spec->dims < width; row += e->threads)
+        memcpy(floats_of(x) + row * width + spec->dims, floats_of(x->in[0]) + row * width + spec->dims,
+               (size_t)(width - spec->dims) * sizeof(float));
+}
+
+void cpu_kv_write(cpu *e, node *x, int thread) {
+    (void)thread;
+    cpu_kv *c = (cpu_kv *)x->cache;
+    int64_t n_heads = x->shape[1], i, end;
+    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end)) {
+        int part = (int)(i % 2);
+        int64_t t = i / 2 / n_heads, h = i / 2 % n_heads;
+        int dim = c->entries[part].dim;
+        cpu_kv_store(e, c, part, h, c->write_at + t, floats_of(x->in[part]) + (t * n_heads + h) * dim);
+    }
+}
+
+/* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */
+typedef struct cut {
+    int64_t n_tokens, n_heads, group; /* query heads per KV head */
+    int64_t block, n_blocks;          /* tokens per unit */
+    int64_t split, n_splits;          /* keys per unit */
+    int dim, v_dim;
+    const cpu_kv *cache;
+} cut;
+
+static cut make_cut(const cpu *e, const node *x) {
+    const cpu_kv *c = (const cpu_kv *)x->cache;
+    const kv_spec *s = &c->base.spec;
+    cut u = {
+        .n_tokens = x->shape[0], .n_heads = x->in[0]->shape[1], .dim = s->head_dim, .v_dim = s->v_head_dim};
+    u.cache = c;
+    u.group = u.n_heads / s->n_kv_heads;
+    u.block = BLOCK_ROWS / u.group < 1 ? 1 : BLOCK_ROWS / u.group;
+    u.n_blocks = (u.n_tokens + u.block - 1) / u.block;
+    bool shared_out = u.n_tokens == 1 && e->threads > 1 && c->n_visible > SPLIT_KEYS;
+    u.split = shared_out ? SPLIT_KEYS : c->n_visible;
+    u.n_splits = (c->n_visible + u.split - 1) / u.split;
+    return u;
+}
+
+/* Running softmax of one query row over the keys seen so far. */
+typedef struct row_state {
+    float max, sum;
+} row_state;
+
+static int64_t rows_of(const cut *u) {
+    return u->block * u->group;
+}
+
+/* Workspace: for each (head, split) of a single token, its state and its unnormalized output. */
+size_t cpu_attend_workspace(const cpu *e, const node *x) {
+    cut u = make_cut(e, x);
+    if (u.n_splits == 1) return 0;
+    return (size_t)(u.n_heads * u.n_splits) * (sizeof(row_state) + (size_t)u.v_dim * sizeof(float));
+}
+
+size_t cpu_attend_scratch(const cpu *e, const node *x) {
+    cut u = make_cut(e, x);
+    size_t floats = (size_t)rows_of(&u) * (size_t)(u.dim + u.v_dim + BLOCK_KEYS) +
+                    (size_t)BLOCK_KEYS * (size_t)(u.dim + u.v_dim);
+    return floats * sizeof(float) + (size_t)rows_of(&u) * sizeof(row_state);
+}
+
+/* The visible keys of token t are [*low, *high). */
+static void visible(const cut *u, int64_t t, int64_t *low, int64_t *high) {
+    const cpu_kv *c = u->cache;
+    *high = c->whole ? c->n_visible : c->n_visible - u->n_tokens + t + 1;
+    *low = c->window && *high > c->window ? *high - c->window : 0;
+}
+
+/* One block of scores into probabilities: row r's keys outside its view count as nothing. */
+static void soften(const cpu *e, float *scores, row_state *state, float *out, const cut *u, int64_t low,
+                   int64_t high, int64_t first, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (first + i < low || first + i >= high) scores[i] = -INFINITY;
+    float max = e->kernels->max(scores, n);
+    max = max > state->max ? max : state->max;
+    if (max == -INFINITY) { /* nothing seen yet */
+        memset(scores, 0, (size_t)n * sizeof *scores);
+        return;
+    }
+    float old = expf(state->max - max);
+    state->sum = state->sum * old + e->kernels->exp_sum(scores, n, max);
+    state->max = max;
+    for (int d = 0; d < u->v_dim && old != 1; d++) out[d] *= old;
+}
+
+/* The unit's rows over keys [first_key, end_key): out [rows, v_dim] unnormalized, and the rows' states. */
+static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t first_token,
+                        int64_t n_tokens, int64_t first_key, int64_t end_key, char *scratch, float **out,
+                        row_state **states) {
+    int64_t n_rows = n_tokens * u->group;
+    float *q = (float *)(void *)scratch, *acc = q + rows_of(u) * u->dim,
+          *scores = acc + rows_of(u) * u->v_dim;
+    float *keys = scores + rows_of(u) * BLOCK_KEYS, *values = keys + BLOCK_KEYS * u->dim;
+    row_state *state = (row_state *)(void *)(values + BLOCK_KEYS * u->v_dim);
+    for (int64_t r = 0; r < n_rows; r++) {
+        int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
+        const float *from = floats_of(x->in[0]) + (t * u->n_heads + h) * u->dim;
+        for (int d = 0; d < u->dim; d++) q[r * u->dim + d] = from[d] * x->scale;
+        state[r] = (row_state){-INFINITY, 0};
+    }
+    memset(acc, 0, (size_t)(n_rows * u->v_dim) * sizeof *acc);
+    int64_t low, high, unused;
+    visible(u, first_token, &low, &unused);
+    visible(u, first_token + n_tokens - 1, &unused, &high);
+    if (low < first_key) low = first_key;
+    if (high > end_key) high = end_key;
+    for (int64_t at = low; at < high; at += BLOCK_KEYS) {
+        int64_t n = high - at < BLOCK_KEYS ? high - at : BLOCK_KEYS;
+        const float *k = cpu_kv_load(e, u->cache, 0, kv_head, at, n, keys);
+        e->kernels->matmul(scores, BLOCK_KEYS, q, u->dim, n_rows, k, n, u->dim);
+        for (int64_t r = 0; r < n_rows; r++) {
+            int64_t row_low, row_high;
+            visible(u, first_token + r / u->group, &row_low, &row_high);
+            soften(e, scores + r * BLOCK_KEYS, &state[r], acc + r * u->v_dim, u, row_low, row_high, at, n);
+        }
+        const float *v = cpu_kv_load(e, u->cache, 1, kv_head, at, n, values);
+        e->kernels->mix(acc, u->v_dim, scores, BLOCK_KEYS, n_rows, v, n, u->v_dim);
+    }
+    *out = acc;
+    *states = state;
+}
+
+static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t first_token, int64_t n_tokens,
+                       const float *acc, const row_state *state) {
+    for (int64_t r = 0; r < n_tokens * u->group; r++) {
+        int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
+        float *out = floats_of(x) + (t * u->n_heads + h) * u->v_dim;
+        for (int d = 0; d < u->v_dim; d++) out[d] = acc[r * u->v_dim + d] / state[r].sum;
+    }
+}
+
+/* Joins the splits of head h of a single token. */
+static void join_splits(const node *x, const cut *u, int64_t h, const row_state *states, const float *parts) {
+    float max = -INFINITY, sum = 0, *out = floats_of(x) + h * u->v_dim;
+    const row_state *s = states + h * u->n_splits;
+    for (int64_t i = 0; i < u->n_splits; i++) max = s[i].max > max ? s[i].max : max;
+    memset(out, 0, (size_t)u->v_dim * sizeof *out);
+    for (int64_t i = 0; i < u->n_splits; i++) {
+        float share = expf(s[i].max - max);
+        sum += s[i].sum * share;
+        for (int d = 0; d < u->v_dim; d++) out[d] += share * parts[(h * u->n_splits + i) * u->v_dim + d];
+    }
+    for (int d = 0; d < u->v_dim; d++) out[d] /= sum;
+}
+
+void cpu_attend(cpu *e, node *x, int thread) {
+    cut u = make_cut(e, x);
+    row_state *states = x->workspace;
+    float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
+    int64_t n_kv = u.n_heads / u.group, i, end;
+    while (pool_take(&x->taken[0], n_kv * u.n_blocks * u.n_splits, 1, &i, &end)) {
+        /* The last blocks of a causal chunk see the most keys: they go first. */
+        int64_t kv_head = i % n_kv, block = u.n_blocks - 1 - i / n_kv % u.n_blocks,
+                split = i / n_kv / u.n_blocks;
+        int64_t first = block * u.block, n = u.n_tokens - first < u.block ? u.n_tokens - first : u.block;
+        float *acc;
+        row_state *state;
+        attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split,
+                    e->thread_scratch[thread], &acc, &state);
+        if (u.n_splits == 1) {
+            write_rows(x, &u, kv_head, first, n, acc, state);
+            continue;
+        }
+        for (int64_t g = 0; g < u.group; g++) {
+            int64_t at = (kv_head * u.group + g) * u.n_splits + split;
+            states[at] = state[g];
+            memcpy(parts + at * u.v_dim, acc + g * u.v_dim, (size_t)u.v_dim * sizeof *acc);
+        }
+    }
+    if (u.n_splits == 1) return;
+    pool_barrier(e->pool, thread);
+    while (pool_take(&x->taken[1], u.n_heads, 1, &i, &end)) join_splits(x, &u, i, states, parts);
+}

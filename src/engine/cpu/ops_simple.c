@@ -1,0 +1,128 @@
+/* ops_simple.c - elementwise and row-wise operations: norms, gates, sums, log-probabilities, arg-max.
+ * Small next to the matrix products; split by rows, or by pieces of a row where there is only one. */
+#include "engine/cpu/cpu.h"
+
+#include <math.h>
+
+enum { PIECE = 4096 }; /* floats of one piece of elementwise work */
+
+void cpu_rms_norm(cpu *e, node *x, int thread) {
+    (void)thread;
+    const float *in = floats_of(x->in[0]), *w = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
+    float *out = floats_of(x);
+    int64_t n = tensor_last(x), rows_each = PIECE / n + 1, first, end;
+    while (pool_take(&x->taken[0], tensor_rows(x), rows_each, &first, &end))
+        for (int64_t i = first; i < end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
+}
+
+void cpu_gated(cpu *e, node *x, int thread) {
+    (void)thread;
+    int64_t first, end;
+    while (pool_take(&x->taken[0], tensor_count(x), PIECE / 4, &first, &end))
+        e->kernels->gated(floats_of(x) + first, x->act, floats_of(x->in[0]) + first,
+                          floats_of(x->in[1]) + first, end - first);
+}
+
+/* clip has no effect here: F32 values do not overflow where F16 ones would. */
+void cpu_add(cpu *e, node *x, int thread) {
+    (void)e, (void)thread;
+    const float *a = floats_of(x->in[0]), *b = floats_of(x->in[1]);
+    float *out = floats_of(x);
+    int64_t first, end;
+    while (pool_take(&x->taken[0], tensor_count(x), PIECE, &first, &end))
+        for (int64_t i = first; i < end; i++) out[i] = a[i] + b[i];
+}
+
+void cpu_scale(cpu *e, node *x, int thread) {
+    (void)e, (void)thread;
+    const float *in = floats_of(x->in[0]);
+    float *out = floats_of(x);
+    int64_t first, end;
+    while (pool_take(&x->taken[0], tensor_count(x), PIECE, &first, &end))
+        for (int64_t i = first; i < end; i++) out[i] = in[i] * x->scale;
+}
+
+/* Work on [rows, n] in pieces of at most PIECE numbers of one row. */
+static int64_t pieces_per_row(const node *x) {
+    return (tensor_last(x) + PIECE - 1) / PIECE;
+}
+
+typedef struct row_piece {
+    int64_t row, first, n;
+} row_piece;
+
+static row_piece get_piece(const node *x, int64_t i) {
+    int64_t each = pieces_per_row(x), first = i % each * PIECE, rest = tensor_last(x) - first;
+    return (row_piece){i / each, first, rest < PIECE ? rest : PIECE};
+}
+
+typedef struct partial_sum {
+    float max, sum; /* sum of exp(x - max) */
+} partial_sum;
+
+size_t cpu_logprobs_workspace(const cpu *e, const node *x) {
+    (void)e;
+    return (size_t)(tensor_rows(x) * pieces_per_row(x)) * sizeof(partial_sum);
+}
+
+size_t cpu_logprobs_scratch(const cpu *e, const node *x) {
+    (void)e, (void)x;
+    return PIECE * sizeof(float);
+}
+
+static float logsumexp(const partial_sum *parts, int64_t n) {
+    float max = parts[0].max, sum = 0;
+    for (int64_t i = 1; i < n; i++) max = parts[i].max > max ? parts[i].max : max;
+    for (int64_t i = 0; i < n; i++) sum += parts[i].sum * expf(parts[i].max - max);
+    return max + logf(sum);
+}
+
+void cpu_logprobs(cpu *e, node *x, int thread) {
+    const float *in = floats_of(x->in[0]);
+    float *out = floats_of(x), *copy = (float *)e->thread_scratch[thread];
+    partial_sum *parts = x->workspace;
+    int64_t each = pieces_per_row(x), n = tensor_rows(x) * each, width = tensor_last(x), i, end;
+    while (pool_take(&x->taken[0], n, 1, &i, &end)) {
+        row_piece p = get_piece(x, i);
+        memcpy(copy, in + p.row * width + p.first, (size_t)p.n * sizeof *copy);
+        parts[i].max = e->kernels->max(copy, p.n);
+        parts[i].sum = e->kernels->exp_sum(copy, p.n, parts[i].max);
+    }
+    pool_barrier(e->pool, thread);
+    while (pool_take(&x->taken[1], n, 1, &i, &end)) {
+        row_piece p = get_piece(x, i);
+        float shift = logsumexp(parts + p.row * each, each);
+        int64_t at = p.row * width + p.first;
+        for (int64_t k = at; k < at + p.n; k++) out[k] = in[k] - shift;
+    }
+}
+
+size_t cpu_argmax_workspace(const cpu *e, const node *x) {
+    (void)e;
+    return (size_t)(tensor_rows(x->in[0]) * pieces_per_row(x->in[0])) * sizeof(int32_t);
+}
+
+void cpu_argmax(cpu *e, node *x, int thread) {
+    const float *in = floats_of(x->in[0]);
+    int32_t *best = x->workspace, *out = x->data;
+    int64_t each = pieces_per_row(x->in[0]), width = tensor_last(x->in[0]), i, end;
+    while (pool_take(&x->taken[0], x->shape[0] * each, 1, &i, &end)) {
+        row_piece p = get_piece(x->in[0], i);
+        const float *row = in + p.row * width;
+        float max = e->kernels->max(row + p.first, p.n);
+        best[i] = (int32_t)p.first;
+        for (int64_t k = p.first; k < p.first + p.n; k++)
+            if (row[k] == max) {
+                best[i] = (int32_t)k;
+                break;
+            }
+    }
+    pool_barrier(e->pool, thread);
+    if (thread) return;
+    for (int64_t r = 0; r < x->shape[0]; r++) {
+        const float *row = in + r * width;
+        out[r] = best[r * each];
+        for (int64_t k = 1; k < each; k++)
+            if (row[best[r * each + k]] > row[out[r]]) out[r] = best[r * each + k];
+    }
+}

@@ -1,0 +1,95 @@
+/* engine.c - the list of engines, and the calls that go straight to one.
+ * Adding an engine is one line in `engines`. */
+#include "engine/graph.h"
+
+#include <stdlib.h>
+
+static const engine_class *const engines[] = {&cpu_engine, &fake_engine};
+enum { N_ENGINES = sizeof engines / sizeof *engines };
+
+const char *engine_name(int i) {
+    return i >= 0 && i < N_ENGINES ? engines[i]->name : NULL;
+}
+
+engine *engine_open(const char *name, const engine_options *options) {
+    if (!strcmp(name, "auto")) name = engines[0]->name;
+    for (int i = 0; i < N_ENGINES; i++)
+        if (!strcmp(name, engines[i]->name)) {
+            engine *e = engines[i]->open(options);
+            if (e) e->class = engines[i];
+            return e;
+        }
+    str known = {0};
+    for (int i = 0; i < N_ENGINES; i++) str_printf(&known, ", %s", engines[i]->name);
+    fail_usage("unknown engine \"%s\"; known: auto%s", name, known.data ? known.data : "");
+    str_free(&known);
+    return NULL;
+}
+
+void engine_close(engine *e) {
+    if (!e) return;
+    graph_release(&e->graph);
+    e->class->close(e);
+}
+
+int engine_configure(engine *e, const engine_options *options) {
+    return e->class->configure(e, options);
+}
+
+engine_info engine_describe(const engine *e) {
+    return e->class->describe(e);
+}
+
+engine_memory engine_memory_used(const engine *e) {
+    return e->class->memory_used(e);
+}
+
+void engine_reset_peak(engine *e) {
+    e->class->reset_peak(e);
+}
+
+const weight *engine_weight(engine *e, const weight_source *source) {
+    weight *w = e->class->weight(e, source);
+    if (!w) return NULL;
+    w->rank = source->m.rank;
+    for (int i = 0; i < w->rank; i++) w->shape[i] = source->m.shape[i];
+    w->dtype = matrix_dtype(&source->m);
+    w->has_bias = source->bias != NULL;
+    return w;
+}
+
+void engine_drop_weights(engine *e) {
+    e->class->drop_weights(e);
+}
+
+kv *kv_new(engine *e, const kv_spec *spec) {
+    kv *cache = e->class->kv_new(e, spec);
+    if (cache) cache->spec = *spec;
+    return cache;
+}
+
+void kv_free(engine *e, kv *cache) {
+    if (cache) e->class->kv_free(e, cache);
+}
+
+int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
+    const kv_spec *s = &cache->spec;
+    if (cache->bits) return 0;
+    if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
+    if (s->head_dim % group_size || s->v_head_dim % group_size)
+        return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);
+    if (e->class->kv_quantize(e, cache, bits, group_size)) return -1;
+    cache->bits = bits;
+    cache->group_size = group_size;
+    return 0;
+}
+
+int result_read(result *r, void *out, int64_t count) {
+    if (count != r->count)
+        return fail("a result has %lld elements, not %lld", (long long)r->count, (long long)count);
+    return r->engine->class->result_read(r, out);
+}
+
+void result_free(result *r) {
+    if (r) r->engine->class->result_free(r);
+}

@@ -1,0 +1,307 @@
+/* graph.c - recording: every operation checks its shapes here, once for all engines, and adds a node.
+ * After a first error nothing more is recorded; graph_end reports it. */
+#include "engine/graph.h"
+
+#include <stdlib.h>
+
+enum { BLOCK_NODES = 256 };
+
+static const node nothing = {.op = OP_COUNT, .rank = 1};
+
+node *graph_node(const graph *g, int i) {
+    return &g->blocks[i / BLOCK_NODES][i % BLOCK_NODES];
+}
+
+graph *graph_begin(engine *e) {
+    graph *g = &e->graph;
+    g->engine = e;
+    g->n_nodes = 0;
+    g->n_ids = 0;
+    g->failed = false;
+    return g;
+}
+
+void graph_release(graph *g) {
+    for (int i = 0; i < g->n_blocks; i++) free(g->blocks[i]);
+    free(g->blocks);
+    free(g->ids);
+    *g = (graph){0};
+}
+
+bool graph_failed(const graph *g) {
+    return g->failed;
+}
+
+int64_t tensor_dim(tensor x, int i) {
+    return x->shape[i];
+}
+
+static bool grow(graph *g) {
+    void *blocks = g->blocks;
+    if (mem_resize(&blocks, (size_t)g->n_blocks + 1, sizeof *g->blocks, "a graph")) return false;
+    g->blocks = blocks;
+    g->blocks[g->n_blocks] = mem_new(BLOCK_NODES, sizeof(node), "a graph");
+    if (!g->blocks[g->n_blocks]) return false;
+    g->n_blocks++;
+    return true;
+}
+
+/* A new node; NULL once the graph has failed. */
+static node *add_node(graph *g, op_kind op, dtype type) {
+    if (g->failed) return NULL;
+    if (g->n_nodes == g->n_blocks * BLOCK_NODES && !grow(g)) {
+        g->failed = true;
+        return NULL;
+    }
+    node *x = graph_node(g, g->n_nodes);
+    *x = (node){.op = op, .dtype = type, .index = g->n_nodes++};
+    return x;
+}
+
+static void set_shape(node *x, int rank, int64_t a, int64_t b, int64_t c) {
+    x->rank = rank;
+    x->shape[0] = a;
+    x->shape[1] = b;
+    x->shape[2] = c;
+}
+
+static void copy_shape(node *x, tensor from) {
+    set_shape(x, from->rank, from->shape[0], from->shape[1], from->shape[2]);
+}
+
+/* Marks the graph as failed with an error that names the operation and the shapes it was given. */
+static tensor refuse(graph *g, const char *operation, tensor x, const char *wanted) {
+    char shape[64];
+    if (!g->failed)
+        fail("%s of %s: %s", operation, shape_text(shape, sizeof shape, x->rank, x->shape), wanted);
+    g->failed = true;
+    return &nothing;
+}
+
+static bool same_shape(tensor a, tensor b) {
+    if (a->rank != b->rank) return false;
+    for (int i = 0; i < a->rank; i++)
+        if (a->shape[i] != b->shape[i]) return false;
+    return true;
+}
+
+tensor tokens(graph *g, const int32_t *ids, int64_t n) {
+    if (!g->failed && g->n_ids + n > g->ids_capacity) {
+        void *grown = g->ids;
+        g->failed = mem_resize(&grown, (size_t)(g->n_ids + n), sizeof *ids, "token ids") < 0;
+        if (!g->failed) {
+            g->ids = grown;
+            g->ids_capacity = g->n_ids + n;
+        }
+    }
+    node *x = add_node(g, OP_TOKENS, DTYPE_I32);
+    if (!x) return &nothing;
+    memcpy(g->ids + g->n_ids, ids, (size_t)n * sizeof *ids);
+    x->first_id = g->n_ids;
+    g->n_ids += n;
+    set_shape(x, 1, n, 0, 0);
+    return x;
+}
+
+tensor token_result(graph *g, result *r) {
+    if (r->dtype != DTYPE_I32) return refuse(g, "token_result", &nothing, "the result holds no token ids");
+    node *x = add_node(g, OP_TOKEN_RESULT, DTYPE_I32);
+    if (!x) return &nothing;
+    x->from = r;
+    set_shape(x, 1, r->count, 0, 0);
+    return x;
+}
+
+tensor embed(graph *g, tensor ids, const weight *w) {
+    if (ids->rank != 1 || ids->dtype != DTYPE_I32 || w->rank != 2)
+        return refuse(g, "embed", ids, "wants I32 ids");
+    node *x = add_node(g, OP_EMBED, w->dtype);
+    if (!x) return &nothing;
+    x->in[0] = ids;
+    x->w[0] = w;
+    set_shape(x, 2, ids->shape[0], w->shape[1], 0);
+    return x;
+}
+
+tensor linear(graph *g, tensor in, const weight *w) {
+    if (in->rank != 2 || w->rank != 2 || in->shape[1] != w->shape[1])
+        return refuse(g, "linear", in, "the weight has another input width");
+    node *x = add_node(g, OP_LINEAR, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->w[0] = w;
+    set_shape(x, 2, in->shape[0], w->shape[0], 0);
+    return x;
+}
+
+void linears(graph *g, tensor in, int n, const weight *const w[], tensor *const out[]) {
+    for (int i = 0; i < n; i++) *out[i] = linear(g, in, w[i]);
+}
+
+tensor rms_norm(graph *g, tensor in, const weight *w, float eps) {
+    if (w && (w->rank != 1 || w->shape[0] != tensor_last(in)))
+        return refuse(g, "rms_norm", in, "the weight has another width");
+    bool wider = w && w->dtype == DTYPE_F32; /* MLX promotes */
+    node *x = add_node(g, OP_RMS_NORM, wider ? DTYPE_F32 : in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->w[0] = w;
+    x->eps = eps;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor heads(graph *g, tensor in, int n) {
+    if (in->rank != 2 || n < 1 || in->shape[1] % n)
+        return refuse(g, "heads", in, "the width is no multiple of them");
+    node *x = add_node(g, OP_HEADS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    set_shape(x, 3, in->shape[0], n, in->shape[1] / n);
+    return x;
+}
+
+tensor rope(graph *g, tensor in, const rope_spec *spec, const kv *cache) {
+    if (in->rank != 3 || spec->dims > in->shape[2] || spec->dims % 2)
+        return refuse(g, "rope", in, "wants [L, H, head_dim] with an even number of rotated features");
+    node *x = add_node(g, OP_ROPE, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->rope = spec;
+    x->position = cache->offset;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float attention_scale) {
+    const kv_spec *s = &cache->spec;
+    if (k->rank != 3 || k->shape[1] != s->n_kv_heads || k->shape[2] != s->head_dim)
+        return refuse(g, "attend: keys", k, "the cache has another shape");
+    if (v->rank != 3 || v->shape[1] != s->n_kv_heads || v->shape[2] != s->v_head_dim ||
+        v->shape[0] != k->shape[0])
+        return refuse(g, "attend: values", v, "the cache has another shape");
+    if (q->rank != 3 || q->shape[0] != k->shape[0] || q->shape[2] != s->head_dim ||
+        q->shape[1] % s->n_kv_heads)
+        return refuse(g, "attend: queries", q, "the keys have another shape");
+    node *write = add_node(g, OP_KV_WRITE, k->dtype);
+    node *x = add_node(g, OP_ATTEND, q->dtype);
+    if (!write || !x) return &nothing;
+    write->in[0] = k;
+    write->in[1] = v;
+    copy_shape(write, k);
+    x->in[0] = q;
+    x->in[1] = write;
+    x->scale = attention_scale;
+    write->cache = x->cache = cache;
+    write->position = x->position = cache->offset;
+    cache->offset += k->shape[0];
+    set_shape(x, 2, q->shape[0], q->shape[1] * s->v_head_dim, 0);
+    return x;
+}
+
+tensor gated(graph *g, activation act, tensor gate, tensor up) {
+    if (!same_shape(gate, up)) return refuse(g, "gated", up, "the gate has another shape");
+    node *x = add_node(g, OP_GATED, gate->dtype);
+    if (!x) return &nothing;
+    x->in[0] = gate;
+    x->in[1] = up;
+    x->act = act;
+    copy_shape(x, gate);
+    return x;
+}
+
+static tensor sum(graph *g, tensor a, tensor b, bool clip) {
+    if (!same_shape(a, b)) return refuse(g, "add", b, "the other operand has another shape");
+    node *x = add_node(g, OP_ADD, a->dtype);
+    if (!x) return &nothing;
+    x->in[0] = a;
+    x->in[1] = b;
+    x->clip = clip;
+    copy_shape(x, a);
+    return x;
+}
+
+tensor add(graph *g, tensor a, tensor b) {
+    return sum(g, a, b, false);
+}
+
+tensor add_clipped(graph *g, tensor a, tensor b) {
+    return sum(g, a, b, true);
+}
+
+tensor scale(graph *g, tensor in, float s) {
+    node *x = add_node(g, OP_SCALE, in->dtype);
+    if (!x) return &nothing;
+    if (in->dtype == DTYPE_BF16) s = bf16_to_f32(f32_to_bf16(s));
+    if (in->dtype == DTYPE_F16) s = f16_to_f32(f32_to_f16(s));
+    x->in[0] = in;
+    x->scale = s;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor route(graph *g, tensor logits, int k, bool renormalize) {
+    if (logits->rank != 2 || k < 1 || k > logits->shape[1])
+        return refuse(g, "route", logits, "has fewer experts than k");
+    node *x = add_node(g, OP_ROUTE, DTYPE_OTHER);
+    if (!x) return &nothing;
+    x->in[0] = logits;
+    x->k = k;
+    x->renormalize = renormalize;
+    set_shape(x, 2, logits->shape[0], k, 0);
+    return x;
+}
+
+tensor experts(graph *g, tensor in, tensor routing, activation act, const weight *gate, const weight *up,
+               const weight *down) {
+    bool fits = in->rank == 2 && gate->rank == 3 && up->rank == 3 && down->rank == 3 &&
+                gate->shape[2] == in->shape[1] && up->shape[2] == in->shape[1] &&
+                down->shape[1] == in->shape[1] && gate->shape[1] == up->shape[1] &&
+                gate->shape[1] == down->shape[2];
+    if (!fits || routing->op != OP_ROUTE || routing->in[0]->shape[1] != gate->shape[0])
+        return refuse(g, "experts", in, "input, routing and weights do not fit together");
+    node *x = add_node(g, OP_EXPERTS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->in[1] = routing;
+    x->act = act;
+    x->w[0] = gate;
+    x->w[1] = up;
+    x->w[2] = down;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor logprobs(graph *g, tensor in) {
+    node *x = add_node(g, OP_LOGPROBS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor argmax(graph *g, tensor in) {
+    if (in->rank != 2) return refuse(g, "argmax", in, "wants [L, V]");
+    node *x = add_node(g, OP_ARGMAX, DTYPE_I32);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    set_shape(x, 1, in->shape[0], 0, 0);
+    return x;
+}
+
+void graph_mark_live(graph *g, int n, const tensor outputs[]) {
+    for (int i = 0; i < g->n_nodes; i++) graph_node(g, i)->live = graph_node(g, i)->op == OP_KV_WRITE;
+    for (int i = 0; i < n; i++) graph_node(g, outputs[i]->index)->live = true;
+    for (int i = g->n_nodes - 1; i >= 0; i--) {
+        const node *x = graph_node(g, i);
+        for (int k = 0; k < NODE_MAX_INPUTS && x->live; k++)
+            if (x->in[k]) graph_node(g, x->in[k]->index)->live = true;
+    }
+}
+
+int graph_end(graph *g, int n, const tensor outputs[], result *results[]) {
+    if (g->failed) return -1;
+    if (interrupted()) return fail_interrupted();
+    graph_mark_live(g, n, outputs);
+    return g->engine->class->run(g->engine, g, n, outputs, results);
+}
