@@ -1,0 +1,102 @@
+/* plan.c - parameter lists and their product.
+ * Configurations are numbered and made when needed, so a sweep costs no memory. */
+#include "bench/bench.h"
+
+#include <stdio.h>
+
+enum { MAX_CONFIGURATIONS = 1000000 };
+
+const param param_table[N_PARAMS] = {
+#define PARAM(field_, kind_, option_, short_, metavar_, default_, min_, max_, choices_, help_)               \
+    {.name = #field_,                                                                                        \
+     .kind = KIND_##kind_,                                                                                   \
+     .option = option_,                                                                                      \
+     .short_option = short_,                                                                                 \
+     .metavar = metavar_ ",...",                                                                             \
+     .default_list = default_,                                                                               \
+     .min = min_,                                                                                            \
+     .max = max_,                                                                                            \
+     .choices = choices_,                                                                                    \
+     .help = help_ " (" default_ ")",                                                                        \
+     .offset = offsetof(params, field_)},
+#include "bench/params.def"
+};
+
+static bool is_choice(const char *choices, const char *text) {
+    size_t n = strlen(text);
+    for (const char *c = choices; *c; c += strcspn(c, ","), c += *c == ',')
+        if (strcspn(c, ",") == n && !strncmp(c, text, n)) return true;
+    return false;
+}
+
+static int parse_value(const param *p, const char *text, param_value *out) {
+    char name[64], number[32];
+    snprintf(name, sizeof name, "--%s", p->option);
+    if (!*text) return fail_usage("%s: an element of the list is empty", name);
+    if (p->kind == KIND_TEXT) {
+        out->text = text;
+    } else if (p->kind == KIND_OPTIONAL && !strcmp(text, "none")) {
+        out->number = 0;
+    } else {
+        if (parse_number(text, name, p->min, p->max, &out->number)) return -1;
+        snprintf(number, sizeof number, "%lld", (long long)out->number);
+        text = number;
+    }
+    bool unset = p->kind == KIND_OPTIONAL && out->number == 0;
+    if (p->choices && !unset && !is_choice(p->choices, text))
+        return fail_usage("%s: \"%s\" is not one of %s", name, text, p->choices);
+    return 0;
+}
+
+/* The element at *list without the spaces around it; moves *list behind it, or to NULL after the last one. */
+static char *next_element(arena *memory, const char **list) {
+    const char *start = *list + strspn(*list, " "), *end = *list + strcspn(*list, ",");
+    *list = *end ? end + 1 : NULL;
+    while (end > start && end[-1] == ' ') end--;
+    return arena_string_n(memory, start, end > start ? (size_t)(end - start) : 0);
+}
+
+static int parse_list(plan *p, int i, const char *list) {
+    size_t n = 1;
+    for (const char *c = list; *c; c++) n += *c == ',';
+    if (n > MAX_CONFIGURATIONS) return fail_usage("--%s: the list is too long", param_table[i].option);
+    p->values[i] = arena_alloc(p->memory, n * sizeof *p->values[i]);
+    if (!p->values[i]) return -1;
+    while (list) {
+        char *text = next_element(p->memory, &list);
+        if (!text || parse_value(&param_table[i], text, &p->values[i][p->n_values[i]])) return -1;
+        p->n_values[i]++;
+    }
+    return 0;
+}
+
+int plan_parse(plan *p, const char *const lists[N_PARAMS]) {
+    *p = (plan){.memory = arena_new(), .n = 1};
+    if (!p->memory) return -1;
+    for (int i = 0; i < N_PARAMS; i++) {
+        if (parse_list(p, i, lists[i])) return -1;
+        p->n *= p->n_values[i];
+        if (p->n > MAX_CONFIGURATIONS)
+            return fail_usage("the lists make more than %d configurations", MAX_CONFIGURATIONS);
+    }
+    return 0;
+}
+
+void plan_free(plan *p) {
+    arena_free(p->memory);
+    *p = (plan){0};
+}
+
+params plan_params(const plan *p, int64_t i) {
+    params out;
+    for (int k = N_PARAMS - 1; k >= 0; k--) {
+        const param_value *v = &p->values[k][i % p->n_values[k]];
+        char *member = (char *)&out + param_table[k].offset;
+        if (param_table[k].kind == KIND_TEXT)
+            memcpy(member, &v->text, sizeof v->text);
+        else
+            memcpy(member, &v->number, sizeof v->number);
+        i /= p->n_values[k];
+    }
+    return out;
+}
