@@ -1,0 +1,47 @@
+/* check.c - what a model can't do, said before anything runs, and how much memory its caches will take.
+ * Refuses what mlx-lm refuses, with the reason. */
+#include "generate/generate.h"
+
+enum { KEPT = 4 }; /* entries a rotating cache never drops (mlx-lm cache.py: make_prompt_cache) */
+
+static int check_quantized(const model *m, const generate_options *o) {
+    const model_info *info = model_describe(m);
+    bool known = (o->kv_bits >= 2 && o->kv_bits <= 6) || o->kv_bits == 8;
+    if (!known)
+        return fail_usage("kv_bits %lld is not supported; use 2, 3, 4, 5, 6 or 8", (long long)o->kv_bits);
+    if (o->kv_group_size != 32 && o->kv_group_size != 64 && o->kv_group_size != 128)
+        return fail_usage("kv_group_size %lld is not supported; use 32, 64 or 128",
+                          (long long)o->kv_group_size);
+    if (info->head_dim % o->kv_group_size)
+        return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld",
+                          (long long)o->kv_group_size, (long long)info->head_dim);
+    for (int64_t i = 0; i < info->n_layers; i++)
+        if (model_cache(m, i, o->max_kv_size).max_size)
+            return fail_usage(
+                "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",
+                info->own_caches ? "this model has sliding windows" : "max_kv_size");
+    return 0;
+}
+
+int generate_check(const model *m, const generate_options *o) {
+    if (o->prefill_step_size < 1) return fail_usage("prefill_step_size must be at least 1");
+    if (o->max_kv_size && o->max_kv_size <= KEPT)
+        return fail_usage("max_kv_size %lld is too small: the first %d entries are always kept",
+                          (long long)o->max_kv_size, KEPT);
+    return o->kv_bits ? check_quantized(m, o) : 0;
+}
+
+int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens) {
+    const model_info *info = model_describe(m);
+    double bytes = 0;
+    for (int64_t i = 0; i < info->n_layers; i++) {
+        kv_spec s = model_cache(m, i, o->max_kv_size);
+        double per_number = (double)dtype_size(s.dtype);
+        if (o->kv_bits) per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
+        double entries = (double)n_prompt + (double)max_tokens, chunk = (double)o->prefill_step_size;
+        double most = (double)s.max_size + (chunk < (double)n_prompt ? chunk : (double)n_prompt);
+        if (s.max_size && entries > most) entries = most;
+        bytes += entries * s.n_kv_heads * (s.head_dim + s.v_head_dim) * per_number;
+    }
+    return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
+}

@@ -1,0 +1,141 @@
+/* session.c - prefill in chunks, then a token at a time: mlx-lm's generate_step.
+ * On an engine that works ahead, the next step is queued before the host looks at a token. */
+#include "generate/generate.h"
+
+#include <stdlib.h>
+
+/* One step's outcome: the chosen id and, if asked for, the logits it was chosen from. */
+typedef struct step {
+    result *id, *logits;
+} step;
+
+struct session {
+    model *model;
+    engine *engine;
+    generate_options options;
+    int32_t *prompt;
+    int64_t n_prompt, max_tokens, produced;
+    kv **caches; /* one per layer */
+    int64_t n_layers;
+    step current, next;
+    float *logits; /* with keep_logits: of the last token returned */
+    void (*report)(void *context, int64_t done, int64_t total);
+    void *report_context;
+};
+
+static void free_step(step *s) {
+    result_free(s->id);
+    result_free(s->logits);
+    *s = (step){0};
+}
+
+void session_free(session *s) {
+    if (!s) return;
+    free_step(&s->current);
+    free_step(&s->next);
+    for (int64_t i = 0; i < s->n_layers && s->caches; i++) kv_free(s->engine, s->caches[i]);
+    free(s->caches);
+    free(s->logits);
+    free(s->prompt);
+    free(s);
+}
+
+static int check_prompt(const model_info *info, const int32_t *prompt, int64_t n) {
+    if (n < 1) return fail_usage("the prompt has no tokens");
+    for (int64_t i = 0; i < n; i++)
+        if (prompt[i] < 0 || prompt[i] >= info->vocab_size)
+            return fail_usage("token id %d of the prompt is outside the model's vocabulary of %lld",
+                              prompt[i], (long long)info->vocab_size);
+    return 0;
+}
+
+session *session_new(model *m, engine *e, const generate_options *o, const int32_t *prompt, int64_t n_prompt,
+                     int64_t max_tokens) {
+    const model_info *info = model_describe(m);
+    if (generate_check(m, o) || check_prompt(info, prompt, n_prompt)) return NULL;
+    session *s = mem_new(1, sizeof *s, "a session");
+    if (!s) return NULL;
+    *s = (session){.model = m, .engine = e, .options = *o, .n_prompt = n_prompt, .max_tokens = max_tokens};
+    s->n_layers = info->n_layers;
+    s->prompt = mem_new((size_t)n_prompt, sizeof *prompt, "the prompt");
+    s->caches = mem_new((size_t)s->n_layers, sizeof(kv *), "KV caches");
+    if (o->keep_logits) s->logits = mem_new((size_t)info->vocab_size, sizeof *s->logits, "logits");
+    bool failed = !s->prompt || !s->caches || (o->keep_logits && !s->logits);
+    for (int64_t i = 0; i < s->n_layers && !failed; i++) {
+        kv_spec spec = model_cache(m, i, o->max_kv_size);
+        spec.capacity = n_prompt + max_tokens;
+        s->caches[i] = kv_new(e, &spec);
+        failed = !s->caches[i];
+    }
+    if (failed) {
+        session_free(s);
+        return NULL;
+    }
+    memcpy(s->prompt, prompt, (size_t)n_prompt * sizeof *prompt);
+    return s;
+}
+
+void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
+                        void *context) {
+    s->report = report;
+    s->report_context = context;
+}
+
+/* mlx-lm generate.py: maybe_quantize_kv_cache. */
+static int quantize_caches(session *s) {
+    if (!s->options.kv_bits) return 0;
+    for (int64_t i = 0; i < s->n_layers; i++)
+        if (s->caches[i]->offset >= s->options.quantized_kv_start &&
+            kv_quantize(s->engine, s->caches[i], (int)s->options.kv_bits, (int)s->options.kv_group_size))
+            return -1;
+    return 0;
+}
+
+/* All but the last prompt token, in chunks; only cache states are computed. */
+static int prefill(session *s) {
+    for (int64_t done = 0; done < s->n_prompt - 1;) {
+        int64_t n = s->n_prompt - 1 - done;
+        if (n > s->options.prefill_step_size) n = s->options.prefill_step_size;
+        graph *g = graph_begin(s->engine);
+        model_forward(s->model, g, tokens(g, s->prompt + done, n), s->caches);
+        if (graph_end(g, 0, NULL, NULL) || quantize_caches(s)) return -1;
+        done += n;
+        if (s->report) s->report(s->report_context, done, s->n_prompt);
+    }
+    return 0;
+}
+
+/* Runs (or queues) the step that follows `from`, or the last prompt token when from is NULL. */
+static int take_step(session *s, result *from, step *out) {
+    graph *g = graph_begin(s->engine);
+    tensor ids = from ? token_result(g, from) : tokens(g, s->prompt + s->n_prompt - 1, 1);
+    tensor logits = model_forward(s->model, g, ids, s->caches);
+    tensor outputs[2] = {argmax(g, logprobs(g, logits)), logits};
+    result *results[2] = {NULL, NULL};
+    if (graph_end(g, s->options.keep_logits ? 2 : 1, outputs, results)) return -1;
+    *out = (step){results[0], results[1]};
+    return quantize_caches(s);
+}
+
+int session_next(session *s, int32_t *id) {
+    bool lookahead = engine_describe(s->engine).lookahead;
+    if (s->produced == s->max_tokens) return 0;
+    if (!s->produced) {
+        if (prefill(s) || take_step(s, NULL, &s->current)) return -1;
+    } else {
+        if (!lookahead && take_step(s, s->current.id, &s->next)) return -1;
+        free_step(&s->current);
+        s->current = s->next;
+        s->next = (step){0};
+    }
+    if (lookahead && take_step(s, s->current.id, &s->next)) return -1;
+    if (result_read(s->current.id, id, 1)) return -1;
+    if (s->logits && result_read(s->current.logits, s->logits, model_describe(s->model)->vocab_size))
+        return -1;
+    s->produced++;
+    return 1;
+}
+
+const float *session_logits(const session *s) {
+    return s->logits;
+}

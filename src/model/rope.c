@@ -1,0 +1,112 @@
+/* rope.c - the frequencies of every rope variant that config.json can ask for.
+ * mlx-lm rope_utils.py; frequencies are kept as periods (freqs[i] = base^(2i / dims)), as mx.fast.rope takes
+ * them. */
+#include "model/family.h"
+
+#include <math.h>
+
+static double field(loader *l, const json *scaling, const char *key, bool required, double otherwise) {
+    if (!l->failed) l->failed = json_get_float(scaling, l->name, key, required, &otherwise) < 0;
+    return l->failed ? 1 : otherwise;
+}
+
+/* Llama3RoPE: long wavelengths are slowed down by factor, short ones left, those between interpolated. */
+static void scale_llama3(loader *l, const json *scaling, float *freqs, int n) {
+    double factor = field(l, scaling, "factor", true, 0),
+           low = field(l, scaling, "low_freq_factor", false, 1);
+    double high = field(l, scaling, "high_freq_factor", false, 4);
+    double context = field(l, scaling, "original_max_position_embeddings", false, 8192);
+    for (int i = 0; i < n; i++) {
+        double wavelength = 2 * M_PI * freqs[i];
+        double smooth = (context / wavelength - low) / (high - low);
+        if (wavelength > context / low)
+            freqs[i] = (float)(freqs[i] * factor);
+        else if (wavelength > context / high)
+            freqs[i] = (float)(freqs[i] / ((1 - smooth) / factor + smooth));
+    }
+}
+
+static double yarn_mscale(double factor, double mscale) {
+    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
+
+/* YarnRoPE: dimensions that turn often keep their frequency, those that turn rarely are slowed down, with a
+ * ramp. */
+static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *spec, float *freqs, int n) {
+    double factor = field(l, scaling, "factor", true, 0);
+    double context = field(l, scaling, "original_max_position_embeddings", false, 4096);
+    double fast = field(l, scaling, "beta_fast", false, 32), slow = field(l, scaling, "beta_slow", false, 1);
+    double mscale = field(l, scaling, "mscale", false, 1),
+           all = field(l, scaling, "mscale_all_dim", false, 0);
+    int dims = 2 * n;
+    double low = floor(dims * log(context / (fast * 2 * M_PI)) / (2 * log(base)));
+    double high = ceil(dims * log(context / (slow * 2 * M_PI)) / (2 * log(base)));
+    low = fmax(low, 0);
+    high = fmin(high, dims - 1);
+    if (low == high) high += 0.001;
+    for (int i = 0; i < n; i++) {
+        double keep = 1 - fmin(fmax((i - low) / (high - low), 0), 1), plain = freqs[i],
+               slowed = factor * plain;
+        freqs[i] = (float)(slowed * plain / (slowed * keep + plain * (1 - keep)));
+    }
+    spec->mscale = (float)(yarn_mscale(factor, mscale) / yarn_mscale(factor, all));
+}
+
+/* SuScaledRoPE: every frequency has a factor of its own from long_factor, which is a list or one number. */
+static void scale_longrope(loader *l, const json *scaling, rope_spec *spec, float *freqs, int n) {
+    double context = field(l, scaling, "original_max_position_embeddings", true, 0);
+    double longest = config_float_or(l, "max_position_embeddings", context), factor = longest / context;
+    const json *factors = json_get(scaling, "long_factor");
+    if (json_is_array(factors) ? json_length(factors) != n : !json_is_number(factors))
+        config_refuse(l, "rope_scaling",
+                      "long_factor is neither a number nor a list of head_dim / 2 numbers");
+    if (l->failed) return;
+    const json *item = json_is_array(factors) ? json_first(factors) : NULL;
+    for (int i = 0; i < n; i++, item = item ? json_next(item) : NULL)
+        freqs[i] = (float)(freqs[i] * json_number(item ? item : factors));
+    spec->mscale = factor <= 1 ? 1 : (float)sqrt(1 + log(factor) / log(context));
+}
+
+/* A GGUF file carries the finished factors in a tensor. */
+static void scale_by_tensor(loader *l, float *freqs, int n) {
+    matrix factors;
+    if (l->failed || checkpoint_plain(l->checkpoint, "rope_freqs.weight", 1, (int64_t[]){n}, &factors)) {
+        l->failed = true;
+        return;
+    }
+    float *values = model_alloc(l, (size_t)n, sizeof *values);
+    if (!values) return;
+    floats_from(values, factors.values.data, factors.values.dtype, n);
+    for (int i = 0; i < n; i++) freqs[i] *= values[i];
+}
+
+const rope_spec *load_rope(loader *l, double base, bool traditional, const json *scaling) {
+    int dims = (int)l->model->info.head_dim, n = dims / 2;
+    const char *type = json_string(json_get(scaling, "type"));
+    if (!type) type = json_string(json_get(scaling, "rope_type"));
+    if (!type) type = "default";
+    if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
+    rope_spec *spec = model_alloc(l, 1, sizeof *spec);
+    float *freqs = model_alloc(l, (size_t)n, sizeof *freqs);
+    if (!spec || !freqs) return NULL;
+    for (int i = 0; i < n; i++) freqs[i] = (float)pow(base, 2.0 * i / dims);
+    *spec = (rope_spec){.dims = dims, .traditional = traditional, .scale = 1, .mscale = 1, .freqs = freqs};
+    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope");
+    if (!strcmp(type, "linear"))
+        spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
+    else if (!strcmp(type, "llama3"))
+        scale_llama3(l, scaling, freqs, n);
+    else if (!strcmp(type, "yarn"))
+        scale_yarn(l, scaling, base, spec, freqs, n);
+    else if (!strcmp(type, "longrope"))
+        scale_longrope(l, scaling, spec, freqs, n);
+    else if (!strcmp(type, "gguf_factors"))
+        scale_by_tensor(l, freqs, n);
+    else if (!plain)
+        config_refuse(l, "rope_scaling", "its type is not known; known: linear, llama3, yarn, longrope");
+    if (plain || !strcmp(type, "linear")) spec->base = (float)base;
+    for (int i = 0; i < n && !l->failed; i++)
+        if (!isfinite(freqs[i]) || freqs[i] == 0 || !isfinite(spec->scale))
+            config_refuse(l, "rope_scaling", "its numbers give no finite frequencies");
+    return spec;
+}
