@@ -1,7 +1,7 @@
 # The front door: `make run` measures a real model, `make check` runs every test; `make help` lists the rest.
 # CMakeLists.txt does the building, scripts/ the longer steps; stamp files keep a second call fast.
 
-PYTHON  ?= python3
+export PYTHON ?= python3
 PREFIX  ?= /usr/local
 JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
 DEMO     = models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -15,13 +15,13 @@ all: program ## build build/mlxbench (the default; installs nothing)
 all: export NO_INSTALL = 1
 
 run: program ## install what is missing, build, get the demo model, measure it (MODEL=..., ARGS="...")
-	@PYTHON=$(PYTHON) MODEL="$(MODEL)" sh scripts/run.sh $(DEMO) $(FALLBACK) $(ARGS)
+	@MODEL="$(MODEL)" sh scripts/run.sh $(DEMO) $(FALLBACK) $(ARGS)
 
 check: program .venv/.installed ## everything the tests need, then all tests
 	@JOBS=$(JOBS) DEMO=$(DEMO) sh scripts/check.sh
 
 bench: program ## mlxbench against llama.cpp and mlx-lm on the same shapes (ARGS of bench/bench.py: BENCH="...")
-	@PYTHON=$(PYTHON) BENCH_PYTHON="$(BENCH_PYTHON)" sh bench/bench.sh $(BENCH)
+	@BENCH_PYTHON="$(BENCH_PYTHON)" sh bench/bench.sh $(BENCH)
 
 install: program ## copy the program and its presets below PREFIX (/usr/local)
 	cmake --install build --prefix $(PREFIX)

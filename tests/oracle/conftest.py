@@ -1,0 +1,36 @@
+"""Fixtures of the tests that compare with mlx-lm: checkpoints made once, and the program's ids and logits."""
+
+import make_checkpoint
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """checkpoint(name, dtype, quantization, **changes) -> folder; the same request gives the same folder."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    made = {}
+
+    def checkpoint(name, dtype="float32", quantization=None, **changes):
+        key = repr((name, dtype, quantization, changes))
+        if key not in made:
+            made[key] = make_checkpoint.make(root / f"{len(made)}-{name}", name, dtype, quantization, **changes)
+        return made[key]
+
+    return checkpoint
+
+
+@pytest.fixture
+def ours(run, tmp_path):
+    """ours(model, prompt, n, option=value...) -> (ids, logits [n, vocab]) of `mlxbench generate`."""
+
+    def ours(model, prompt, n, env=None, timeout=120, **options):
+        file = tmp_path / "logits.npy"
+        arguments = [part for name, value in options.items() if value is not None
+                     for part in ("--" + name.replace("_", "-"), value)]
+        done = run("generate", "--model", model, "--prompt-ids", ",".join(map(str, prompt)), "--ids",
+                   "--max-tokens", n, "--ignore-eos", "--logits", file, *arguments, env=env, check=True,
+                   timeout=timeout)
+        return [int(word) for word in done.stdout.split()], np.load(file)
+
+    return ours
