@@ -1,0 +1,65 @@
+/* internal.h - what the files of bench/ share (private to bench/).
+ * A run is: loaded model, prompt ids, trials; progress is told about each. */
+#ifndef BENCH_INTERNAL_H
+#define BENCH_INTERNAL_H
+
+#include "bench/bench.h"
+#include "generate/generate.h"
+#include "text/text.h"
+
+/* ---- load.c: a model on an engine ---- */
+
+typedef struct loaded {
+    const char *model_name, *engine_name; /* as in params; NULL: nothing is loaded */
+    checkpoint *checkpoint;
+    engine *engine;
+    model *model;
+    tokenizer *tokenizer;  /* NULL: the checkpoint has none, or nothing needed it */
+    token_ids prompt_text; /* the ids of the prompt's text */
+    int64_t load_ns;
+} loaded;
+
+/* Makes l hold the model and engine of p; nothing to do when it does. A tokenizer is opened when with_text.
+ * On error l is empty. loaded_free is harmless on an empty one. */
+int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text);
+void loaded_free(loaded *l);
+
+/* The parameters as their users want them; unset threads become the cores there are. */
+generate_options params_generate(const params *p);
+engine_options params_engine(const params *p);
+
+/* ---- prompt.c ---- */
+
+/* The tokenizer of a checkpoint. Sets *out to NULL when it has none; -1 when it has one that can't be used.
+ */
+int open_tokenizer(const checkpoint *c, tokenizer **out);
+
+/* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are none. */
+int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out);
+
+/* n ids: those of the text again and again, or, when there is no text, random ones below vocab_size. NULL
+ * when out of memory. Free with free(). */
+int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, int64_t n);
+
+/* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
+
+typedef struct progress {
+    bool shown; /* stderr is a terminal and nothing else is written to it */
+    int64_t n_runs, run;
+    int64_t prompt_left, generate_left; /* tokens in all runs to come, this one included */
+    int64_t prompt_done, generate_done; /* tokens of finished runs */
+    int64_t prompt_ns, generate_ns;     /* and the time they took */
+    int64_t run_prompt, run_generate;   /* tokens of this run */
+    int64_t prefilled, generated, told_ns;
+} progress;
+
+void progress_begin(progress *p, const plan *all, const bench_options *o);
+void progress_run(progress *p, const params *run);           /* a run begins */
+void progress_prefill(void *p, int64_t done, int64_t total); /* session_on_prefill's callback */
+void progress_token(progress *p, int64_t n, int64_t now);    /* n tokens are there */
+void progress_run_done(progress *p, const sample *s);
+void progress_clear(const progress *p); /* before anything else is printed */
+void progress_note(const progress *p, const char *format, ...) PRINTF_LIKE(2, 3);
+void progress_text(const char *text, size_t n); /* --verbose */
+
+#endif

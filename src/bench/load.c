@@ -1,0 +1,57 @@
+/* load.c - a checkpoint's model on an engine, kept while the plan's configurations use the same one.
+ * Loading is timed once; it is no part of any run. */
+#include "bench/internal.h"
+#include "sys/sys.h"
+
+#include <stdlib.h>
+
+generate_options params_generate(const params *p) {
+    return (generate_options){.prefill_step_size = p->prefill_step_size,
+                              .max_kv_size = p->max_kv_size,
+                              .kv_bits = p->kv_bits,
+                              .kv_group_size = p->kv_group_size,
+                              .quantized_kv_start = p->quantized_kv_start};
+}
+
+engine_options params_engine(const params *p) {
+    return (engine_options){.threads = p->threads ? (int)p->threads : sys_usable_cores()};
+}
+
+void loaded_free(loaded *l) {
+    free(l->prompt_text.items);
+    tokenizer_free(l->tokenizer);
+    model_free(l->model);
+    engine_close(l->engine);
+    checkpoint_close(l->checkpoint);
+    *l = (loaded){0};
+}
+
+static int open_all(loaded *l, const params *p, const bench_options *o, bool with_text) {
+    str path = {0};
+    int failed = o->find_model(p->model, &path);
+    int64_t start = clock_ns();
+    if (!failed && !path.failed) l->checkpoint = checkpoint_open(path.data, o->seed);
+    str_free(&path);
+    if (!l->checkpoint) return -1;
+    engine_options how = params_engine(p);
+    l->engine = engine_open(p->engine, &how);
+    if (!l->engine) return -1;
+    l->model = model_load(l->checkpoint, l->engine);
+    if (!l->model) return -1;
+    l->load_ns = clock_ns() - start;
+    if (!with_text) return 0;
+    if (open_tokenizer(l->checkpoint, &l->tokenizer)) return -1;
+    return l->tokenizer ? encode_prompt(l->tokenizer, o, &l->prompt_text) : 0;
+}
+
+int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text) {
+    if (l->model_name && !strcmp(l->model_name, p->model) && !strcmp(l->engine_name, p->engine)) return 0;
+    loaded_free(l);
+    if (open_all(l, p, o, with_text)) {
+        loaded_free(l);
+        return -1;
+    }
+    l->model_name = p->model;
+    l->engine_name = p->engine;
+    return 0;
+}

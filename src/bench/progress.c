@@ -1,0 +1,95 @@
+/* progress.c - what a person at the terminal sees meanwhile: the run, its tokens, the time left.
+ * The time left follows from the mean time per prompt token and per generated token so far. */
+#include "bench/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static const int64_t PAUSE_NS = 200000000; /* between two lines, so that showing them does not slow the run */
+
+void progress_begin(progress *p, const plan *all, const bench_options *o) {
+    *p = (progress){.shown = isatty(STDERR_FILENO) && !o->verbose};
+    int64_t runs = o->warmup + o->repeats;
+    p->n_runs = all->n * runs;
+    for (int64_t i = 0; i < all->n; i++) {
+        params c = plan_params(all, i);
+        p->prompt_left += runs * c.n_prompt;
+        p->generate_left += runs * c.n_generate;
+    }
+}
+
+/* Seconds until all is done; -1 while there is nothing to judge by. */
+static double seconds_left(const progress *p) {
+    if (!p->prompt_done || !p->generate_done) return -1;
+    double prompt_ns = (double)p->prompt_ns / (double)p->prompt_done,
+           generate_ns = (double)p->generate_ns / (double)p->generate_done;
+    double left = prompt_ns * (double)(p->prompt_left - p->prefilled) +
+                  generate_ns * (double)(p->generate_left - p->generated);
+    return left / 1e9;
+}
+
+static void show(progress *p, int64_t now) {
+    if (!p->shown || now - p->told_ns < PAUSE_NS) return;
+    p->told_ns = now;
+    double left = seconds_left(p);
+    fprintf(stderr, "\r\033[Krun %lld of %lld: ", (long long)p->run, (long long)p->n_runs);
+    if (p->generated)
+        fprintf(stderr, "%lld of %lld tokens generated", (long long)p->generated, (long long)p->run_generate);
+    else
+        fprintf(stderr, "%lld of %lld prompt tokens", (long long)p->prefilled, (long long)p->run_prompt);
+    if (left >= 0) fprintf(stderr, ", %d:%02d left", (int)(left / 60), (int)left % 60);
+    fflush(stderr);
+}
+
+void progress_run(progress *p, const params *run) {
+    p->run++;
+    p->run_prompt = run->n_prompt;
+    p->run_generate = run->n_generate;
+    p->prefilled = p->generated = 0;
+    show(p, clock_ns());
+}
+
+void progress_prefill(void *context, int64_t done, int64_t total) {
+    progress *p = context;
+    (void)total;
+    p->prefilled = done;
+    show(p, clock_ns());
+}
+
+void progress_token(progress *p, int64_t n, int64_t now) {
+    p->prefilled = p->run_prompt;
+    p->generated = n;
+    show(p, now);
+}
+
+void progress_run_done(progress *p, const sample *s) {
+    p->prompt_done += s->n_prompt;
+    p->prompt_ns += s->token_ns[0] - s->start_ns;
+    p->generate_done += s->n_tokens;
+    p->generate_ns += s->token_ns[s->n_tokens - 1] - s->token_ns[0];
+    p->prompt_left -= s->n_prompt;
+    p->generate_left -= s->n_tokens;
+    p->prefilled = p->generated = 0;
+}
+
+void progress_clear(const progress *p) {
+    if (!p->shown) return;
+    fputs("\r\033[K", stderr);
+    fflush(stderr);
+}
+
+void progress_note(const progress *p, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    progress_clear(p);
+    fputs("mlxbench: note: ", stderr);
+    vfprintf(stderr, format, args);
+    fputs("\n", stderr);
+    va_end(args);
+}
+
+void progress_text(const char *text, size_t n) {
+    fwrite(text, 1, n, stderr);
+    fputs("\n", stderr);
+}

@@ -1,0 +1,162 @@
+/* bench.c - `mlxbench [bench]`: options to a plan, the plan's runs to reports.
+ * The benchmark parameters' options come from bench/params.def. */
+#include "cmd/cmd.h"
+#include "hub/hub.h"
+#include "report/report.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+typedef struct command {
+    const char *lists[N_PARAMS];
+    const char *prompt;
+    option_texts outputs;
+    bench_options bench;
+    str prompt_text, output_help;
+    plan plan;
+} command;
+
+enum { MAX_PROMPT_BYTES = 64 << 20 };
+
+static const option_usage usage = {
+    .synopsis = "mlxbench [bench] [options]",
+    .about = "Measures prompt and generation speed. Options with N,... or the like take lists separated by "
+             "commas: "
+             "every combination is run, and each model is loaded once.",
+    .example = "mlxbench --model synthetic:llama-3.2-1b-4bit -np 128,1024 -r 3 -o md -o csv:results.csv\n"
+               "two prompt lengths, three runs each, a table to read and a file to keep",
+};
+
+static int parse_options(command *c, int argc, char **argv) {
+    const option other[] = {
+        {.name = "prompt",
+         .short_name = "p",
+         .metavar = "TEXT",
+         .kind = OPTION_TEXT,
+         .value = &c->prompt,
+         .help = "text of the prompt, repeated and cut to n-prompt tokens; - reads standard input"},
+        {.name = "repeats",
+         .short_name = "r",
+         .metavar = "N",
+         .kind = OPTION_NUMBER,
+         .value = &c->bench.repeats,
+         .min = 1,
+         .max = 1000000,
+         .help = "measured runs per configuration (1)"},
+        {.name = "warmup",
+         .metavar = "N",
+         .kind = OPTION_NUMBER,
+         .value = &c->bench.warmup,
+         .max = 1000,
+         .help = "unmeasured runs before them (1)"},
+        {.name = "seed",
+         .metavar = "N",
+         .kind = OPTION_NUMBER,
+         .value = &c->bench.seed,
+         .max = INT64_MAX,
+         .help = "for random prompts and synthetic weights (0)"},
+        {.name = "output",
+         .short_name = "o",
+         .metavar = "FORMAT[:FILE]",
+         .kind = OPTION_TEXTS,
+         .value = &c->outputs,
+         .help = c->output_help.data},
+        {.name = "verbose",
+         .short_name = "v",
+         .kind = OPTION_FLAG,
+         .value = &c->bench.verbose,
+         .help = "print the generated text to stderr"},
+    };
+    enum { N_OTHER = sizeof other / sizeof *other };
+    option options[N_PARAMS + N_OTHER];
+    for (int i = 0; i < N_PARAMS; i++) {
+        const param *p = &param_table[i];
+        options[i] = (option){.name = p->option,
+                              .short_name = p->short_option,
+                              .metavar = p->metavar,
+                              .help = p->help,
+                              .kind = OPTION_TEXT,
+                              .value = &c->lists[i]};
+    }
+    memcpy(options + N_PARAMS, other, sizeof other);
+    return options_parse(options, N_PARAMS + N_OTHER, &usage, argc, argv);
+}
+
+static int read_stdin(str *out) {
+    char buffer[1 << 16];
+    size_t n;
+    while ((n = fread(buffer, 1, sizeof buffer, stdin)) > 0) {
+        str_append(out, buffer, n);
+        if (out->length > MAX_PROMPT_BYTES)
+            return fail_usage("--prompt -: standard input is longer than %d bytes", MAX_PROMPT_BYTES);
+        if (interrupted()) return fail_interrupted();
+    }
+    if (interrupted()) return fail_interrupted();
+    return ferror(stdin) ? fail("cannot read standard input: %s", strerror(errno)) : 0;
+}
+
+/* As in the original, \n and \t on the command line stand for a line break and a tab. */
+static void unescape(str *out, const char *text) {
+    for (; *text; text++) {
+        bool line = !strncmp(text, "\\n", 2), tab = !strncmp(text, "\\t", 2);
+        str_append(out, line ? "\n" : tab ? "\t" : text, 1);
+        text += line || tab;
+    }
+}
+
+static int get_prompt(command *c) {
+    if (strcmp(c->prompt, "-"))
+        unescape(&c->prompt_text, c->prompt);
+    else if (read_stdin(&c->prompt_text))
+        return -1;
+    if (c->prompt_text.failed) return -1;
+    if (!c->prompt_text.length) return fail_usage("--prompt: an empty text gives no token");
+    c->bench.prompt = c->prompt_text.data;
+    c->bench.prompt_length = c->prompt_text.length;
+    return 0;
+}
+
+/* Misspelt names are found before the first model is measured. */
+static int check_names(const plan *p) {
+    for (int i = 0; i < p->n_values[PARAM_model]; i++) {
+        str path = {0};
+        int failed = hub_find(p->values[PARAM_model][i].text, &path);
+        str_free(&path);
+        if (failed) return -1;
+    }
+    for (int i = 0; i < p->n_values[PARAM_engine]; i++) {
+        engine *e = engine_open(p->values[PARAM_engine][i].text, &(engine_options){.threads = 1});
+        if (!e) return -1;
+        engine_close(e);
+    }
+    return 0;
+}
+
+static int write_row(void *context, const record *r) {
+    return reports_row(context, r);
+}
+
+static int run(command *c) {
+    if (plan_parse(&c->plan, c->lists)) return -1;
+    if (get_prompt(c) || check_names(&c->plan)) return -1;
+    reports *outputs = reports_open(&c->outputs, &c->plan);
+    if (!outputs) return -1;
+    int failed = bench_run(&c->plan, &c->bench, write_row, outputs);
+    return reports_close(outputs) || failed ? -1 : 0;
+}
+
+int cmd_bench(int argc, char **argv) {
+    command c = {.prompt = "The quick brown fox jumps over the lazy dog. ",
+                 .bench = {.repeats = 1, .warmup = 1, .find_model = hub_find}};
+    for (int i = 0; i < N_PARAMS; i++) c.lists[i] = param_table[i].default_list;
+    str_puts(&c.output_help,
+             "write FORMAT to FILE or standard output; may be given several times (md on a terminal, "
+             "else csv). Formats: ");
+    report_formats(&c.output_help);
+    int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
+    if (!done) done = run(&c);
+    plan_free(&c.plan);
+    str_free(&c.prompt_text);
+    str_free(&c.output_help);
+    return done < 0 ? -1 : 0;
+}

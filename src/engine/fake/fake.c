@@ -1,0 +1,182 @@
+/* fake.c - an engine that computes nothing: for tests of all that stands on the operation set.
+ * Its ids follow from the position alone, its numbers are zero, and its memory is what the shapes imply. */
+#include "engine/graph.h"
+
+#include <stdlib.h>
+
+typedef struct fake_weight {
+    weight base;
+    struct fake_weight *next;
+    int64_t bytes;
+} fake_weight;
+
+typedef struct fake_kv {
+    kv base;
+    int64_t bytes;
+} fake_kv;
+
+typedef struct fake_result {
+    result base;
+    int32_t data[]; /* ids, or zeros, which F32 zeros are, too */
+} fake_result;
+
+typedef struct fake {
+    engine base;
+    int threads;
+    engine_memory memory;
+    fake_weight *weights;
+} fake;
+
+static void note_peak(fake *e) {
+    int64_t total = e->memory.weights + e->memory.kv + e->memory.scratch;
+    if (total > e->memory.peak) e->memory.peak = total;
+}
+
+static int configure(engine *base, const engine_options *options) {
+    ((fake *)base)->threads = options->threads;
+    return 0;
+}
+
+static engine *open_fake(const engine_options *options) {
+    fake *e = mem_new(1, sizeof *e, "the fake engine");
+    if (e) configure(&e->base, options);
+    return (engine *)e;
+}
+
+static void drop_weights(engine *base) {
+    fake *e = (fake *)base;
+    for (fake_weight *w = e->weights, *next; w; w = next) {
+        next = w->next;
+        free(w);
+    }
+    e->weights = NULL;
+    e->memory.weights = 0;
+}
+
+static void close_fake(engine *base) {
+    drop_weights(base);
+    free(base);
+}
+
+static engine_info describe(const engine *base) {
+    return (engine_info){.name = "fake",
+                         .version = MLXBENCH_VERSION,
+                         .device = "none",
+                         .threads = ((const fake *)base)->threads};
+}
+
+static engine_memory memory_used(const engine *base) {
+    return ((const fake *)base)->memory;
+}
+
+static void reset_peak(engine *base) {
+    fake *e = (fake *)base;
+    e->memory.scratch = e->memory.peak = 0;
+    note_peak(e);
+}
+
+static weight *new_weight(engine *base, const weight_source *source) {
+    fake *e = (fake *)base;
+    fake_weight *w = mem_new(1, sizeof *w, source->name);
+    if (!w) return NULL;
+    w->bytes = (int64_t)(matrix_bytes(&source->m) + (source->bias ? matrix_bytes(source->bias) : 0));
+    w->next = e->weights;
+    e->weights = w;
+    e->memory.weights += w->bytes;
+    note_peak(e);
+    return &w->base;
+}
+
+/* ---- KV caches: only their size ---- */
+
+static kv *new_kv(engine *base, const kv_spec *spec) {
+    (void)base;
+    (void)spec;
+    fake_kv *cache = mem_new(1, sizeof *cache, "a KV cache");
+    return (kv *)cache;
+}
+
+/* Sets the size to n entries. bits: 0 while not quantized. */
+static void resize_kv(fake *e, fake_kv *cache, int64_t n, int bits, int group_size) {
+    const kv_spec *s = &cache->base.spec;
+    int64_t dims = (int64_t)s->n_kv_heads * (s->head_dim + s->v_head_dim),
+            number = (int64_t)dtype_size(s->dtype);
+    if (s->max_size && n > s->max_size) n = s->max_size;
+    int64_t entry = bits ? dims * bits / 8 + dims / group_size * 2 * number : dims * number;
+    e->memory.kv += n * entry - cache->bytes;
+    cache->bytes = n * entry;
+    note_peak(e);
+}
+
+static void free_kv(engine *base, kv *cache) {
+    resize_kv((fake *)base, (fake_kv *)cache, 0, 0, 0);
+    free(cache);
+}
+
+static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
+    resize_kv((fake *)base, (fake_kv *)cache, cache->offset, bits, group_size);
+    return 0;
+}
+
+/* ---- graphs ---- */
+
+/* Row i of an arg-max is (7 p + 3) mod V at position p of that row; everything else is zero. */
+static result *make_result(fake *e, tensor x, int64_t first_position) {
+    int64_t count = tensor_count(x);
+    fake_result *r = NULL;
+    if (count <= INT32_MAX) r = mem_new(1, sizeof *r + (size_t)count * sizeof *r->data, "a result");
+    if (!r) return NULL;
+    r->base = (result){.engine = &e->base, .dtype = x->dtype, .count = count};
+    for (int64_t i = 0; x->op == OP_ARGMAX && i < count; i++)
+        r->data[i] = (int32_t)(((first_position + i) * 7 + 3) % tensor_last(x->in[0]));
+    return &r->base;
+}
+
+static void free_result(result *r) {
+    free(r);
+}
+
+static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
+    fake *e = (fake *)base;
+    int64_t position = 0, rows = 0;
+    for (int i = 0; i < g->n_nodes; i++) {
+        node *x = graph_node(g, i);
+        if (!x->live) continue;
+        int64_t bytes = tensor_count(x) * (int64_t)sizeof(float);
+        if (bytes > e->memory.scratch) e->memory.scratch = bytes;
+        if (x->op != OP_KV_WRITE) continue;
+        position = x->position;
+        rows = x->shape[0];
+        resize_kv(e, (fake_kv *)x->cache, position + rows, x->cache->bits, x->cache->group_size);
+    }
+    note_peak(e);
+    if (interrupted()) return fail_interrupted();
+    for (int i = 0; i < n; i++) {
+        results[i] = make_result(e, outputs[i], position + rows - outputs[i]->shape[0]);
+        if (results[i]) continue;
+        while (i > 0) free_result(results[--i]);
+        return -1;
+    }
+    return 0;
+}
+
+static int read_result(result *r, void *out) {
+    memcpy(out, ((fake_result *)r)->data, (size_t)r->count * sizeof(int32_t));
+    return 0;
+}
+
+const engine_class fake_engine = {.name = "fake",
+                                  .open = open_fake,
+                                  .close = close_fake,
+                                  .configure = configure,
+                                  .describe = describe,
+                                  .memory_used = memory_used,
+                                  .reset_peak = reset_peak,
+                                  .weight = new_weight,
+                                  .drop_weights = drop_weights,
+                                  .kv_new = new_kv,
+                                  .kv_free = free_kv,
+                                  .kv_quantize = quantize_kv,
+                                  .run = run,
+                                  .result_read = read_result,
+                                  .result_free = free_result};
