@@ -1,0 +1,137 @@
+"""Requests that can't be met: one line, the right exit code (2 for a wrong request, 1 for a failure)."""
+
+import json
+
+import files
+import pytest
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--nonesuch"], ["--nonesuch"]),
+    (["--n-promt", "5"], ["--n-promt", "--n-prompt"]),
+    (["--n-prompt"], ["--n-prompt"]),
+    (["-np", "0"], ["n-prompt", "0"]),
+    (["-np", "-1"], ["n-prompt", "-1"]),
+    (["-np", "ten"], ["n-prompt", "ten"]),
+    (["-np", "10x"], ["n-prompt", "10x"]),
+    (["-np", "1.5"], ["n-prompt", "1.5"]),
+    (["-np", "99999999999999999999"], ["n-prompt"]),
+    (["-np", ""], ["n-prompt"]),
+    (["-np", "8,,16"], ["n-prompt", "empty"]),
+    (["-np", "8,"], ["n-prompt", "empty"]),
+    (["-np", ",8"], ["n-prompt", "empty"]),
+    (["--model", "a,,b"], ["model", "empty"]),
+    (["-n", "0"], ["n-generate", "0"]),
+    (["-r", "0"], ["repeats", "0"]),
+    (["--repeats", "1,2"], ["repeats"]),
+    (["--warmup", "-1"], ["warmup"]),
+    (["--kv-bits", "7"], ["kv-bits", "7"]),
+    (["--kv-bits", "16"], ["kv-bits", "16"]),
+    (["--kv-group-size", "48"], ["kv-group-size", "48"]),
+    (["--prefill-step-size", "0"], ["prefill-step-size", "0"]),
+    (["--threads", "100000"], ["threads"]),
+    (["--engine", "nonesuch"], ["nonesuch", "cpu"]),
+    (["--prompt-tokens", "nonesuch"], ["prompt-tokens", "nonesuch"]),
+    (["--prompt", ""], ["prompt"]),
+    (["-o", "nonesuch"], ["nonesuch", "csv"]),
+    (["-o", "csv:"], ["csv"]),
+    (["surplus"], ["surplus"]),
+])
+def test_usage(fails, good_folder, arguments, words):
+    model = [] if "--model" in arguments else ["--model", good_folder]
+    done = fails(2, words, "bench", *model, *arguments)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["nonesuch"], ["nonesuch", "bench"]),
+    (["generate"], ["--model"]),
+    (["generate", "--model", "x"], ["--prompt"]),
+    (["generate", "--prompt-ids", "1"], ["--model"]),
+    (["generate", "--nonesuch"], ["--nonesuch"]),
+    (["tokenize"], ["--model"]),
+    (["hwinfo", "--nonesuch"], ["--nonesuch"]),
+    (["models", "--nonesuch"], ["--nonesuch"]),
+])
+def test_usage_of_commands(fails, arguments, words):
+    fails(2, words, *arguments)
+
+
+def test_kernels_that_do_not_exist(fails, good_folder):
+    fails(2, ["MLXBENCH_CPU", "nonesuch"], "generate", "--model", good_folder, "--prompt-ids", "1",
+          env={"MLXBENCH_CPU": "nonesuch"})
+
+
+@pytest.mark.parametrize("ids", ["", ",", "1,,2", "a", "1,b", "1;2", "99999999999999", "-1", "96", "1,2,1000"])
+def test_prompt_ids(fails, good_folder, ids):
+    fails(2, [], "generate", "--model", good_folder, "--prompt-ids", ids, "--ids", "--max-tokens", 1)
+
+
+@pytest.mark.parametrize("command", ["generate", "bench"])
+def test_prompt_without_a_token(fails, good_folder, command):
+    fails(2, ["prompt"], command, "--model", good_folder, "--prompt", "")
+
+
+def test_standard_input_without_a_token(fails, good_folder):
+    fails(2, ["prompt"], "bench", "--model", good_folder, "--prompt", "-", input="")
+
+
+def test_text_without_a_tokenizer(fails, tmp_path):
+    folder = files.write_folder(tmp_path, tokenizer=False)
+    for command in ["generate", "bench"]:
+        fails(1, ["tokenizer.json"], command, "--model", folder, "--prompt", "hello")
+
+
+def test_context_beyond_memory(fails, good_folder):
+    for command, prompt, new in [("bench", ["-np", 90000000], ["-n", 100000000]),
+                                 ("generate", ["--prompt-ids", "1"], ["--max-tokens", 10**9])]:
+        fails(1, ["memory"], command, "--model", good_folder, *prompt, *new)
+
+
+def test_hub_name_that_is_not_there(fails, tmp_path):
+    fails(1, ["nobody/nothing"], "bench", "--model", "nobody/nothing", env={"HF_HUB_CACHE": str(tmp_path)})
+
+
+def test_synthetic_name_that_does_not_exist(fails):
+    fails(1, ["nonesuch", "mlxbench models"], "bench", "--model", "synthetic:nonesuch-4bit")
+
+
+# ---- tokenizer.json ----
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "{}", '{"model": null}', '{"model": 3}', '{"model": {}}',
+                                  '{"model": {"type": "BPE"}}', '{"model": {"type": "Nonesuch", "vocab": {}}}',
+                                  '{"model": {"type": "BPE", "vocab": 1, "merges": []}}', "[" * 100000])
+def test_tokenizer_is_none(fails, tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+    fails(1, ["tokenizer.json"], "tokenize", "--model", tmp_path, input="hello")
+
+
+@pytest.mark.parametrize("change", [
+    {"merges": ["a nonesuch"]}, {"merges": ["nonesuch a"]}, {"merges": ["a b"]}, {"merges": ["abc"]},
+    {"merges": [["a"]]}, {"merges": [["a", "b", "c"]]}, {"merges": [7]}, {"merges": "a b"}, {"merges": {}},
+    {"vocab": {"a": -1}}, {"vocab": {"a": 10**12}}, {"vocab": {"a": "0"}}, {"vocab": {"a": 0.5}}, {"vocab": []},
+])
+def test_tokenizer_model(fails, tmp_path, change):
+    tokenizer = files.tokenizer_json()
+    tokenizer["model"] |= change
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    fails(1, ["tokenizer.json"], "tokenize", "--model", tmp_path, input="hello")
+
+
+@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "post_processor", "decoder"])
+@pytest.mark.parametrize("value", [{"type": "Nonesuch"}, {}, 3, {"type": 3}])
+def test_tokenizer_part(fails, tmp_path, part, value):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(files.tokenizer_json() | {part: value}))
+    fails(1, ["tokenizer.json"], "tokenize", "--model", tmp_path, input="hello")
+
+
+def test_tokenizer_pattern(fails, tmp_path):
+    split = {"type": "Split", "pattern": {"Regex": "(unclosed"}, "behavior": "Isolated", "invert": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(files.tokenizer_json() | {"pre_tokenizer": split}))
+    fails(1, ["tokenizer.json"], "tokenize", "--model", tmp_path, input="hello")
+
+
+@pytest.mark.parametrize("ids", ["x", "1 x", "96", "-1", "99999999999999999999"])
+def test_ids_to_decode(fails, good_folder, ids):
+    done = fails(2, [], "tokenize", "--model", good_folder, "--decode", input=ids)
+    assert "id" in done.stderr
