@@ -4,6 +4,7 @@
 #define GENERATE_GENERATE_H
 
 #include "model/model.h"
+#include "text/text.h"
 
 /* mlx-lm generate.py: generate_step's arguments. */
 typedef struct generate_options {
@@ -38,6 +39,10 @@ void session_on_prefill(session *s, void (*report)(void *context, int64_t done, 
 
 /* With keep_logits: the vocab_size logits that the last token was chosen from; valid until the next call. */
 const float *session_logits(const session *s);
+
+/* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own vocabulary.
+ * *out is NULL, and 0 returned, when it has none; -1 when it has one that cannot be used. */
+int open_tokenizer(const checkpoint *c, tokenizer **out);
 
 /* Bytes that the caches of such a session will need at the end. */
 int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens);
