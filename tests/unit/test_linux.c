@@ -1,0 +1,338 @@
+/* test_linux.c - hardware facts and limits on Linux, from recorded machines and a stand-in for NVIDIA's
+ * library. Few of these machines are at hand, so their files are written here. */
+#ifdef __linux__
+#include "hardware.h"
+#include "sys/linux.h"
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* --- a scratch folder per test --- */
+
+static char root[512];
+
+static int make_root(void **state) {
+    (void)state;
+    const char *folder = getenv("TMPDIR");
+    snprintf(root, sizeof root, "%s/mlxbench-XXXXXX", folder ? folder : P_tmpdir);
+    return mkdtemp(root) ? 0 : -1;
+}
+
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at) {
+    (void)info, (void)kind, (void)at;
+    return remove(path);
+}
+
+static int remove_root(void **state) {
+    (void)state;
+    return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Writes a file below root, and its folders. */
+static PRINTF_LIKE(2, 3) void put(const char *content, const char *format, ...) {
+    char path[1024];
+    int n = snprintf(path, sizeof path, "%s", root);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(path + n, sizeof path - (size_t)n, format, args);
+    va_end(args);
+    for (char *c = path + n + 1; (c = strchr(c, '/')); *c++ = '/') {
+        *c = '\0';
+        mkdir(path, 0700);
+    }
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(content, file);
+    fclose(file);
+}
+
+/* --- recorded trees --- */
+
+#define CPU "/sys/devices/system/cpu/cpu%d/"
+
+static void put_cache(int cpu, int index, int level, const char *type, const char *size, const char *shared) {
+    char number[8];
+    snprintf(number, sizeof number, "%d\n", level);
+    put(number, CPU "cache/index%d/level", cpu, index);
+    put(type, CPU "cache/index%d/type", cpu, index);
+    put(size, CPU "cache/index%d/size", cpu, index);
+    put(shared, CPU "cache/index%d/shared_cpu_list", cpu, index);
+}
+
+static int usable(const char *cpus) {
+    cpu_mask allowed = {0};
+    linux_cpus(cpus, &allowed);
+    return linux_usable_cores(root, &allowed);
+}
+
+static void linux_virtual_machine(void **state) {
+    (void)state;
+    put("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Processor @ 2.30GHz\n"
+        "siblings\t: 2\ncpu cores\t: 2\n"
+        "flags\t\t: fpu sse sse4_1 sse4_2 avx f16c fma fma4x avx2 smep avx512f avx512_bf16 amx_tile "
+        "avx_vnni\n\n"
+        "processor\t: 1\nmodel name\t: Intel(R) Xeon(R) Processor @ 2.30GHz\nflags\t\t: fpu\n",
+        "/proc/cpuinfo");
+    put("0-1\n", "/sys/devices/system/cpu/online");
+    put("0\n", "/sys/devices/system/node/online");
+    put("MemTotal:       24684092 kB\nMemFree:        1 kB\nMemAvailable:   24314412 kB\n", "/proc/meminfo");
+    put("NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n", "/etc/os-release");
+    for (int cpu = 0; cpu < 2; cpu++) {
+        const char *own = cpu ? "1\n" : "0\n";
+        put(own, CPU "topology/thread_siblings_list", cpu);
+        put_cache(cpu, 0, 1, "Data\n", "48K\n", own);
+        put_cache(cpu, 1, 1, "Instruction\n", "32K\n", own);
+        put_cache(cpu, 2, 2, "Unified\n", "2048K\n", own);
+        put_cache(cpu, 3, 3, "Unified\n", "260M\n", "0-1\n");
+    }
+    hardware h;
+    linux_hardware(root, &h);
+    assert_string_equal(h.chip, "Intel(R) Xeon(R) Processor @ 2.30GHz");
+    assert_string_equal(h.simd, "sse4_2 avx f16c fma avx2 avx512f avx512_bf16 amx_tile avx_vnni");
+    assert_string_equal(h.os, "Debian GNU/Linux 12 (bookworm)");
+    assert_int_equal(h.physical_cores, 2);
+    assert_int_equal(h.logical_cores, 2);
+    assert_int_equal(h.performance_cores + h.efficiency_cores, 0);
+    assert_int_equal(h.numa_nodes, 1);
+    assert_int_equal(h.memory_bytes, 24684092 * (int64_t)KIB);
+    assert_int_equal(h.n_caches, 4);
+    assert_string_equal(h.caches[0].type, "Data"); /* in order */
+    assert_cache(&h, 1, "Data", 48 * KIB, 2);
+    assert_cache(&h, 1, "Instruction", 32 * KIB, 2);
+    assert_cache(&h, 2, "Unified", 2 * MIB, 2);
+    assert_cache(&h, 3, "Unified", 260 * MIB, 1);
+    assert_names(&h, "Intel Xeon | 23.5GB | 2 cores", "intelxeon_24gb_2cpu");
+    assert_int_equal(usable("0-1"), 2);
+    assert_int_equal(usable("1"), 1);
+    assert_int_equal(linux_available_memory(root), 24314412 * (int64_t)KIB);
+}
+
+/* Core i7-1260P: CPUs 0-7 are two threads each of 4 fast cores, 8-15 are 8 slow cores in clusters of 4. */
+static void linux_hybrid(void **state) {
+    (void)state;
+    put("processor\t: 0\nmodel name\t: 12th Gen Intel(R) Core(TM) i7-1260P\nflags\t: avx2 avx_vnni\n",
+        "/proc/cpuinfo");
+    put("0-15\n", "/sys/devices/system/cpu/online");
+    put("0-7\n", "/sys/devices/cpu_core/cpus");
+    put("8-15\n", "/sys/devices/cpu_atom/cpus");
+    for (int cpu = 0; cpu < 16; cpu++) {
+        bool fast = cpu < 8;
+        char own[32], cluster[32];
+        snprintf(own, sizeof own, fast ? "%d-%d\n" : "%d\n", fast ? cpu / 2 * 2 : cpu, cpu / 2 * 2 + 1);
+        snprintf(cluster, sizeof cluster, "%d-%d\n", cpu / 4 * 4, cpu / 4 * 4 + 3);
+        put(own, CPU "topology/thread_siblings_list", cpu);
+        put_cache(cpu, 0, 1, "Data\n", fast ? "48K\n" : "32K\n", own);
+        put_cache(cpu, 1, 1, "Instruction\n", fast ? "32K\n" : "64K\n", own);
+        put_cache(cpu, 2, 2, "Unified\n", fast ? "1280K\n" : "2048K\n", fast ? own : cluster);
+        put_cache(cpu, 3, 3, "Unified\n", "18432K\n", "0-15\n");
+    }
+    hardware h;
+    linux_hardware(root, &h);
+    assert_int_equal(h.logical_cores, 16);
+    assert_int_equal(h.physical_cores, 12);
+    assert_int_equal(h.performance_cores, 4);
+    assert_int_equal(h.efficiency_cores, 8);
+    assert_int_equal(h.n_caches, 7);
+    assert_cache(&h, 1, "Data", 48 * KIB, 4);
+    assert_cache(&h, 1, "Data", 32 * KIB, 8);
+    assert_cache(&h, 1, "Instruction", 64 * KIB, 8);
+    assert_cache(&h, 2, "Unified", 1280 * KIB, 4);
+    assert_cache(&h, 2, "Unified", 2 * MIB, 2);
+    assert_cache(&h, 3, "Unified", 18 * MIB, 1);
+    assert_int_equal(usable("0-15"), 12);
+    assert_int_equal(usable("0-1"), 1);   /* two threads of one core */
+    assert_int_equal(usable("1,3,8"), 3); /* one thread of each */
+}
+
+static void linux_arm(void **state) {
+    (void)state;
+    const char *text =
+        "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd aes asimdhp asimddp svex sve i8mm bf16\n"
+        "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n\nprocessor\t: 1\nFeatures\t: fp asimd\n"
+        "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";
+    put(text, "/proc/cpuinfo");
+    hardware h;
+    linux_hardware(root, &h);
+    assert_string_equal(h.chip, "Neoverse-N1");
+    assert_string_equal(h.simd,
+                        "asimd asimdhp asimddp svex sve i8mm bf16"); /* new SVE parts show up unasked */
+    assert_int_equal(h.logical_cores, 2);                            /* from cpuinfo: there is no /sys */
+    assert_int_equal(h.physical_cores, 2);
+    assert_int_equal(h.performance_cores, 0);
+
+    put("CPU implementer\t: 0x41\nCPU part\t: 0xd05\nCPU implementer\t: 0x41\nCPU part\t: 0xd0b\n"
+        "CPU implementer\t: 0x99\nCPU part\t: 0xabc\n",
+        "/proc/cpuinfo");
+    put("0-7\n", "/sys/devices/system/cpu/online");
+    for (int cpu = 0; cpu < 8; cpu++) put(cpu < 4 ? "530\n" : "1024\n", CPU "cpu_capacity", cpu);
+    linux_hardware(root, &h);
+    assert_string_equal(h.chip, "Cortex-A55 + Cortex-A76 + ARM 0x99/0xabc");
+    assert_int_equal(h.performance_cores, 4);
+    assert_int_equal(h.efficiency_cores, 4);
+}
+
+/* Threads of a core where a sandbox hides /sys: four CPUs of two cores. */
+static void linux_without_sys(void **state) {
+    (void)state;
+    put("processor: 0\nsiblings: 4\ncpu cores: 2\nprocessor: 1\nprocessor: 2\nprocessor: 3\n",
+        "/proc/cpuinfo");
+    hardware h;
+    linux_hardware(root, &h);
+    assert_int_equal(h.logical_cores, 4);
+    assert_int_equal(h.physical_cores, 2);
+    assert_int_equal(usable("0-3"), 2);
+}
+
+static void linux_nothing_and_nonsense(void **state) {
+    (void)state;
+    hardware h;
+    linux_hardware(root, &h);
+    assert_string_equal(h.chip, "");
+    assert_string_equal(h.os, "Linux");
+    assert_int_equal(h.physical_cores + h.logical_cores + h.n_caches + h.n_gpus, 0);
+    assert_int_equal(h.memory_bytes, 0);
+    assert_int_equal(usable(""), 1);
+    assert_int_equal(usable("0-2"), 3); /* each its own core as far as is known */
+    assert_int_equal(linux_available_memory(root), 0);
+
+    put("no colon here\n:\n:::\nmodel name:\nprocessor:\nCPU part: zzz\nsiblings: -3\ncpu cores: 0\n",
+        "/proc/cpuinfo");
+    put("MemTotal: 99999999999999999999 kB\nMemAvailable: -5 kB\n", "/proc/meminfo");
+    put("8191-99999999999999999999,1-0,x", "/sys/devices/system/cpu/online");
+    put("-7\n", CPU "topology/thread_siblings_list", 8191);
+    put_cache(8191, 0, -1, "A type that is longer than its place\n", "99999999999999999999M\n", "-\n");
+    put_cache(8191, 1, 1, "Data\n", "-4K\n", "0\n");
+    put("PRETTY_NAME=\n", "/etc/os-release");
+    put("0\n:\n1:2\n::/a/b\n", "/proc/self/cgroup");
+    put("max\n", "/sys/fs/cgroup/cpu.max");
+    put("-1 0\n", "/sys/fs/cgroup/a/cpu.max");
+    linux_hardware(root, &h);
+    assert_int_equal(h.logical_cores, 1);
+    assert_int_equal(h.physical_cores, 1);
+    assert_int_equal(h.n_caches, 0);
+    assert_int_equal(h.memory_bytes, 0);
+    assert_int_equal(usable("8191"), 1);
+    assert_int_equal(linux_available_memory(root), 0);
+}
+
+static void linux_groups_v2(void **state) {
+    (void)state;
+    put("MemAvailable: 8388608 kB\n", "/proc/meminfo");
+    put("0::/user.slice/job\n", "/proc/self/cgroup");
+    put("max 100000\n", "/sys/fs/cgroup/user.slice/job/cpu.max");
+    put("max\n", "/sys/fs/cgroup/user.slice/job/memory.max");
+    put("1048576\n", "/sys/fs/cgroup/user.slice/job/memory.current");
+    assert_int_equal(usable("0-7"), 8);
+    assert_int_equal(linux_available_memory(root), 8 * GIB);
+    put("350000 100000\n", "/sys/fs/cgroup/user.slice/cpu.max"); /* the parent's limit holds too */
+    assert_int_equal(usable("0-7"), 3);
+    assert_int_equal(usable("0-1"), 2);
+    put("50000 100000\n", "/sys/fs/cgroup/user.slice/cpu.max");
+    assert_int_equal(usable("0-7"), 1);
+    put("4294967296\n", "/sys/fs/cgroup/user.slice/memory.max");
+    put("3221225472\n", "/sys/fs/cgroup/user.slice/memory.current");
+    assert_int_equal(linux_available_memory(root), GIB);
+    put("anon 1\nfile 9\ninactive_file 1073741824\nactive_file 536870912\n",
+        "/sys/fs/cgroup/user.slice/memory.stat");
+    assert_int_equal(linux_available_memory(root), 5 * (GIB / 2)); /* cached pages can go */
+    put("4294967297\n", "/sys/fs/cgroup/user.slice/memory.current");
+    put("", "/sys/fs/cgroup/user.slice/memory.stat");
+    assert_int_equal(linux_available_memory(root), 1); /* nothing left, which is not "unknown" */
+}
+
+/* A container sees the host's path of its group, but its group is mounted as the top. */
+static void linux_groups_v1(void **state) {
+    (void)state;
+    put("MemAvailable: 8388608 kB\n", "/proc/meminfo");
+    put("5:cpu,cpuacct:/docker/0123\n4:memory:/docker/0123\n3:cpuset:/\n1:name=systemd:/\n0::/\n",
+        "/proc/self/cgroup");
+    put("-1\n", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+    put("100000\n", "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+    put("9223372036854771712\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    put("1048576\n", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
+    assert_int_equal(usable("0-3"), 4);
+    assert_int_equal(linux_available_memory(root), 8 * GIB);
+    put("200000\n", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+    put("2147483648\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    put("1073741824\n", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
+    put("total_inactive_file 268435456\ntotal_active_file 268435456\n", "/sys/fs/cgroup/memory/memory.stat");
+    assert_int_equal(usable("0-3"), 2);
+    assert_int_equal(linux_available_memory(root), 3 * (GIB / 2));
+}
+
+/* --- NVML --- */
+
+static const char fake_nvml[] =
+    "#include <string.h>\n"
+    "int nvmlInit_v2(void) { return INIT; }\n"
+    "int nvmlShutdown(void) { return 0; }\n"
+    "int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return 0; }\n"
+    "int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { static int x[3]; *d = &x[i]; x[i] = i; return "
+    "i == 1; }\n"
+    "int nvmlDeviceGetName(void *d, char *s, unsigned n) { (void)n; strcpy(s, *(int *)d ? \"NVIDIA T4\" : "
+    "\"NVIDIA H100\"); return 0; }\n"
+    "int nvmlDeviceGetMemoryInfo(void *d, unsigned long long m[3]) { m[0] = 1ull << 34; m[1] = m[2] = 1; "
+    "return *(int *)d ? 3 : 0; }\n"
+    "int nvmlSystemGetDriverVersion(char *s, unsigned n) { (void)n; strcpy(s, \"550.54.15\"); return 0; }\n";
+
+/* Builds the stand-in for the driver's library; false (with the reason printed) where there is no compiler.
+ */
+static bool build_fake(const char *defines, char *library, size_t size) {
+    static int n;
+    char command[2048];
+    if (system("command -v cc >/dev/null 2>&1")) {
+        print_message("no C compiler named cc here: NVML not tested\n");
+        return false;
+    }
+    put(fake_nvml, "/nvml.c");
+    snprintf(library, size, "%s/%d.so", root, n++);
+    snprintf(command, sizeof command, "cc -shared -fPIC -w %s -o '%s' '%s/nvml.c'", defines, library, root);
+    assert_int_equal(system(command), 0);
+    return true;
+}
+
+static void nvml(void **state) {
+    (void)state;
+    gpu_facts gpus[SYS_MAX_GPUS];
+    char library[1024];
+    assert_int_equal(nvml_gpus("libmlxbench-no-such-library.so", gpus, SYS_MAX_GPUS), 0);
+    if (!build_fake("-DINIT=0", library, sizeof library)) skip();
+    assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 2); /* the second of three does not answer */
+    assert_string_equal(gpus[0].name, "NVIDIA H100");
+    assert_string_equal(gpus[0].driver, "550.54.15");
+    assert_int_equal(gpus[0].memory_bytes, 16 * GIB);
+    assert_string_equal(gpus[1].name, "NVIDIA T4");
+    assert_int_equal(gpus[1].memory_bytes, 0); /* it has no memory to tell of */
+    assert_int_equal(nvml_gpus(library, gpus, 1), 1);
+    if (!build_fake("-DINIT=9", library, sizeof library)) skip(); /* the driver is not loaded */
+    assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 0);
+    if (!build_fake("-DINIT=0 -DnvmlShutdown=other", library, sizeof library)) skip();
+    assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 0); /* a call is missing */
+}
+
+#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_ROOT(linux_virtual_machine),
+        IN_ROOT(linux_hybrid),
+        IN_ROOT(linux_arm),
+        IN_ROOT(linux_without_sys),
+        IN_ROOT(linux_nothing_and_nonsense),
+        IN_ROOT(linux_groups_v2),
+        IN_ROOT(linux_groups_v1),
+        IN_ROOT(nvml),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#else
+#include <stdio.h>
+
+int main(void) {
+    puts("skipped: this is not Linux, whose files these tests are about");
+    return 0;
+}
+#endif
