@@ -1,0 +1,108 @@
+/* internal.h - what the files of checkpoint/ share: the table of stored tensors and the memory we own.
+ * A container format fills the table when it is opened; weights.c takes from it, whatever the format. */
+#ifndef CHECKPOINT_INTERNAL_H
+#define CHECKPOINT_INTERNAL_H
+
+#include <stdbool.h>
+
+#include "checkpoint/checkpoint.h"
+
+/* GGUF's block formats that are MLX's affine quantization with groups of 32, packed differently. */
+typedef enum block_format { BLOCK_NONE, BLOCK_Q8_0, BLOCK_Q4_0, BLOCK_Q4_1 } block_format;
+
+/* One tensor of a file. */
+typedef struct stored {
+    const char *name; /* mlx-lm's name */
+    const char *file; /* for messages */
+    const char *type; /* the file's own name of the type: "BF16", "F8_E4M3", "Q4_0" */
+    array data;       /* the logical shape; DTYPE_OTHER: not to be computed on as it is */
+    size_t bytes;     /* in the file */
+    block_format blocks;
+    int64_t heads; /* > 0: rows are in llama.cpp's order for this many heads, to be undone */
+    bool used;
+} stored;
+
+/* What kinds of matrices were taken: all bit widths and group sizes, and the plain types. */
+typedef struct weight_kind {
+    int bits, group_size; /* 0, 0: plain */
+    dtype dtype;          /* of plain ones */
+    int64_t bytes;
+} weight_kind;
+enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 };
+
+/* What "synthetic:PRESET" asks for. */
+typedef struct synthetic_request {
+    bool enabled;
+    bool gemma; /* norms are stored as w of 1 + w */
+    uint64_t seed;
+    int bits, group_size; /* 0: plain */
+    dtype dtype;          /* of plain weights, norms, scales and biases */
+} synthetic_request;
+
+struct checkpoint {
+    arena *arena;
+    json *config;
+    const char *config_name, *folder;
+    const json *quantization; /* config.json's; NULL when it has none */
+    int n_eos_ids;
+    const int32_t *eos_ids;
+    file_map *files;
+    size_t n_files;
+    stored *tensors; /* on the heap; sorted by name once all are known */
+    size_t n_tensors;
+    struct owned_memory *owned;
+    struct ignored_part *ignored;
+    const checkpoint_vocabulary *vocabulary;
+    synthetic_request synthetic;
+    int64_t parameters, bytes;
+    weight_kind kinds[MAX_WEIGHT_KINDS];
+    int n_kinds;
+};
+
+/* ---- checkpoint.c ---- */
+
+/* The tensor of that name; NULL when there is none. */
+stored *find_stored(const checkpoint *c, const char *name);
+
+/* Room for n more tensors; NULL on error. The caller adds to n_tensors what it filled in. */
+stored *add_stored(checkpoint *c, size_t n);
+
+/* Refuses tensors [first, n_tensors) that share bytes. Reorders them. */
+int check_overlaps(checkpoint *c, size_t first);
+
+/* Zeroed memory that lives as long as the checkpoint. It is checked against the free memory first: the system
+ * would hand out more than there is and end the program later. NULL on error; what says what it is for. */
+void *own_memory(checkpoint *c, size_t bytes, const char *what);
+
+/* ---- safetensors.c, gguf_model.c, synthetic.c: open (fill in config, tensors, ...) ---- */
+
+int safetensors_open(checkpoint *c);
+int gguf_open(checkpoint *c, const char *path);
+int synthetic_open(checkpoint *c, const char *preset, uint64_t seed);
+
+/* ---- gguf_blocks.c ---- */
+
+/* The tensor in MLX's layout and row order, in memory of ours; the file's pages are released. */
+int gguf_take(checkpoint *c, const stored *t, matrix *out);
+
+/* ---- quantization.c ---- */
+
+/* Finds config.json's quantization and refuses kinds nothing here computes. */
+int quantization_read(checkpoint *c);
+
+/* config.json says false for this module: it is plain, whatever tensors there are. */
+bool quantization_denied(const checkpoint *c, const char *path);
+
+/* Is the module's mode affine? scales: its stored scales, packed: its stored weight. */
+int quantization_check_mode(const checkpoint *c, const char *path, int64_t in, const array *packed,
+                            const array *scales);
+
+/* Fills m's bits and group size from the shapes of m->values, scales and biases; the logical shape is set. */
+int quantization_infer(const checkpoint *c, const char *path, matrix *m);
+
+/* ---- synthetic.c ---- */
+
+int synthetic_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out);
+int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out);
+
+#endif

@@ -1,0 +1,194 @@
+/* safetensors.c - the shards of a folder: an 8-byte header length, a JSON header, then the tensors' bytes.
+ * Only headers are read, and nothing in them is believed before it is checked against the file's size.
+ * Numbers in the file are little-endian, as on every machine this program supports. */
+#include "checkpoint/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The format's own limit; no real header comes near it. */
+enum { MAX_HEADER = 100000000 };
+
+static const struct {
+    const char *name;
+    dtype type;
+    int bytes;
+} types[] = {
+    {"F32", DTYPE_F32, 4},       {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},
+    {"U32", DTYPE_U32, 4},       {"I32", DTYPE_I32, 4},       {"U8", DTYPE_U8, 1},
+    {"BOOL", DTYPE_OTHER, 1},    {"I8", DTYPE_OTHER, 1},      {"I16", DTYPE_OTHER, 2},
+    {"U16", DTYPE_OTHER, 2},     {"I64", DTYPE_OTHER, 8},     {"U64", DTYPE_OTHER, 8},
+    {"F64", DTYPE_OTHER, 8},     {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
+    {"F8_E8M0", DTYPE_OTHER, 1}, {"C64", DTYPE_OTHER, 8},
+};
+
+/* A JSON number as an integer within [0, max]. */
+static bool whole_number(const json *v, int64_t max, int64_t *out) {
+    double d = json_number(v);
+    if (!json_is_number(v) || !(d >= 0 && d <= (double)max) || d != (double)(int64_t)d) return false;
+    *out = (int64_t)d;
+    return true;
+}
+
+/* Where a shard's tensors are. */
+typedef struct shard {
+    const char *path, *data;
+    size_t size;
+} shard;
+
+static int read_type(checkpoint *c, const json *entry, stored *t, size_t *element) {
+    const char *type = json_string(json_get(entry, "dtype"));
+    if (!type) return fail("%s: tensor \"%s\" has no dtype", t->file, t->name);
+    if (!(t->type = arena_string(c->arena, type))) return -1;
+    t->data.dtype = DTYPE_OTHER;
+    *element = 0; /* unknown types are no error until someone wants the tensor */
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (strcmp(type, types[i].name)) continue;
+        t->data.dtype = types[i].type;
+        *element = (size_t)types[i].bytes;
+    }
+    return 0;
+}
+
+static int read_shape(const json *entry, stored *t, size_t *count) {
+    const json *shape = json_get(entry, "shape");
+    if (!json_is_array(shape)) return fail("%s: tensor \"%s\" has no shape", t->file, t->name);
+    if (json_length(shape) > ARRAY_MAX_RANK)
+        return fail("%s: tensor \"%s\" has %d dimensions, more than %d", t->file, t->name, json_length(shape),
+                    ARRAY_MAX_RANK);
+    *count = 1;
+    for
+        json_each(v, shape) {
+            int64_t *n = &t->data.shape[t->data.rank++];
+            if (!whole_number(v, (int64_t)1 << 53, n) || __builtin_mul_overflow(*count, (size_t)*n, count))
+                return fail("%s: tensor \"%s\" has an absurd shape", t->file, t->name);
+        }
+    return 0;
+}
+
+static int read_tensor(checkpoint *c, const shard *s, const json *entry, stored *t) {
+    size_t element = 0, count = 0, bytes;
+    t->file = s->path;
+    if (!(t->name = arena_string(c->arena, json_key(entry)))) return -1;
+    if (read_type(c, entry, t, &element) || read_shape(entry, t, &count)) return -1;
+    const json *offsets = json_get(entry, "data_offsets"), *first = json_first(offsets);
+    int64_t start, end;
+    if (!json_is_array(offsets) || json_length(offsets) != 2 || !whole_number(first, INT64_MAX / 2, &start) ||
+        !whole_number(json_next(first), INT64_MAX / 2, &end) || start > end)
+        return fail("%s: tensor \"%s\" has no valid data_offsets", t->file, t->name);
+    if ((size_t)end > s->size)
+        return fail("%s: tensor \"%s\" ends at byte %lld, outside the %zu bytes of data; is the file "
+                    "complete?",
+                    t->file, t->name, (long long)end, s->size);
+    t->bytes = (size_t)(end - start);
+    t->data.data = s->data + start;
+    if (!element) return 0;
+    char text[96];
+    if (__builtin_mul_overflow(count, element, &bytes) || bytes != t->bytes)
+        return fail("%s: tensor \"%s\" %s of type %s has %zu bytes of data, which does not fit its shape",
+                    t->file, t->name, shape_text(text, sizeof text, t->data.rank, t->data.shape), t->type,
+                    t->bytes);
+    if ((uintptr_t)t->data.data % element)
+        return fail("%s: tensor \"%s\" starts at a byte that is no multiple of its element size", t->file,
+                    t->name);
+    return 0;
+}
+
+static int read_header(checkpoint *c, const shard *s, const json *header) {
+    if (!json_is_object(header)) return fail("%s: the header is not a JSON object", s->path);
+    stored *tensors = add_stored(c, (size_t)json_length(header));
+    if (!tensors) return -1;
+    size_t first = c->n_tensors;
+    for
+        json_each(entry, header) {
+            if (!strcmp(json_key(entry), "__metadata__")) continue;
+            if (read_tensor(c, s, entry, tensors++)) return -1;
+            c->n_tensors++;
+        }
+    return check_overlaps(c, first);
+}
+
+static int open_shard(checkpoint *c, const char *file_name) {
+    shard s = {.path = arena_printf(c->arena, "%s/%s", c->folder, file_name)};
+    file_map *map = &c->files[c->n_files];
+    if (!s.path || file_map_open(map, s.path)) return -1;
+    c->n_files++;
+    uint64_t length;
+    if (map->size < sizeof length)
+        return fail("%s: truncated: %zu bytes are no safetensors file", s.path, map->size);
+    memcpy(&length, map->data, sizeof length);
+    if (length > map->size - sizeof length)
+        return fail("%s: the header should have %llu bytes, the file has only %zu; is it complete?", s.path,
+                    (unsigned long long)length, map->size);
+    if (length > MAX_HEADER)
+        return fail("%s: the header of %llu bytes is too long", s.path, (unsigned long long)length);
+    const char *text = map->data + sizeof length;
+    json *header = json_parse(text, (size_t)length, s.path);
+    if (!header) return -1;
+    s.data = text + length;
+    s.size = map->size - sizeof length - (size_t)length;
+    int status = read_header(c, &s, header);
+    json_free(header);
+    return status;
+}
+
+/* ---- the folder ---- */
+
+static int is_shard(const struct dirent *entry) {
+    const char *name = entry->d_name, end[] = ".safetensors";
+    size_t n = strlen(name), m = sizeof end - 1;
+    return !strncmp(name, "model", 5) && n >= m && !strcmp(name + n - m, end);
+}
+
+static int by_file_name(const void *a, const void *b) {
+    return strcmp((*(struct dirent *const *)a)->d_name, (*(struct dirent *const *)b)->d_name);
+}
+
+/* A shard that the index names must be there. mlx-lm never looks at the index and would only report the
+ * tensors it misses; the name of the file says what to do. */
+static int check_index(const checkpoint *c, struct dirent **shards, int n) {
+    const char *path = arena_printf(c->arena, "%s/model.safetensors.index.json", c->folder);
+    if (!path) return -1;
+    if (!file_exists(path)) return 0;
+    json *index = json_parse_file(path);
+    if (!index) return -1;
+    int status = 0;
+    const char *last = "";
+    for
+        json_each(item, json_get(index, "weight_map")) {
+            const char *name = json_string(item);
+            if (!name) {
+                status = fail("%s: \"weight_map\" names no file for a tensor", path);
+                break;
+            }
+            if (!strcmp(name, last)) continue;
+            last = name;
+            int i = 0;
+            while (i < n && strcmp(name, shards[i]->d_name)) i++;
+            if (i < n) continue;
+            status =
+                fail("%s: shard %s is missing (model.safetensors.index.json names it); get the whole model",
+                     c->folder, name);
+            break;
+        }
+    json_free(index);
+    return status;
+}
+
+int safetensors_open(checkpoint *c) {
+    struct dirent **shards = NULL;
+    int n = scandir(c->folder, &shards, is_shard, NULL);
+    if (n < 0) return fail("cannot read folder %s: %s", c->folder, strerror(errno));
+    if (n) qsort(shards, (size_t)n, sizeof *shards, by_file_name); /* the order does not depend on the disk */
+    int status = check_index(c, shards, n);
+    if (!status && !n) status = fail("%s: no model*.safetensors in this folder", c->folder);
+    if (!status && !(c->files = arena_alloc(c->arena, (size_t)n * sizeof *c->files))) status = -1;
+    for (int i = 0; i < n; i++) {
+        if (!status) status = open_shard(c, shards[i]->d_name);
+        free(shards[i]);
+    }
+    free(shards);
+    return status;
+}

@@ -1,0 +1,239 @@
+/* weights.c - taking weights from the table: by mlx-lm's names, in the shape the model wants.
+ * Data stays where the file mapping has it, except for experts that are stored one by one. */
+#include "checkpoint/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { NAME_SIZE = 256 };
+
+static const char *place(const checkpoint *c) {
+    return c->folder ? c->folder : c->config_name;
+}
+
+/* The name of a module's part into name[NAME_SIZE]. */
+static int join_name(char *name, const char *path, const char *part) {
+    int n = snprintf(name, NAME_SIZE, "%s.%s", path, part);
+    return n < 0 || n >= NAME_SIZE ? fail("the tensor name \"%s.%s\" is too long", path, part) : 0;
+}
+
+static bool same_shape(const array *a, int rank, const int64_t *shape) {
+    return a->rank == rank && !memcmp(a->shape, shape, (size_t)rank * sizeof *shape);
+}
+
+/* ---- facts about what was taken ---- */
+
+static void count_kind(checkpoint *c, const matrix *m) {
+    weight_kind kind = {.bits = m->bits, .group_size = m->group_size, .dtype = m->bits ? 0 : m->values.dtype};
+    int i = 0;
+    while (i < c->n_kinds && (c->kinds[i].bits != kind.bits || c->kinds[i].group_size != kind.group_size ||
+                              c->kinds[i].dtype != kind.dtype))
+        i++;
+    if (i == MAX_WEIGHT_KINDS) return;
+    if (i == c->n_kinds) c->kinds[c->n_kinds++] = kind;
+    c->kinds[i].bytes += (int64_t)matrix_bytes(m);
+}
+
+static void count_weight(checkpoint *c, const matrix *m) {
+    int64_t n = 1;
+    for (int i = 0; i < m->rank; i++) n *= m->shape[i];
+    c->parameters += n;
+    c->bytes += (int64_t)matrix_bytes(m);
+    if (m->rank > 1) count_kind(c, m); /* vectors are never quantized: they say nothing */
+}
+
+int64_t checkpoint_parameters(const checkpoint *c) {
+    return c->parameters;
+}
+
+int64_t checkpoint_bytes(const checkpoint *c) {
+    return c->bytes;
+}
+
+static const char *plain_name(dtype type) {
+    return type == DTYPE_F32 ? "f32" : type == DTYPE_F16 ? "f16" : "bf16";
+}
+
+const char *checkpoint_quantization(checkpoint *c) {
+    const char *text = "";
+    int64_t below = INT64_MAX; /* each turn: the biggest kind smaller than the last; equal ones by index */
+    int last = -1;
+    for (int turn = 0; turn < c->n_kinds; turn++) {
+        int best = -1;
+        for (int i = 0; i < c->n_kinds; i++) {
+            bool left = c->kinds[i].bytes < below || (c->kinds[i].bytes == below && i > last);
+            if (left && (best < 0 || c->kinds[i].bytes > c->kinds[best].bytes)) best = i;
+        }
+        const weight_kind *k = &c->kinds[best];
+        const char *plus = turn ? " + " : "";
+        text = k->bits ? arena_printf(c->arena, "%s%s%d-bit g%d", text, plus, k->bits, k->group_size)
+                       : arena_printf(c->arena, "%s%s%s", text, plus, plain_name(k->dtype));
+        if (!text) return "";
+        below = k->bytes;
+        last = best;
+    }
+    return text;
+}
+
+/* ---- plain tensors ---- */
+
+static int missing(const checkpoint *c, const char *name, int rank, const int64_t *shape) {
+    char wanted[96];
+    return fail("%s: tensor \"%s\" is missing (wanted shape %s)", place(c), name,
+                shape_text(wanted, sizeof wanted, rank, shape));
+}
+
+/* out: the tensor as a plain matrix of that shape. type: what the file calls its type. */
+static int plain_matrix(const char *file, const char *name, const char *type, const array *a, int rank,
+                        const int64_t *shape, matrix *out) {
+    char wanted[96], found[96];
+    if (!same_shape(a, rank, shape))
+        return fail("%s: tensor \"%s\": wanted shape %s, found %s", file, name,
+                    shape_text(wanted, sizeof wanted, rank, shape),
+                    shape_text(found, sizeof found, a->rank, a->shape));
+    if (a->dtype != DTYPE_F32 && a->dtype != DTYPE_F16 && a->dtype != DTYPE_BF16)
+        return fail("%s: tensor \"%s\" %s: wanted type F32, F16 or BF16, found %s", file, name,
+                    shape_text(found, sizeof found, a->rank, a->shape), type);
+    *out = (matrix){.rank = rank, .values = *a};
+    memcpy(out->shape, shape, (size_t)rank * sizeof *shape);
+    return 0;
+}
+
+int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out) {
+    if (c->synthetic.enabled) {
+        if (synthetic_plain(c, name, rank, shape, out)) return -1;
+        count_weight(c, out);
+        return 0;
+    }
+    stored *t = find_stored(c, name);
+    if (!t) return missing(c, name, rank, shape);
+    if (plain_matrix(t->file, name, t->type, &t->data, rank, shape, out)) return -1;
+    if (t->heads && gguf_take(c, t, out)) return -1;
+    if (!t->used) count_weight(c, out);
+    t->used = true;
+    return 0;
+}
+
+/* ---- parts of a module: one tensor, or one per expert ---- */
+
+/* path.part, as it is or stacked. */
+typedef struct module_part {
+    stored *tensor; /* NULL: stacked or absent */
+    array data;
+    char name[NAME_SIZE]; /* of the (first) tensor */
+    const char *file, *type;
+    bool used; /* it had been taken before */
+} module_part;
+
+/* The name of expert e's own tensor for P.switch_mlp.NAME: P.experts.E.NAME.part. -1 when path is none. */
+static int expert_name(char *name, const char *path, const char *part, int64_t e) {
+    const char *key = ".switch_mlp.", *at = strstr(path, key);
+    if (!at) return -1;
+    int n = snprintf(name, NAME_SIZE, "%.*s.experts.%lld.%s.%s", (int)(at - path), path, (long long)e,
+                     at + strlen(key), part);
+    return n < 0 || n >= NAME_SIZE ? -1 : 0;
+}
+
+/* Copies the experts' tensors one after another (qwen3_moe.py: sanitize), and gives the originals' pages
+ * back, so that the weights are never there twice. */
+static int stack_experts(checkpoint *c, const char *path, const char *part, int64_t n_experts,
+                         module_part *out) {
+    char name[NAME_SIZE];
+    const stored *first = find_stored(c, out->name);
+    size_t bytes;
+    if (n_experts <= 0 || __builtin_mul_overflow(first->bytes, (size_t)n_experts, &bytes))
+        return fail("%s: %lld experts of %zu bytes", path, (long long)n_experts, first->bytes);
+    if (first->data.rank != 2 || !dtype_size(first->data.dtype))
+        return fail("%s: tensor \"%s\" of type %s cannot be stacked", first->file, first->name, first->type);
+    char *memory = NULL;
+    for (int64_t e = 0; e < n_experts; e++) {
+        if (expert_name(name, path, part, e)) return fail("the tensor name \"%s\" is too long", path);
+        stored *t = find_stored(c, name);
+        if (!t) return missing(c, name, 2, first->data.shape);
+        if (t->data.dtype != first->data.dtype || !same_shape(&t->data, 2, first->data.shape))
+            return fail("%s: tensor \"%s\" has another type or shape than that of expert 0", t->file, name);
+        if (!memory && !(memory = own_memory(c, bytes, path))) return -1;
+        memcpy(memory + (size_t)e * t->bytes, t->data.data, t->bytes);
+        file_map_release(t->data.data, t->bytes);
+        out->used |= t->used;
+        t->used = true;
+    }
+    out->data = (array){.dtype = first->data.dtype,
+                        .rank = 3,
+                        .shape = {n_experts, first->data.shape[0], first->data.shape[1]},
+                        .data = memory};
+    return 0;
+}
+
+/* 1 found, 0 absent, -1 error. n_experts: 0 unless the module has experts. */
+static int find_part(checkpoint *c, const char *path, const char *part, int64_t n_experts, module_part *out) {
+    *out = (module_part){0};
+    if (join_name(out->name, path, part)) return -1;
+    stored *t = find_stored(c, out->name);
+    bool whole = t != NULL;
+    if (!t && n_experts && !expert_name(out->name, path, part, 0)) t = find_stored(c, out->name);
+    if (!t) return join_name(out->name, path, part);
+    out->file = t->file;
+    out->type = t->type;
+    if (!whole) return stack_experts(c, path, part, n_experts, out) ? -1 : 1;
+    out->tensor = t;
+    out->data = t->data;
+    out->used = t->used;
+    t->used = true;
+    return 1;
+}
+
+/* ---- matrices ---- */
+
+static int affine_matrix(checkpoint *c, const char *path, const module_part *weight,
+                         const module_part *scales, matrix *out) {
+    int64_t experts = out->rank == 3 ? out->shape[0] : 0;
+    if (quantization_check_mode(c, path, out->shape[out->rank - 1], &weight->data, &scales->data)) return -1;
+    module_part biases;
+    int found = find_part(c, path, "biases", experts, &biases);
+    if (found < 0) return -1;
+    if (!found) return missing(c, biases.name, scales->data.rank, scales->data.shape);
+    out->values = weight->data;
+    out->scales = scales->data;
+    out->biases = biases.data;
+    return quantization_infer(c, path, out);
+}
+
+static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out,
+                       bool *again) {
+    module_part weight, scales;
+    int64_t experts = rank == 3 ? shape[0] : 0;
+    int found = find_part(c, path, "weight", experts, &weight);
+    if (found < 0) return -1;
+    if (!found) return missing(c, weight.name, rank, shape);
+    *again = weight.used;
+    *out = (matrix){.rank = rank};
+    memcpy(out->shape, shape, (size_t)rank * sizeof *shape);
+
+    const stored *t = weight.tensor;
+    if (t && (t->blocks || t->heads)) {
+        char wanted[96], have[96];
+        if (!same_shape(&t->data, rank, shape))
+            return fail("%s: tensor \"%s\": wanted shape %s, found %s", t->file, t->name,
+                        shape_text(wanted, sizeof wanted, rank, shape),
+                        shape_text(have, sizeof have, t->data.rank, t->data.shape));
+        return gguf_take(c, t, out);
+    }
+    found = quantization_denied(c, path) ? 0 : find_part(c, path, "scales", experts, &scales);
+    if (found < 0) return -1;
+    if (found) return affine_matrix(c, path, &weight, &scales, out);
+    const json *module = json_get(c->quantization, path);
+    if (module && !quantization_denied(c, path))
+        return fail("%s: module %s is quantized, but tensor \"%s\" is missing", c->config_name, path,
+                    scales.name);
+    return plain_matrix(weight.file, weight.name, weight.type, &weight.data, rank, shape, out);
+}
+
+int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out) {
+    bool again = false;
+    if (c->synthetic.enabled ? synthetic_matrix(c, path, rank, shape, out)
+                             : take_matrix(c, path, rank, shape, out, &again))
+        return -1;
+    if (!again) count_weight(c, out);
+    return 0;
+}
