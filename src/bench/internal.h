@@ -30,10 +30,6 @@ engine_options params_engine(const params *p);
 
 /* ---- prompt.c ---- */
 
-/* The tokenizer of a checkpoint. Sets *out to NULL when it has none; -1 when it has one that can't be used.
- */
-int open_tokenizer(const checkpoint *c, tokenizer **out);
-
 /* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are none. */
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out);
 

@@ -4,36 +4,6 @@
 
 #include <stdlib.h>
 
-int open_tokenizer(const checkpoint *c, tokenizer **out) {
-    const char *folder = checkpoint_folder(c);
-    const checkpoint_vocabulary *v = checkpoint_vocab(c);
-    *out = NULL;
-    if (v) {
-        *out = tokenizer_from_vocabulary(&(tokenizer_vocabulary){.name = checkpoint_config_name(c),
-                                                                 .model = v->model,
-                                                                 .pre = v->pre,
-                                                                 .n_tokens = v->n_tokens,
-                                                                 .n_merges = v->n_merges,
-                                                                 .tokens = v->tokens,
-                                                                 .types = v->types,
-                                                                 .merges = v->merges,
-                                                                 .bos_id = v->bos_id,
-                                                                 .eos_id = v->eos_id,
-                                                                 .add_bos = v->add_bos});
-        return *out ? 0 : -1;
-    }
-    if (!folder) return 0;
-    str path = {0};
-    str_printf(&path, "%s/tokenizer.json", folder);
-    int failed = path.failed ? -1 : 0;
-    if (!failed && file_exists(path.data)) {
-        *out = tokenizer_open(path.data);
-        failed = *out ? 0 : -1;
-    }
-    str_free(&path);
-    return failed;
-}
-
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out) {
     if (tokenizer_encode(t, o->prompt, o->prompt_length, true, out)) return -1;
     return out->n ? 0 : fail_usage("--prompt: the text gives no token");
