@@ -1,0 +1,138 @@
+/* test_plan.c - parameter lists: values, their product and its order, and what is refused.
+ * Also that the parameter table, the struct and the columns agree, since one list makes them all. */
+#include "bench/bench.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+/* A plan of the defaults, but for one list; -1 leaves the error recorded. */
+static int parse_with(plan *p, int i, const char *list) {
+    const char *lists[N_PARAMS];
+    for (int k = 0; k < N_PARAMS; k++) lists[k] = param_table[k].default_list;
+    lists[i] = list;
+    error_clear();
+    return plan_parse(p, lists);
+}
+
+static void test_defaults(void **state) {
+    (void)state;
+    plan p;
+    assert_int_equal(parse_with(&p, PARAM_model, "a-model"), 0);
+    assert_int_equal(p.n, 1);
+    params c = plan_params(&p, 0);
+    assert_string_equal(c.model, "a-model");
+    assert_string_equal(c.engine, "auto");
+    assert_string_equal(c.prompt_source, "text");
+    assert_int_equal(c.threads, 0);
+    assert_int_equal(c.n_prompt, 1000);
+    assert_int_equal(c.n_generate, 100);
+    assert_int_equal(c.max_kv_size, 0);
+    assert_int_equal(c.kv_bits, 0);
+    assert_int_equal(c.kv_group_size, 64);
+    assert_int_equal(c.quantized_kv_start, 0);
+    assert_int_equal(c.prefill_step_size, 2048);
+    plan_free(&p);
+    plan_free(&p); /* harmless */
+}
+
+static void test_product_order(void **state) {
+    (void)state;
+    plan p;
+    const char *lists[N_PARAMS];
+    for (int k = 0; k < N_PARAMS; k++) lists[k] = param_table[k].default_list;
+    lists[PARAM_model] = "a,b";
+    lists[PARAM_kv_bits] = "none, 4 ,8";
+    lists[PARAM_prefill_step_size] = "16,32";
+    assert_int_equal(plan_parse(&p, lists), 0);
+    assert_int_equal(p.n, 12);
+    static const int bits[] = {0, 4, 8};
+    for (int64_t i = 0; i < p.n; i++) { /* model slowest, the last parameter fastest */
+        params c = plan_params(&p, i);
+        assert_string_equal(c.model, i < 6 ? "a" : "b");
+        assert_int_equal(c.kv_bits, bits[i / 2 % 3]);
+        assert_int_equal(c.prefill_step_size, i % 2 ? 32 : 16);
+    }
+    plan_free(&p);
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const struct {
+        int i;
+        const char *list, *message;
+    } cases[] = {
+        {PARAM_n_prompt, "", "--n-prompt: an element of the list is empty"},
+        {PARAM_n_prompt, "8,,9", "--n-prompt: an element of the list is empty"},
+        {PARAM_n_prompt, "8,", "--n-prompt: an element of the list is empty"},
+        {PARAM_model, "a, ,b", "--model: an element of the list is empty"},
+        {PARAM_n_prompt, "0", "--n-prompt: 0 is outside 1 to 100000000"},
+        {PARAM_n_generate, "-1", "--n-generate: -1 is outside"},
+        {PARAM_n_prompt, "99999999999999999999", "--n-prompt: 99999999999999999999 is outside"},
+        {PARAM_n_prompt, "1e3", "--n-prompt: \"1e3\" is not a whole number"},
+        {PARAM_n_prompt, "none", "--n-prompt: \"none\" is not a whole number"},
+        {PARAM_kv_bits, "7", "--kv-bits: \"7\" is not one of 2,3,4,5,6,8"},
+        {PARAM_kv_bits, "1", "--kv-bits: \"1\" is not one of 2,3,4,5,6,8"},
+        {PARAM_kv_bits, "9", "--kv-bits: 9 is outside 0 to 8"},
+        {PARAM_kv_group_size, "48", "--kv-group-size: \"48\" is not one of 32,64,128"},
+        {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random"},
+        {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random"},
+        {PARAM_threads, "2000", "--threads: 2000 is outside 0 to 1024"},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        plan p;
+        assert_int_equal(parse_with(&p, cases[k].i, cases[k].list), -1);
+        assert_int_equal(error_exit_code(), EXIT_USAGE);
+        if (!strstr(error_message(), cases[k].message))
+            fail_msg("\"%s\" instead of \"%s\"", error_message(), cases[k].message);
+        plan_free(&p);
+    }
+}
+
+static void test_unset(void **state) {
+    (void)state;
+    plan p;
+    assert_int_equal(parse_with(&p, PARAM_kv_bits, "0,none,04"), 0);
+    assert_int_equal(p.n, 3);
+    record r = {.params = plan_params(&p, 0)};
+    assert_int_equal(record_value(&r, COLUMN_kv_bits).kind, VALUE_NONE);
+    r.params = plan_params(&p, 2);
+    assert_int_equal(record_value(&r, COLUMN_kv_bits).kind, VALUE_NUMBER);
+    assert_int_equal(record_value(&r, COLUMN_kv_bits).number, 4);
+    assert_int_equal(record_value(&r, COLUMN_quantized_kv_start).number, 0); /* a zero that means zero */
+    plan_free(&p);
+}
+
+static void test_too_many(void **state) {
+    (void)state;
+    plan p;
+    char list[4001] = "";
+    for (int i = 0; i < 2000; i++) strcat(list, i ? ",8" : "8");
+    const char *lists[N_PARAMS];
+    for (int k = 0; k < N_PARAMS; k++) lists[k] = param_table[k].default_list;
+    lists[PARAM_n_prompt] = lists[PARAM_n_generate] = lists[PARAM_prefill_step_size] = list;
+    assert_int_equal(plan_parse(&p, lists), -1);
+    assert_non_null(strstr(error_message(), "more than 1000000 configurations"));
+    plan_free(&p);
+}
+
+static void test_columns_follow_parameters(void **state) {
+    (void)state;
+    for (int i = 0; i < N_PARAMS; i++)
+        assert_string_equal(column_name(COLUMN_FIRST_PARAM + i), param_table[i].name);
+    for (int c = 0; c < N_COLUMNS; c++) {
+        assert_non_null(column_name(c));
+        for (int d = 0; d < c; d++) assert_string_not_equal(column_name(c), column_name(d));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_product_order),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_unset),
+        cmocka_unit_test(test_too_many), cmocka_unit_test(test_columns_follow_parameters),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
