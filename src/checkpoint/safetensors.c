@@ -90,9 +90,6 @@ static int read_tensor(checkpoint *c, const shard *s, const json *entry, stored 
         return fail("%s: tensor \"%s\" %s of type %s has %zu bytes of data, which does not fit its shape",
                     t->file, t->name, shape_text(text, sizeof text, t->data.rank, t->data.shape), t->type,
                     t->bytes);
-    if ((uintptr_t)t->data.data % element)
-        return fail("%s: tensor \"%s\" starts at a byte that is no multiple of its element size", t->file,
-                    t->name);
     return 0;
 }
 
