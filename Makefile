@@ -2,53 +2,58 @@
 # CMakeLists.txt does the building, scripts/ the longer steps; stamp files keep a second call fast.
 
 export PYTHON ?= python3
-PREFIX  ?= /usr/local
-JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
-DEMO     = models/SmolLM2-135M-Instruct.Q4_1.gguf
-FALLBACK = synthetic:llama-3.2-1b-4bit
-ARGS    ?= -np 512 -n 128 -r 5
+export JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
+export DEMO    = models/SmolLM2-135M-Instruct.Q4_1.gguf
+PREFIX ?= /usr/local
+ARGS   ?= -np 512 -n 128 -r 5
+# A Python that has bench/requirements.txt already; without one, `make bench` makes .venv-bench/.
+BENCH_PYTHON ?=
 
-# The compiler's own make must not inherit this one's flags.
-BUILD = MAKEFLAGS= cmake --build build -j $(JOBS)
-
-all: program ## build build/mlxbench (the default; installs nothing)
+all: program ## build build/mlxbench (installs nothing: says what is missing)
 all: export NO_INSTALL = 1
 
-run: program ## install what is missing, build, get the demo model, measure it (MODEL=..., ARGS="...")
-	@MODEL="$(MODEL)" sh scripts/run.sh $(DEMO) $(FALLBACK) $(ARGS)
+run: program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 5")
+	@MODEL="$(MODEL)" sh scripts/run.sh $(ARGS)
 
-check: program .venv/.installed ## everything the tests need, then all tests
-	@JOBS=$(JOBS) DEMO=$(DEMO) sh scripts/check.sh
+check: build/.packages-check program .venv/.installed ## install what the tests need and run all of them
+	@sh scripts/check.sh
 
-bench: program ## mlxbench against llama.cpp and mlx-lm on the same shapes (ARGS of bench/bench.py: BENCH="...")
-	@BENCH_PYTHON="$(BENCH_PYTHON)" sh bench/bench.sh $(BENCH)
+bench: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## mlxbench against its peers, in turn (BENCH="--help")
+	@$(or $(BENCH_PYTHON),.venv-bench/bin/python) bench/bench.py $(BENCH)
 
 install: program ## copy the program and its presets below PREFIX (/usr/local)
 	cmake --install build --prefix $(PREFIX)
 
 format: .venv/.installed ## lay out all C files as .clang-format says
-	git ls-files -co --exclude-standard 'src/*.[ch]' 'tests/*.[ch]' | xargs .venv/bin/clang-format -i
+	git ls-files -co --exclude-standard '*.[ch]' | xargs .venv/bin/clang-format -i
 
 clean: ## remove what was built (models/, results/ and .venv/ stay)
 	rm -rf build build-asan build-tsan build-clang
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/make \1#\2/p' Makefile | awk -F'#' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1#\2/p' Makefile | awk -F'#' '{ printf "make %-8s %s\n", $$1, $$2 }'
 
+# cmake's own make must not inherit this one's flags.
 program: build/Makefile
-	@$(BUILD) --target mlxbench -- --no-print-directory -s
+	@MAKEFLAGS= cmake --build build -j $(JOBS) --target mlxbench -- --no-print-directory -s
 
-build/Makefile: | build/.packages
+build/Makefile: | build/.packages-build
 	cmake --preset release
 
-build/.packages: scripts/install_packages.sh
-	@sh scripts/install_packages.sh build
+build/.packages-build build/.packages-check build/.packages-bench: scripts/install_packages.sh
+	@sh scripts/install_packages.sh $(@F:.packages-%=%)
 	@mkdir -p build && touch $@
 
-.venv/.installed: tests/requirements.txt scripts/install_packages.sh
-	@sh scripts/install_packages.sh check
+.venv/.installed: tests/requirements.txt | build/.packages-check
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+.venv-bench/.installed: bench/requirements.txt | build/.packages-bench
+	$(PYTHON) -m venv --clear .venv-bench
+	CMAKE_ARGS=-DGGML_NATIVE=ON .venv-bench/bin/python -m pip install --disable-pip-version-check -r $<
+	@touch $@
+
+# Two steps at a time would fight over the package manager; each step uses all cores by itself.
+.NOTPARALLEL:
 .PHONY: all run check bench install format clean help program

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the system packages that building (`build`) or testing (`check`) lacks, and says which.
+# Installs the system packages that building (`build`), testing (`check`) or racing the peers (`bench`) lacks, and
+# says which.
 # Looks for the things themselves, not for package names, so any system that has them is left alone.
 # NO_INSTALL=1: prints the command and stops instead.
 set -eu
@@ -27,6 +28,11 @@ has_library libcjson || lacks libcjson-dev cjson
 $python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
 if [ "$what" = check ]; then
     has_library cmocka || lacks libcmocka-dev cmocka
+fi
+if [ "$what" = bench ]; then
+    has c++ || lacks g++ ""
+fi
+if [ "$what" != build ]; then
     $python -c 'import venv, ensurepip' 2>/dev/null || lacks python3-venv ""
 fi
 

@@ -1,16 +1,14 @@
 #!/bin/sh
 # Measures the demo model (or MODEL) and prints the table; the rows go to results/, too.
-# usage: run.sh DEMO_MODEL_FILE FALLBACK_MODEL MLXBENCH_OPTIONS...
+# usage: DEMO=FILE [MODEL=NAME] run.sh MLXBENCH_OPTIONS...
 set -eu
-demo=$1 fallback=$2
-shift 2
 if [ -n "${MODEL:-}" ]; then
     model=$MODEL
-elif [ -f "$demo" ] || ${PYTHON:-python3} scripts/get_model.py "$demo"; then
-    model=$demo
+elif [ -f "$DEMO" ] || ${PYTHON:-python3} scripts/get_model.py "$DEMO"; then
+    model=$DEMO
 else
-    echo "mlxbench: measuring random weights instead: $fallback" >&2
-    model=$fallback
+    model=synthetic:llama-3.2-1b-4bit
+    echo "mlxbench: measuring random weights instead: $model" >&2
 fi
 results=results/$(date +%Y%m%d-%H%M%S)
 mkdir -p results
