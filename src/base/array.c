@@ -83,12 +83,13 @@ uint16_t f32_to_f16(float f) {
 }
 
 void floats_from(float *out, const void *in, dtype type, int64_t n) {
-    const uint16_t *half = in;
     if (type == DTYPE_F32) memcpy(out, in, (size_t)n * sizeof *out);
-    if (type == DTYPE_BF16)
-        for (int64_t i = 0; i < n; i++) out[i] = bf16_to_f32(half[i]);
-    if (type == DTYPE_F16)
-        for (int64_t i = 0; i < n; i++) out[i] = f16_to_f32(half[i]);
+    if (type != DTYPE_BF16 && type != DTYPE_F16) return;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t half; /* data of a file may be at an odd address */
+        memcpy(&half, (const char *)in + 2 * i, sizeof half);
+        out[i] = type == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
+    }
 }
 
 void floats_to(void *out, dtype type, const float *in, int64_t n) {

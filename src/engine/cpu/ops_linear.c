@@ -41,7 +41,7 @@ void cpu_multiply(const cpu *e, float *out, int64_t out_stride, const rows *w, i
         return;
     }
     int64_t step = tile_rows(w);
-    bool in_place = !w->bits && w->dtype == DTYPE_F32;
+    bool in_place = !w->bits && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
     for (int64_t r = first; r < end; r += step) {
         int64_t n = end - r < step ? end - r : step;
         const float *unpacked = in_place ? (const float *)w->values + r * w->n : tile;
