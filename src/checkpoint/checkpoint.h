@@ -71,8 +71,8 @@ int64_t checkpoint_parameters(const checkpoint *c);
 int64_t checkpoint_bytes(const checkpoint *c);
 const char *checkpoint_quantization(checkpoint *c);
 
-/* Names of the presets, for `mlxbench models`: calls each(context, name, model_type, config) until it returns
- * nonzero. -1 when the folder of presets is not found. */
+/* Names of the presets, for `mlxbench models`: calls each(context, name, config) until it returns nonzero. -1
+ * when the folder of presets is not found. */
 int checkpoint_presets(int (*each)(void *context, const char *name, const json *config), void *context);
 
 #endif

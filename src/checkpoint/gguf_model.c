@@ -234,7 +234,8 @@ static int adapt_tensors(checkpoint *c, const gguf *g, bool rows_permuted) {
     if (json_get_int(c->config, g->path, "num_key_value_heads", false, 1, INT32_MAX, &kv_heads)) return -1;
     for (size_t i = 0; i < g->n_tensors; i++) {
         stored *t = &g->tensors[i];
-        if (!(t->name = model_name(c->arena, t->name))) return -1;
+        t->file = arena_printf(c->arena, "%s (%s)", g->path, t->name);
+        if (!t->file || !(t->name = model_name(c->arena, t->name))) return -1;
         if (rows_permuted && strstr(t->name, ".self_attn.q_proj.")) t->heads = heads;
         if (rows_permuted && strstr(t->name, ".self_attn.k_proj.")) t->heads = kv_heads;
     }

@@ -13,7 +13,7 @@ typedef enum block_format { BLOCK_NONE, BLOCK_Q8_0, BLOCK_Q4_0, BLOCK_Q4_1 } blo
 /* One tensor of a file. */
 typedef struct stored {
     const char *name; /* mlx-lm's name */
-    const char *file; /* for messages */
+    const char *file; /* for messages; with the name there when it is another than name */
     const char *type; /* the file's own name of the type: "BF16", "F8_E4M3", "Q4_0" */
     array data;       /* the logical shape; DTYPE_OTHER: not to be computed on as it is */
     size_t bytes;     /* in the file */

@@ -7,9 +7,8 @@
 
 /* Appends to path the checkpoint that `model` names: an existing folder or file as it is, "synthetic:..." as
  * it is, otherwise a Hub name "owner/name[@revision]" looked up in the cache (HF_HUB_CACHE, else HF_HOME/hub,
- * else
- * ~/.cache/huggingface/hub: models--owner--name, refs/REVISION (main), snapshots/COMMIT). -1 with a message
- * that says what to do when it is not there. */
+ * else huggingface/hub below XDG_CACHE_HOME or ~/.cache: models--owner--name, refs/REVISION (main),
+ * snapshots/COMMIT). -1 with a message that says what to do when it is not there. */
 int hub_find(const char *model, str *path);
 
 /* Calls each(context, name, snapshot_folder) for every model in the cache until it returns nonzero. A missing
