@@ -8,7 +8,9 @@
 #define COMMANDS(COMMAND)                                                                                    \
     COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
     COMMAND(generate, "run a model on a prompt and stream what it says")                                     \
-    COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")
+    COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
+    COMMAND(models, "list presets, families, engines and the models in the Hugging Face cache")              \
+    COMMAND(tokenize, "turn text into token ids, or ids into text")
 
 #define COMMAND(name, about) int cmd_##name(int argc, char **argv);
 COMMANDS(COMMAND)

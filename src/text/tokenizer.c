@@ -34,9 +34,11 @@ static int encode_words(encoding *e, bool at_start, const char *text, size_t n) 
     pieces_add(&e->pieces, text, n);
     if (pretokenizer_run(&e->t->pretokenizer, e->regexes, at_start, &e->pieces, &e->other)) return -1;
     size_t start = 0;
-    for (size_t i = 0; i < e->pieces.n; start = e->pieces.ends[i++])
+    for (size_t i = 0; i < e->pieces.n; start = e->pieces.ends[i++]) {
+        if (interrupted()) return fail_interrupted();
         if (bpe_encode(&e->t->bpe, &e->bpe, e->pieces.text.data + start, e->pieces.ends[i] - start, e->out))
             return -1;
+    }
     return 0;
 }
 
