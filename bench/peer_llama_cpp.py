@@ -15,8 +15,8 @@ import numpy as np
 
 def decode(context, n_vocab, tokens):
     """The next token after these."""
-    batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * len(tokens))(*tokens), len(tokens))
-    if llama_cpp.llama_decode(context, batch) != 0:
+    array = (llama_cpp.llama_token * len(tokens))(*tokens)  # the batch only points to it
+    if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(array, len(tokens))) != 0:
         sys.exit("llama_decode failed")
     logits = llama_cpp.llama_get_logits_ith(context, -1)
     return int(np.ctypeslib.as_array(logits, shape=(n_vocab,)).argmax())
