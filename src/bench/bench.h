@@ -123,10 +123,11 @@ value record_value(const record *r, int column);
 typedef struct bench_options {
     const char *prompt; /* text, repeated and cut to n_prompt tokens */
     size_t prompt_length;
-    int64_t repeats;                                 /* measured runs per configuration */
-    int64_t warmup;                                  /* unmeasured runs before them */
-    uint64_t seed;                                   /* of synthetic weights and random prompts */
-    bool verbose;                                    /* the generated text goes to stderr */
+    bool prompt_given; /* someone wants this very text: not having a tokenizer for it is an error */
+    int64_t repeats;   /* measured runs per configuration */
+    int64_t warmup;    /* unmeasured runs before them */
+    uint64_t seed;     /* of synthetic weights and random prompts */
+    bool verbose;      /* the generated text goes to stderr */
     int (*find_model)(const char *model, str *path); /* hub_find */
 } bench_options;
 

@@ -41,7 +41,10 @@ static int open_all(loaded *l, const params *p, const bench_options *o, bool wit
     l->load_ns = clock_ns() - start;
     if (!with_text) return 0;
     if (open_tokenizer(l->checkpoint, &l->tokenizer)) return -1;
-    return l->tokenizer ? encode_prompt(l->tokenizer, o, &l->prompt_text) : 0;
+    if (l->tokenizer) return encode_prompt(l->tokenizer, o, &l->prompt_text);
+    if (o->prompt_given && !checkpoint_is_synthetic(l->checkpoint))
+        return fail("%s has no tokenizer.json for --prompt; use --prompt-tokens random", p->model);
+    return 0;
 }
 
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text) {

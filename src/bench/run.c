@@ -101,13 +101,24 @@ static int show_text(const loaded *l, const sample *s) {
 
 /* ---- one configuration ---- */
 
+/* A context that cannot fit is refused before the system starts to swap, or to kill. */
+static int check_memory(const bench *b, const params *p) {
+    generate_options how = params_generate(p);
+    int64_t wanted = generate_kv_bytes(b->loaded.model, &how, p->n_prompt, p->n_generate);
+    int64_t available = sys_available_memory();
+    if (!available || wanted <= available) return 0;
+    return fail("%s: a KV cache for %lld + %lld tokens takes %.1f GB, but %.1f GB of memory are available",
+                p->model, (long long)p->n_prompt, (long long)p->n_generate, (double)wanted / 1e9,
+                (double)available / 1e9);
+}
+
 static int run_configuration(bench *b, const params *p) {
     const bench_options *o = b->options;
     loaded *l = &b->loaded;
     static const token_ids no_text = {0};
     bool random = !strcmp(p->prompt_source, "random");
     engine_options how = params_engine(p);
-    if (engine_configure(l->engine, &how)) return -1;
+    if (check_memory(b, p) || engine_configure(l->engine, &how)) return -1;
     sample s = {.token_ns = mem_new((size_t)p->n_generate, sizeof *s.token_ns, "the timestamps"),
                 .ids = mem_new((size_t)p->n_generate, sizeof *s.ids, "the generated ids")};
     int32_t *prompt = make_prompt(random ? &no_text : &l->prompt_text, model_describe(l->model)->vocab_size,
@@ -133,7 +144,7 @@ static bool same_model(const params *a, const params *b) {
  * measured. */
 static int load_and_check(bench *b, int64_t first) {
     params p = plan_params(b->plan, first);
-    bool from_text = false;
+    bool from_text = false, limited = false;
     for (int i = 0; i < b->plan->n_values[PARAM_prompt_source]; i++)
         from_text |= !strcmp(b->plan->values[PARAM_prompt_source][i].text, "text");
     if (loaded_open(&b->loaded, &p, b->options, from_text || b->options->verbose)) return -1;
@@ -142,7 +153,11 @@ static int load_and_check(bench *b, int64_t first) {
         generate_options how = params_generate(&other);
         if (!same_model(&p, &other)) break;
         if (generate_check(b->loaded.model, &how)) return -1;
+        limited |= how.max_kv_size > 0;
     }
+    if (limited && model_describe(b->loaded.model)->own_caches)
+        progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
+                      p.model);
     if (from_text && !b->loaded.tokenizer)
         progress_note(&b->progress, "%s has no tokenizer, so the prompt is random tokens", p.model);
     return 0;

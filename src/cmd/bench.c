@@ -9,13 +9,14 @@
 
 typedef struct command {
     const char *lists[N_PARAMS];
-    const char *prompt;
+    const char *prompt; /* NULL: not given */
     option_texts outputs;
     bench_options bench;
     str prompt_text, output_help;
     plan plan;
 } command;
 
+#define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
 enum { MAX_PROMPT_BYTES = 64 << 20 };
 
 static const option_usage usage = {
@@ -34,7 +35,8 @@ static int parse_options(command *c, int argc, char **argv) {
          .metavar = "TEXT",
          .kind = OPTION_TEXT,
          .value = &c->prompt,
-         .help = "text of the prompt, repeated and cut to n-prompt tokens; - reads standard input"},
+         .help =
+             "text that is repeated and cut to n-prompt tokens; - reads standard input (" DEFAULT_PROMPT ")"},
         {.name = "repeats",
          .short_name = "r",
          .metavar = "N",
@@ -146,8 +148,7 @@ static int run(command *c) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    command c = {.prompt = "The quick brown fox jumps over the lazy dog. ",
-                 .bench = {.repeats = 1, .warmup = 1, .find_model = hub_find}};
+    command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = hub_find}};
     for (int i = 0; i < N_PARAMS; i++) c.lists[i] = param_table[i].default_list;
     str_puts(&c.output_help,
              "write FORMAT to FILE or standard output; may be given several times (md on a terminal, "
