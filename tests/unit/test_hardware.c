@@ -77,8 +77,8 @@ static bool recorded_number(void *context, const char *key, int64_t *value) {
     "machdep.cpu.brand_string: " chip "\nhw.physicalcpu: " #cores "\nhw.logicalcpu: " #cores                 \
     "\nhw.memsize: " #memory "\ngpu-core-count: " #gpu "\nkern.osproductversion: " os "\n"
 
-/* The cores and caches are from published listings of sysctl on such machines, but for the M2 Ultra and the
- * M4 Max, which are Apple's specifications under the keys of their sister chips. */
+/* The cores and caches are from published listings of sysctl on such machines, but for the M1 Max, the M2
+ * Ultra and the M4 Max: those are Apple's specifications under the keys of their sister chips. */
 static const struct {
     const char *recorded, *line, *id;
     int performance, efficiency, p_l2, e_l2;
