@@ -107,8 +107,9 @@ static void unescape(str *out, const char *text) {
 }
 
 static int get_prompt(command *c) {
-    if (strcmp(c->prompt, "-"))
-        unescape(&c->prompt_text, c->prompt);
+    c->bench.prompt_given = c->prompt != NULL;
+    if (!c->prompt || strcmp(c->prompt, "-"))
+        unescape(&c->prompt_text, c->prompt ? c->prompt : DEFAULT_PROMPT);
     else if (read_stdin(&c->prompt_text))
         return -1;
     if (c->prompt_text.failed) return -1;
