@@ -240,6 +240,34 @@ static void test_experts_are_stacked(void **state) {
     checkpoint_close(c);
 }
 
+static void test_quantized_experts_are_stacked(void **state) {
+    (void)state;
+    static const char *const parts[] = {"weight", "scales", "biases"}, *const types[] = {"U32", "BF16",
+                                                                                         "BF16"};
+    static const int sizes[] = {64, 8, 8}, cols[] = {8, 2, 2};
+    char header[2048] = "{";
+    int at = 0;
+    for (int e = 0; e < 2; e++)
+        for (int p = 0; p < 3; p++, at += sizes[p - 1])
+            snprintf(header + strlen(header), sizeof header - strlen(header),
+                     "%s\"l.mlp.experts.%d.up_proj.%s\": {\"dtype\": \"%s\", \"shape\": [2, %d],"
+                     " \"data_offsets\": [%d, %d]}",
+                     at ? "," : "", e, parts[p], types[p], cols[p], at, at + sizes[p]);
+    strcat(header, "}");
+    checkpoint *c = open_folder("{}", header, 160);
+    assert_non_null(c);
+    matrix m;
+    assert_int_equal(checkpoint_matrix(c, "l.mlp.switch_mlp.up_proj", 3, (int64_t[]){2, 2, 64}, &m), 0);
+    assert_int_equal(m.bits, 4);
+    assert_int_equal(m.group_size, 32);
+    assert_int_equal(((const unsigned char *)m.values.data)[64], 80);
+    assert_int_equal(((const unsigned char *)m.scales.data)[8], 144);
+    assert_int_equal(((const unsigned char *)m.biases.data)[8], 152);
+    assert_int_equal(checkpoint_check_all_used(c), 0);
+    assert_int_equal(checkpoint_bytes(c), 160);
+    checkpoint_close(c);
+}
+
 /* ---- configuration ---- */
 
 static const char one[] = "{\"a\": {\"dtype\": \"F32\", \"shape\": [4], \"data_offsets\": [0, 16]}}";
@@ -378,6 +406,7 @@ int main(void) {
         TEST(test_overrides),
         TEST(test_no_affine_quantization),
         TEST(test_experts_are_stacked),
+        TEST(test_quantized_experts_are_stacked),
         TEST(test_generation_config_wins),
         TEST(test_bad_config),
         TEST(test_bad_header),
