@@ -101,15 +101,9 @@ static int show_text(const loaded *l, const sample *s) {
 
 /* ---- one configuration ---- */
 
-/* A context that cannot fit is refused before the system starts to swap, or to kill. */
 static int check_memory(const bench *b, const params *p) {
     generate_options how = params_generate(p);
-    int64_t wanted = generate_kv_bytes(b->loaded.model, &how, p->n_prompt, p->n_generate);
-    int64_t available = sys_available_memory();
-    if (!available || wanted <= available) return 0;
-    return fail("%s: a KV cache for %lld + %lld tokens takes %.1f GB, but %.1f GB of memory are available",
-                p->model, (long long)p->n_prompt, (long long)p->n_generate, (double)wanted / 1e9,
-                (double)available / 1e9);
+    return generate_check_memory(b->loaded.model, &how, p->n_prompt, p->n_generate, sys_available_memory());
 }
 
 static int run_configuration(bench *b, const params *p) {

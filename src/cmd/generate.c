@@ -75,7 +75,8 @@ static int open_model(command *c) {
     if (c->prompt_ids && c->ids) return 0;
     if (open_tokenizer(c->checkpoint, &c->tokenizer)) return -1;
     if (!c->tokenizer)
-        return fail("%s has no tokenizer; use --prompt-ids and --ids", checkpoint_config_name(c->checkpoint));
+        return fail("%s: no tokenizer.json beside it; use --prompt-ids and --ids",
+                    checkpoint_config_name(c->checkpoint));
     c->detokenizer = detokenizer_new(c->tokenizer);
     return c->detokenizer ? 0 : -1;
 }
@@ -94,17 +95,6 @@ static int read_prompt(command *c) {
         at += n;
         if (!*at) return 0;
     }
-}
-
-/* A context beyond memory is refused before anything is computed. */
-static int check_memory(const command *c) {
-    int64_t need = generate_kv_bytes(c->model, &c->options, c->prompt_tokens.n, c->max_tokens);
-    int64_t available = sys_available_memory();
-    if (available && need > available)
-        return fail(
-            "the KV cache would take %.1f GB and %.1f GB are available; use a shorter context or --kv-bits",
-            (double)need / 1e9, (double)available / 1e9);
-    return 0;
 }
 
 enum { NPY_HEADER = 128 };
@@ -187,7 +177,10 @@ static int stream(command *c, session *s) {
 }
 
 static int run(command *c) {
-    if (open_model(c) || read_prompt(c) || check_memory(c)) return -1;
+    if (open_model(c) || read_prompt(c)) return -1;
+    if (generate_check_memory(c->model, &c->options, c->prompt_tokens.n, c->max_tokens,
+                              sys_available_memory()))
+        return -1;
     if (open_logits(c)) return -1;
     session *s = session_new(c->model, c->engine, &c->options, c->prompt_tokens.items, c->prompt_tokens.n,
                              c->max_tokens);

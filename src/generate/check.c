@@ -45,3 +45,11 @@ int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_p
     }
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
+
+int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,
+                          int64_t available) {
+    int64_t need = generate_kv_bytes(m, o, n_prompt, max_tokens);
+    if (!available || need <= available) return 0;
+    return fail("a KV cache for %lld + %lld tokens takes %.1f GB, but %.1f GB of memory are available",
+                (long long)n_prompt, (long long)max_tokens, (double)need / 1e9, (double)available / 1e9);
+}

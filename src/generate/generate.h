@@ -47,4 +47,9 @@ int open_tokenizer(const checkpoint *c, tokenizer **out);
 /* Bytes that the caches of such a session will need at the end. */
 int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens);
 
+/* -1 with a message when they are more than `available` bytes (0: unknown): to be asked before a session is
+ * made, so that a context beyond memory is refused before the system starts to swap, or to kill. */
+int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,
+                          int64_t available);
+
 #endif
