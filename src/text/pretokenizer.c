@@ -25,16 +25,13 @@ static void add_part(split_behavior behavior, bool after_match, bool match, cons
 /* Cuts one piece at the matches of the step's pattern. */
 static int split_piece(const pretokenizer_step *step, regex_scratch *scratch, const char *text, size_t n,
                        pieces *out) {
-    size_t taken = 0, from = 0, last_end = SIZE_MAX, end;
-    bool after_match = false;
+    size_t taken = 0, from = 0, start, end;
+    bool after_match = false, any = false;
     int found = 0;
-    for (size_t start; (start = from) <= n; taken = last_end = from = end) {
-        found = regex_find(step->pattern, scratch, text, n, &start, &end);
-        if (found <= 0) break;
-        if (start == end && end == last_end) { /* an empty match right behind a match is none */
+    while ((start = from) <= n && (found = regex_find(step->pattern, scratch, text, n, &start, &end)) > 0) {
+        if (start == end && end == taken && any) { /* an empty match right behind a match is none */
             int32_t c;
             from = end < n ? end + utf8_decode(text + end, n - end, &c) : n + 1;
-            end = taken;
             continue;
         }
         if (start > taken) {
@@ -43,6 +40,8 @@ static int split_piece(const pretokenizer_step *step, regex_scratch *scratch, co
         }
         add_part(step->behavior, after_match, !step->invert, text + start, end - start, out);
         after_match = !step->invert;
+        any = true;
+        taken = from = end;
     }
     if (n > taken) add_part(step->behavior, after_match, step->invert, text + taken, n - taken, out);
     pieces_close(out);
