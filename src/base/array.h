@@ -23,7 +23,9 @@ const char *dtype_name(dtype type);
 
 enum { ARRAY_MAX_RANK = 4 };
 
-/* A read-only, row-major array. data is borrowed: it lives as long as the checkpoint it came from. */
+/* A read-only, row-major array. data is borrowed: it lives as long as the checkpoint it came from. It may be
+ * at an odd address: mx.save_safetensors does not pad its header, and copying whole checkpoints for that
+ * would double them. */
 typedef struct array {
     dtype dtype;
     int rank;

@@ -99,19 +99,6 @@ static int plain_matrix(const char *file, const char *name, const char *type, co
     return 0;
 }
 
-/* mx.save_safetensors does not pad its header, so a file's numbers may lie at odd addresses, where C may not
- * read them. Such a tensor is copied once, and its pages in the file are released. */
-static int align(checkpoint *c, stored *t) {
-    size_t element = dtype_size(t->data.dtype);
-    if (!element || (uintptr_t)t->data.data % element == 0) return 0;
-    void *copy = own_memory(c, t->bytes, t->name);
-    if (!copy) return -1;
-    memcpy(copy, t->data.data, t->bytes);
-    file_map_release(t->data.data, t->bytes);
-    t->data.data = copy;
-    return 0;
-}
-
 int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out) {
     if (c->synthetic.enabled) {
         if (synthetic_plain(c, name, rank, shape, out)) return -1;
@@ -120,7 +107,6 @@ int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *s
     }
     stored *t = find_stored(c, name);
     if (!t) return missing(c, name, rank, shape);
-    if (align(c, t)) return -1;
     if (plain_matrix(t->file, name, t->type, &t->data, rank, shape, out)) return -1;
     if (t->heads && gguf_take(c, t, out)) return -1;
     if (!t->used) count_weight(c, out);
@@ -190,7 +176,6 @@ static int find_part(checkpoint *c, const char *path, const char *part, int64_t 
     out->file = t->file;
     out->type = t->type;
     if (!whole) return stack_experts(c, path, part, n_experts, out) ? -1 : 1;
-    if (align(c, t)) return -1;
     out->tensor = t;
     out->data = t->data;
     out->used = t->used;

@@ -67,6 +67,7 @@ static void test_plain(void **state) {
     checkpoint_close(c);
 }
 
+/* MLX does not pad its headers: the data is used where it is, without a copy. */
 static void test_odd_addresses(void **state) {
     (void)state;
     char header[256] = "{\"a.weight\":{\"dtype\":\"BF16\",\"shape\":[4],\"data_offsets\":[0,8]}}";
@@ -75,7 +76,6 @@ static void test_odd_addresses(void **state) {
         matrix m;
         assert_non_null(c);
         assert_int_equal(checkpoint_plain(c, "a.weight", 1, four, &m), 0);
-        assert_int_equal((uintptr_t)m.values.data % 2, 0);
         assert_memory_equal(m.values.data, "\0\1\2\3\4\5\6\7", 8);
         checkpoint_close(c);
         strcat(header, " ");
