@@ -27,7 +27,7 @@ def fails(run):
         done = run(*arguments, **options)
         assert done.returncode == code, done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert len(done.stderr) < 1000
+        assert len(done.stderr) < 3000
         for word in words:
             assert str(word).lower() in done.stderr.lower()
         return done

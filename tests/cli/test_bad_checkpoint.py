@@ -54,11 +54,13 @@ def test_config_is_no_configuration(open_fails, tmp_path, text):
     open_fails(folder, "config.json")
 
 
-def test_config_is_not_utf8(run, tmp_path):
+@pytest.mark.parametrize("model_type", [b"\xff\xfe", b"a\\nb", b"\\u001b[31m", b"\\u0000", b"\x01", b"x" * 100000])
+def test_hostile_text_in_a_message(open_fails, tmp_path, model_type):
+    """What a file holds may be quoted, but neither splits the line nor reaches the terminal as a command."""
     folder = files.write_folder(tmp_path)
-    (folder / "config.json").write_bytes(b'{"model_type": "\xff\xfe"}')
-    done = run("generate", "--model", folder, "--prompt-ids", "1")
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    (folder / "config.json").write_bytes(b'{"model_type": "' + model_type + b'"}')
+    done = open_fails(folder, "config.json")
+    assert done.stderr.rstrip("\n").isprintable()
 
 
 def test_unknown_model_type_lists_the_known(open_fails, tmp_path):

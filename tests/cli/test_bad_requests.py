@@ -79,13 +79,13 @@ def test_standard_input_without_a_token(fails, good_folder):
 def test_text_without_a_tokenizer(fails, tmp_path):
     folder = files.write_folder(tmp_path, tokenizer=False)
     for command in ["generate", "bench"]:
-        fails(1, ["tokenizer.json"], command, "--model", folder, "--prompt", "hello")
+        fails(1, ["tokenizer"], command, "--model", folder, "--prompt", "hello")
 
 
 def test_context_beyond_memory(fails, good_folder):
     for command, prompt, new in [("bench", ["-np", 90000000], ["-n", 100000000]),
                                  ("generate", ["--prompt-ids", "1"], ["--max-tokens", 10**9])]:
-        fails(1, ["memory"], command, "--model", good_folder, *prompt, *new)
+        fails(1, ["KV cache", "available"], command, "--model", good_folder, *prompt, *new)
 
 
 def test_hub_name_that_is_not_there(fails, tmp_path):
@@ -93,7 +93,7 @@ def test_hub_name_that_is_not_there(fails, tmp_path):
 
 
 def test_synthetic_name_that_does_not_exist(fails):
-    fails(1, ["nonesuch", "mlxbench models"], "bench", "--model", "synthetic:nonesuch-4bit")
+    fails(2, ["nonesuch", "llama-3.2-1b"], "bench", "--model", "synthetic:nonesuch-4bit")
 
 
 # ---- tokenizer.json ----
@@ -133,5 +133,4 @@ def test_tokenizer_pattern(fails, tmp_path):
 
 @pytest.mark.parametrize("ids", ["x", "1 x", "96", "-1", "99999999999999999999"])
 def test_ids_to_decode(fails, good_folder, ids):
-    done = fails(2, [], "tokenize", "--model", good_folder, "--decode", input=ids)
-    assert "id" in done.stderr
+    fails(1, ["token id"], "tokenize", "--model", good_folder, "--decode", input=ids)

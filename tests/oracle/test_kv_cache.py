@@ -7,15 +7,16 @@ from test_families import F32_TOLERANCE, N, prompt
 
 # Families whose caches mlx-lm lets the user choose: the others have make_cache, and --max-kv-size does nothing.
 CHOOSABLE = ["qwen2", "qwen3", "qwen3_moe"]
-# Rounding to few bits turns a last-bit difference into a whole step of one element now and then: 3e-3 is seen.
-QUANTIZED_TOLERANCE = 1e-2
+# An element on the border of two steps may be rounded either way by a last-bit difference before it. Fewer bits have
+# larger steps but fewer borders; 7e-3 is seen.
+QUANTIZED_TOLERANCE = 2e-2
 
 
-def assert_same(ours, model, ids, **options):
+def assert_same(ours, model, ids, tolerance=F32_TOLERANCE, **options):
     found_ids, found = ours(model, ids, N, **options)
     wanted_ids, wanted = reference.generate(model, ids, N, **options)
     assert found_ids == wanted_ids
-    assert np.abs(found - wanted).max() <= F32_TOLERANCE * np.ptp(wanted)
+    assert np.abs(found - wanted).max() <= tolerance * np.ptp(wanted)
 
 
 def assert_near(ours, model, ids, **options):
@@ -51,8 +52,8 @@ def test_own_caches_ignore_max_kv_size(checkpoint, ours, name):
 @pytest.mark.parametrize("name, group_size", [("llama_tied", 64), ("llama_tied", 32), ("qwen3", 64),
                                               ("qwen3_moe", 32)])
 def test_8_bits(checkpoint, ours, name, group_size, n, step, start):
-    assert_same(ours, checkpoint(name), prompt(n), prefill_step_size=step, kv_bits=8, kv_group_size=group_size,
-                quantized_kv_start=start)
+    assert_same(ours, checkpoint(name), prompt(n), tolerance=QUANTIZED_TOLERANCE, prefill_step_size=step,
+                kv_bits=8, kv_group_size=group_size, quantized_kv_start=start)
 
 
 @pytest.mark.parametrize("start", [0, 20])
@@ -70,7 +71,7 @@ def test_other_widths(checkpoint, ours, bits):
 
 
 def refused(run, model, *options):
-    done = run("generate", "--model", model, "--prompt-ids", "1,2,3", "--max-tokens", "2", *options)
+    done = run("generate", "--model", model, "--prompt-ids", "1,2,3", "--ids", *options)
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
