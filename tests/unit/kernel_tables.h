@@ -1,0 +1,91 @@
+/* kernel_tables.h - runs checks on every kernel table that this processor supports, with plain references.
+ * Arrays have exactly the size the kernels may touch, so that a sanitizer sees what reads or writes too far.
+ *
+ * Tolerances of sums: each F32 operation is off by at most 2^-24 of its result. The errors of n terms in any
+ * order are nearly independent and grow like sqrt(n), so (16 + sqrt(n)) 2^-24 of the sum of the terms'
+ * magnitudes covers them, and is still far below 1 / n of it: one wrong term is seen. */
+#ifndef TESTS_KERNEL_TABLES_H
+#define TESTS_KERNEL_TABLES_H
+
+#include "engine/cpu/kernels.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COUNT(array)   (sizeof(array) / sizeof *(array))
+#define EACH(i, array) (size_t i = 0; i < COUNT(array); i++)
+
+static const dtype float_types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+static const float mark = -12345.5f; /* in memory that must stay as it is */
+static const kernels *tested;        /* the table under test */
+
+static uint32_t seed = 1;
+
+static inline float uniform(void) { /* [-1, 1) */
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / 8388608.0f - 1;
+}
+
+static inline void *get_memory(size_t n) {
+    void *memory = malloc(n ? n : 1);
+    assert_non_null(memory);
+    return memory;
+}
+
+static inline float *get_floats(int64_t n) { /* random */
+    float *x = get_memory((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = uniform();
+    return x;
+}
+
+static inline float *get_marks(int64_t n) {
+    float *x = get_memory((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = mark;
+    return x;
+}
+
+static inline double sum_tolerance(int64_t n, double magnitude) {
+    return (16 + sqrt((double)n)) * 0x1p-24 * magnitude;
+}
+
+static inline void check_near(double found, double wanted, double tolerance, const char *what, int64_t i) {
+    bool equal = (isnan(found) && isnan(wanted)) || found == wanted || fabs(found - wanted) <= tolerance;
+    if (!equal)
+        fail_msg("%s: %s: element %lld is %.9g, wants %.9g +- %.3g", tested->name, what, (long long)i, found,
+                 wanted, tolerance);
+}
+
+static const kernels *const tables[] = {
+#if defined(__x86_64__)
+    &kernels_avx2,
+#endif
+    &kernels_scalar,
+};
+
+/* Runs a check on every table. */
+static void on_each_table(void **state) {
+    void (*check)(void) = *(void (**)(void)) * state;
+    for
+        EACH(i, tables) {
+            tested = tables[i];
+            if (tested->supported())
+                check();
+            else
+                print_message("%s: skipped, this processor cannot run it\n", tested->name);
+        }
+}
+
+#define ON_EACH_TABLE(test)                                                                                  \
+    {                                                                                                        \
+        .name = #test, .test_func = on_each_table, .initial_state = &(void (*)(void)) {                      \
+            test                                                                                             \
+        }                                                                                                    \
+    }
+
+#endif
