@@ -27,7 +27,7 @@ enum { ARRAY_MAX_RANK = 4 };
  * at an odd address: mx.save_safetensors does not pad its header, and copying whole checkpoints for that
  * would double them. */
 typedef struct array {
-    dtype dtype;
+    enum dtype dtype; /* `enum`: C++ (engine/mlx) lets no member hide the name of its own type */
     int rank;
     int64_t shape[ARRAY_MAX_RANK];
     const void *data;

@@ -3,7 +3,12 @@
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
 
+#ifdef __cplusplus /* engine/mlx: only the types are needed there */
+#include <atomic>
+using std::atomic_long;
+#else
 #include <stdatomic.h>
+#endif
 #include <stdint.h>
 
 typedef struct pool pool;
@@ -24,6 +29,7 @@ void pool_barrier(pool *p, int thread);
 /* Work sharing between two barriers: the next piece of up to `step` items of [0, n) from a counter that
  * starts at zero. False when none is left. Threads of one machine are not equally fast, so pieces are small.
  */
+#ifndef __cplusplus
 static inline _Bool pool_take(atomic_long *counter, int64_t n, int64_t step, int64_t *first, int64_t *end) {
     int64_t at = atomic_fetch_add_explicit(counter, (long)step, memory_order_relaxed);
     if (at >= n) return 0;
@@ -31,5 +37,6 @@ static inline _Bool pool_take(atomic_long *counter, int64_t n, int64_t step, int
     *end = at + step < n ? at + step : n;
     return 1;
 }
+#endif
 
 #endif

@@ -3,24 +3,50 @@
 #include "engine/graph.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
-static const engine_class *const engines[] = {&cpu_engine, &fake_engine};
+/* type NULL: in a module of its own. */
+static const struct {
+    const char *name;
+    const engine_class *type;
+} engines[] = {{"cpu", &cpu_engine}, {"mlx", NULL}, {"fake", &fake_engine}};
 enum { N_ENGINES = sizeof engines / sizeof *engines };
 
 const char *engine_name(int i) {
-    return i >= 0 && i < N_ENGINES ? engines[i]->name : NULL;
+    return i >= 0 && i < N_ENGINES ? engines[i].name : NULL;
+}
+
+static engine *open_engine(int i, const engine_options *options) {
+    const engine_class *type = engines[i].type ? engines[i].type : engine_module_load(engines[i].name);
+    engine *e = type ? type->open(options) : NULL;
+    if (e) e->type = type;
+    return e;
+}
+
+/* A cheap sign of a GPU that MLX could use, so that `auto` loads no library where there is none. */
+static bool may_have_gpu(void) {
+#ifdef __APPLE__
+    return true;
+#else
+    return !access("/dev/nvidiactl", F_OK) || !access("/dev/dxg", F_OK); /* Linux; Linux inside Windows */
+#endif
+}
+
+/* mlx where it has a GPU, otherwise cpu: on CPUs MLX is the slower one. */
+static engine *open_auto(const engine_options *options) {
+    engine *e = may_have_gpu() ? open_engine(1, options) : NULL;
+    if (e && strcmp(engine_describe(e).device, "cpu")) return e;
+    engine_close(e);
+    error_clear();
+    return open_engine(0, options);
 }
 
 engine *engine_open(const char *name, const engine_options *options) {
-    if (!strcmp(name, "auto")) name = engines[0]->name;
+    if (!strcmp(name, "auto")) return open_auto(options);
     for (int i = 0; i < N_ENGINES; i++)
-        if (!strcmp(name, engines[i]->name)) {
-            engine *e = engines[i]->open(options);
-            if (e) e->class = engines[i];
-            return e;
-        }
+        if (!strcmp(name, engines[i].name)) return open_engine(i, options);
     str known = {0};
-    for (int i = 0; i < N_ENGINES; i++) str_printf(&known, ", %s", engines[i]->name);
+    for (int i = 0; i < N_ENGINES; i++) str_printf(&known, ", %s", engines[i].name);
     fail_usage("unknown engine \"%s\"; known: auto%s", name, known.data ? known.data : "");
     str_free(&known);
     return NULL;
@@ -29,27 +55,27 @@ engine *engine_open(const char *name, const engine_options *options) {
 void engine_close(engine *e) {
     if (!e) return;
     graph_release(&e->graph);
-    e->class->close(e);
+    e->type->close(e);
 }
 
 int engine_configure(engine *e, const engine_options *options) {
-    return e->class->configure(e, options);
+    return e->type->configure(e, options);
 }
 
 engine_info engine_describe(const engine *e) {
-    return e->class->describe(e);
+    return e->type->describe(e);
 }
 
 engine_memory engine_memory_used(const engine *e) {
-    return e->class->memory_used(e);
+    return e->type->memory_used(e);
 }
 
 void engine_reset_peak(engine *e) {
-    e->class->reset_peak(e);
+    e->type->reset_peak(e);
 }
 
 const weight *engine_weight(engine *e, const weight_source *source) {
-    weight *w = e->class->weight(e, source);
+    weight *w = e->type->new_weight(e, source);
     if (!w) return NULL;
     w->rank = source->m.rank;
     for (int i = 0; i < w->rank; i++) w->shape[i] = source->m.shape[i];
@@ -59,17 +85,17 @@ const weight *engine_weight(engine *e, const weight_source *source) {
 }
 
 void engine_drop_weights(engine *e) {
-    e->class->drop_weights(e);
+    e->type->drop_weights(e);
 }
 
 kv *kv_new(engine *e, const kv_spec *spec) {
-    kv *cache = e->class->kv_new(e, spec);
+    kv *cache = e->type->kv_new(e, spec);
     if (cache) cache->spec = *spec;
     return cache;
 }
 
 void kv_free(engine *e, kv *cache) {
-    if (cache) e->class->kv_free(e, cache);
+    if (cache) e->type->kv_free(e, cache);
 }
 
 int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
@@ -78,7 +104,7 @@ int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
     if (s->head_dim % group_size || s->v_head_dim % group_size)
         return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);
-    if (e->class->kv_quantize(e, cache, bits, group_size)) return -1;
+    if (e->type->kv_quantize(e, cache, bits, group_size)) return -1;
     cache->bits = bits;
     cache->group_size = group_size;
     return 0;
@@ -87,9 +113,9 @@ int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
 int result_read(result *r, void *out, int64_t count) {
     if (count != r->count)
         return fail("a result has %lld elements, not %lld", (long long)r->count, (long long)count);
-    return r->engine->class->result_read(r, out);
+    return r->engine->type->result_read(r, out);
 }
 
 void result_free(result *r) {
-    if (r) r->engine->class->result_free(r);
+    if (r) r->engine->type->result_free(r);
 }

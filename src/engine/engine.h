@@ -29,8 +29,9 @@ typedef struct engine_options {
     volatile const bool *cancelled; /* unused when NULL */
 } engine_options;
 
-/* Opens the engine of that name ("cpu", "fake", or "auto": the best one here); NULL with a message that lists
- * the known ones. One graph and one thread at a time may use it. engine_close(NULL) does nothing. */
+/* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says from where);
+ * "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says why, or lists the known
+ * ones. One graph and one thread at a time may use it. engine_close(NULL) does nothing. */
 engine *engine_open(const char *name, const engine_options *options);
 void engine_close(engine *e);
 
@@ -64,13 +65,13 @@ void engine_reset_peak(engine *e);
 typedef struct weight {
     int rank; /* logical shape: [n], [out, in] or [experts, out, in] */
     int64_t shape[3];
-    dtype dtype; /* of values computed with it (matrix_dtype) */
+    enum dtype dtype; /* of values computed with it (matrix_dtype) */
     bool has_bias;
 } weight;
 
 /* Takes a weight from the checkpoint. m's data must stay valid as long as the weight: engine/cpu computes on
- * it in place. bias: [out] or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms. NULL on
- * error. */
+ * it in place. Nobody else may read it afterwards: engine/mlx copies it and gives its pages back. bias: [out]
+ * or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms. NULL on error. */
 typedef struct weight_source {
     const char *name; /* for messages; copied */
     matrix m;
@@ -90,7 +91,7 @@ void engine_drop_weights(engine *e);
 typedef struct kv_spec {
     int n_kv_heads, head_dim, v_head_dim;
     int64_t max_size, keep;
-    dtype dtype;      /* of keys and values while not quantized */
+    enum dtype dtype; /* of keys and values while not quantized */
     int64_t capacity; /* entries that will be needed, as a hint: an engine may allocate them at once. 0:
                          unknown */
 } kv_spec;

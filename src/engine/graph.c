@@ -246,8 +246,8 @@ tensor route(graph *g, tensor logits, int k, bool renormalize) {
     node *x = add_node(g, OP_ROUTE, DTYPE_OTHER);
     if (!x) return &nothing;
     x->in[0] = logits;
-    x->k = k;
-    x->renormalize = renormalize;
+    x->top.k = k;
+    x->top.renormalize = renormalize;
     set_shape(x, 2, logits->shape[0], k, 0);
     return x;
 }
@@ -303,5 +303,5 @@ int graph_end(graph *g, int n, const tensor outputs[], result *results[]) {
     if (g->failed) return -1;
     if (interrupted()) return fail_interrupted();
     graph_mark_live(g, n, outputs);
-    return g->engine->class->run(g->engine, g, n, outputs, results);
+    return g->engine->type->run(g->engine, g, n, outputs, results);
 }

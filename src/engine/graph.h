@@ -36,7 +36,7 @@ enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3 };
 
 typedef struct node {
     op_kind op;
-    dtype dtype;
+    enum dtype dtype;
     int rank;
     int64_t shape[3];
     tensor in[NODE_MAX_INPUTS];
@@ -48,14 +48,12 @@ typedef struct node {
         result *from;     /* TOKEN_RESULT */
         float eps;        /* RMS_NORM */
         const rope_spec *rope;
-        float scale; /* ATTEND, SCALE */
+        float scale;    /* ATTEND, SCALE */
+        activation act; /* GATED, EXPERTS */
         struct {
-            activation act; /* GATED, EXPERTS */
-        };
-        struct {
-            int k; /* ROUTE */
+            int k;
             bool renormalize;
-        };
+        } top;     /* ROUTE */
         bool clip; /* ADD: saturate in F16 */
     };
     bool live; /* set by graph_mark_live: an output or a cache write needs it */
@@ -74,7 +72,7 @@ typedef struct node {
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.
  * The memory is kept from graph to graph. */
 struct graph {
-    engine *engine;
+    struct engine *engine;
     int n_nodes, n_blocks;
     bool failed;
     node **blocks;
@@ -113,7 +111,7 @@ typedef struct engine_class {
     engine_info (*describe)(const engine *e);
     engine_memory (*memory_used)(const engine *e);
     void (*reset_peak)(engine *e);
-    weight *(*weight)(engine *e, const weight_source *source); /* fills all but the public part */
+    weight *(*new_weight)(engine *e, const weight_source *source); /* fills all but the public part */
     void (*drop_weights)(engine *e);
     kv *(*kv_new)(engine *e, const kv_spec *spec);
     void (*kv_free)(engine *e, kv *cache);
@@ -124,17 +122,38 @@ typedef struct engine_class {
 } engine_class;
 
 struct engine {
-    const engine_class *class;
-    graph graph;
+    const engine_class *type;
+    struct graph graph;
 };
 
 /* Public part of a result; an engine embeds it first. */
 struct result {
-    engine *engine;
-    dtype dtype;
+    struct engine *engine;
+    enum dtype dtype;
     int64_t count;
 };
 
 extern const engine_class cpu_engine, fake_engine;
+
+/* ---- engines in loadable modules ---- */
+
+/* To be raised with every change of what a module shares with the program: this header and those it includes.
+ */
+enum { ENGINE_MODULE_ABI = 1 };
+
+/* What a module exports, as a function of the name below and of this type. It may use the program's
+ * functions. */
+typedef struct engine_module {
+    int abi;           /* ENGINE_MODULE_ABI it was compiled with */
+    size_t node_size;  /* sizeof(node) there: a cheap check that both see the same structures */
+    const char *built; /* what it was compiled against, for messages: "MLX 0.32.4" */
+    const engine_class *type;
+} engine_module;
+typedef const engine_module *engine_module_get(void);
+#define ENGINE_MODULE_SYMBOL "mlxbench_engine_module"
+
+/* The class of the engine in module `mlxbench-NAME`, loaded at the first call; NULL with a message that says
+ * where it was looked for. It stays loaded. */
+const engine_class *engine_module_load(const char *name);
 
 #endif

@@ -12,7 +12,7 @@ static void route_row(const cpu *e, const node *x, const float *logits, routed *
         *p = logits[i];
         sum += e->kernels->exp_sum(p, 1, max);
     }
-    for (int j = 0; j < x->k; j++) {
+    for (int j = 0; j < x->top.k; j++) {
         int32_t best = -1;
         for (int32_t i = 0; i < n; i++) {
             bool taken = false;
@@ -23,14 +23,14 @@ static void route_row(const cpu *e, const node *x, const float *logits, routed *
         out[j] = (routed){best, e->kernels->exp_sum(p, 1, max) / sum};
         chosen += out[j].weight;
     }
-    for (int j = 0; j < x->k && x->renormalize; j++) out[j].weight /= chosen;
+    for (int j = 0; j < x->top.k && x->top.renormalize; j++) out[j].weight /= chosen;
 }
 
 void cpu_route(cpu *e, node *x, int thread) {
     (void)thread;
     int64_t n = tensor_last(x->in[0]), i, end;
     while (pool_take(&x->taken[0], x->shape[0], 1, &i, &end))
-        route_row(e, x, floats_of(x->in[0]) + i * n, (routed *)x->data + i * x->k);
+        route_row(e, x, floats_of(x->in[0]) + i * n, (routed *)x->data + i * x->top.k);
 }
 
 /* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */

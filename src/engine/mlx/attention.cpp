@@ -1,0 +1,219 @@
+/* attention.cpp - KV caches and attention as mlx-lm has them: cache.py and base.py, case by case.
+ * Caches grow in steps of 256 entries; a handle to an old array would make every write copy it, so none is
+ * kept. */
+#include "engine/mlx/mlx.hpp"
+
+#include <algorithm>
+#include <limits>
+
+enum { STEP = 256, ENTRIES = 2 }; /* growth, and the axis of [1, H, entries, hd] that grows */
+
+static mx::array between(const mx::array &x, int64_t first, int64_t end) {
+    mx::Shape start(x.ndim(), 0), stop = x.shape();
+    start[ENTRIES] = static_cast<int>(first);
+    stop[ENTRIES] = static_cast<int>(end);
+    return mx::slice(x, start, stop);
+}
+
+static mx::array with_entries(const mx::array &x, int64_t first, const mx::array &entries) {
+    mx::Shape start(x.ndim(), 0), stop = x.shape();
+    start[ENTRIES] = static_cast<int>(first);
+    stop[ENTRIES] = static_cast<int>(first) + entries.shape(ENTRIES);
+    return mx::slice_update(x, entries, start, stop);
+}
+
+/* n empty entries of the same kind */
+static mx::array room(const mx::array &like, int64_t n) {
+    mx::Shape shape = like.shape();
+    shape[ENTRIES] = static_cast<int>(n);
+    return mx::zeros(shape, like.dtype());
+}
+
+static int64_t size_of(const cached &x) {
+    return x.empty() ? 0 : x[0].shape(ENTRIES);
+}
+
+/* ---- plain and quantized: KVCache, QuantizedKVCache ---- */
+
+/* added: [1, H, n, hd], or its packed parts. position: entries before it. */
+static void append(cached &x, const cached &added, int64_t position) {
+    int64_t n = size_of(added), grown = (STEP + n - 1) / STEP * STEP;
+    bool full = position + n > size_of(x), first = x.empty();
+    for (size_t i = 0; i < added.size(); i++) {
+        if (first)
+            x.push_back(room(added[i], grown));
+        else if (full) {
+            if (position % STEP) x[i] = between(x[i], 0, position);
+            x[i] = mx::concatenate({x[i], room(x[i], grown)}, ENTRIES);
+        }
+        x[i] = with_entries(x[i], position, added[i]);
+    }
+}
+
+static cached quantized(const mx::array &x, int bits, int group_size) {
+    return mx::quantize(x, group_size, bits);
+}
+
+void mlx_kv_quantize(mlx_kv &cache, int bits, int group_size) {
+    if (cache.keys.empty()) return;
+    cache.keys = quantized(cache.keys[0], bits, group_size);
+    cache.values = quantized(cache.values[0], bits, group_size);
+}
+
+/* ---- rotating: RotatingKVCache ---- */
+
+/* _trim: drops the entries after the kept ones, and appends */
+static mx::array trimmed(const mx::array &x, int64_t n, int64_t keep, const optional_array &added) {
+    std::vector<mx::array> parts;
+    if (n > 0) {
+        parts.push_back(between(x, 0, keep));
+        parts.push_back(between(x, n + keep, x.shape(ENTRIES)));
+    } else {
+        parts.push_back(x);
+    }
+    if (added) parts.push_back(*added);
+    return mx::concatenate(parts, ENTRIES);
+}
+
+static mx::array temporal_order(const mx::array &x, int64_t index, int64_t offset, int64_t keep) {
+    if (index == x.shape(ENTRIES)) return x;
+    if (index >= offset) return between(x, 0, index);
+    return mx::concatenate(
+        {between(x, 0, keep), between(x, index, x.shape(ENTRIES)), between(x, keep, index)}, ENTRIES);
+}
+
+/* _update_concat: a chunk goes behind all others, in the order of time */
+static void rotate_chunk(const mlx_kv &cache, cached &x, const mx::array &added, int64_t position) {
+    if (x.empty()) {
+        x.push_back(added);
+        return;
+    }
+    const kv_spec &s = cache.base.spec;
+    x[0] = temporal_order(x[0], cache.index, position, s.keep);
+    x[0] = trimmed(x[0], x[0].shape(ENTRIES) - s.max_size + 1, s.keep, added);
+}
+
+/* _update_in_place: one token takes the place of the oldest that is not kept; returns where the next one goes
+ */
+static int64_t rotate_one(const mlx_kv &cache, cached &x, const mx::array &added, int64_t position) {
+    const kv_spec &s = cache.base.spec;
+    int64_t index = cache.index;
+    if (x.empty() || (position >= size_of(x) && size_of(x) < s.max_size)) {
+        mx::array fresh = room(added, std::min<int64_t>(STEP, s.max_size - position));
+        if (x.empty())
+            x.push_back(fresh);
+        else
+            x[0] = mx::concatenate({x[0], fresh}, ENTRIES);
+        index = position;
+    }
+    if (size_of(x) > s.max_size) {
+        x[0] = trimmed(x[0], size_of(x) - s.max_size, s.keep, std::nullopt);
+        index = s.max_size;
+    }
+    if (index == s.max_size) index = s.keep;
+    x[0] = with_entries(x[0], index, added);
+    return index + 1;
+}
+
+static void rotate(mlx_kv &cache, const mx::array &keys, const mx::array &values, int64_t position) {
+    if (keys.shape(ENTRIES) > 1) {
+        rotate_chunk(cache, cache.keys, keys, position);
+        rotate_chunk(cache, cache.values, values, position);
+        cache.index = size_of(cache.keys);
+    } else {
+        rotate_one(cache, cache.keys, keys, position);
+        cache.index = rotate_one(cache, cache.values, values, position);
+    }
+}
+
+/* ---- the operations ---- */
+
+void mlx_kv_write(mlx_engine &e, const node *x) {
+    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
+    const kv &base = cache.base;
+    mx::array keys = heads_first(e.values[x->in[0]->index]), values = heads_first(e.values[x->in[1]->index]);
+    if (base.spec.max_size) {
+        rotate(cache, keys, values, x->position);
+    } else if (base.bits) {
+        append(cache.keys, quantized(keys, base.bits, base.group_size), x->position);
+        append(cache.values, quantized(values, base.bits, base.group_size), x->position);
+    } else {
+        append(cache.keys, {keys}, x->position);
+        append(cache.values, {values}, x->position);
+    }
+}
+
+int64_t mlx_kv_bytes(const mlx_kv &cache) {
+    int64_t n = 0;
+    for (const mx::array &x : cache.keys) n += static_cast<int64_t>(x.nbytes());
+    for (const mx::array &x : cache.values) n += static_cast<int64_t>(x.nbytes());
+    return n;
+}
+
+/* What is filled: n entries in time, which a rotating cache may hold fewer of. */
+static cached filled(const cached &x, int64_t n) {
+    cached seen;
+    for (const mx::array &part : x) seen.push_back(n < size_of(x) ? between(part, 0, n) : part);
+    return seen;
+}
+
+/* base.py: create_causal_mask */
+static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, int64_t window) {
+    mask &m = e.last_mask;
+    if (m.visible && m.n == n && m.offset == offset && m.window == window) return *m.visible;
+    int end = static_cast<int>(offset + n), begin = static_cast<int>(offset);
+    mx::array right = mx::arange(0, end), left = offset ? mx::arange(begin, end) : right;
+    left = mx::expand_dims(left, 1);
+    right = mx::expand_dims(right, 0);
+    mx::array visible = mx::greater_equal(left, right);
+    mx::array reach = mx::add(right, mx::array(static_cast<int>(window), right.dtype()));
+    visible = mx::logical_and(visible, mx::less(left, reach));
+    m = {n, offset, window, visible};
+    return *m.visible;
+}
+
+/* base.py: quantized_scaled_dot_product_attention. causal: more than one query. */
+static mx::array attend_quantized(mx::array q, cached keys, cached values, const kv &base, float scale,
+                                  bool causal) {
+    int n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3), n_kv_heads = keys[0].shape(1);
+    int repeats = n_heads / n_kv_heads;
+    q = mx::multiply(q, constant(scale, q));
+    if (repeats > 1) {
+        q = mx::reshape(q, {1, n_kv_heads, repeats, n, head_dim});
+        for (mx::array &part : keys) part = mx::expand_dims(part, -3);
+        for (mx::array &part : values) part = mx::expand_dims(part, -3);
+    }
+    mx::array scores = mx::quantized_matmul(q, keys[0], keys[1], keys[2], true, base.group_size, base.bits);
+    if (causal) {
+        int queries = scores.shape(-2), entries = scores.shape(-1);
+        mx::array visible = mx::greater_equal(mx::expand_dims(mx::arange(entries - queries, entries), 1),
+                                              mx::expand_dims(mx::arange(entries), 0));
+        scores = mx::where(visible, scores, constant(mx::finfo(scores.dtype()).min, scores));
+    }
+    scores = mx::softmax(scores, -1, true);
+    mx::array out =
+        mx::quantized_matmul(scores, values[0], values[1], values[2], false, base.group_size, base.bits);
+    return repeats > 1 ? mx::reshape(out, {1, n_heads, n, out.shape(-1)}) : out;
+}
+
+/* cache.py: make_mask, then mx.fast.scaled_dot_product_attention */
+static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &keys, const cached &values,
+                              const node *x) {
+    int64_t n = x->shape[0], window = x->cache->spec.max_size;
+    int64_t earlier = std::min(window - 1, x->position);
+    if (n > 1 && window && earlier + n > window)
+        return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, "",
+                                                      causal_mask(e, n, earlier, window));
+    return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, n > 1 ? "causal" : "");
+}
+
+void mlx_attend(mlx_engine &e, const node *x) {
+    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
+    mx::array q = heads_first(e.values[x->in[0]->index]);
+    int64_t n = x->shape[0], end = x->position + n;
+    cached keys = filled(cache.keys, end), values = filled(cache.values, end);
+    mx::array out = cache.base.bits ? attend_quantized(q, keys, values, cache.base, x->scale, n > 1)
+                                    : attend_plain(e, q, keys, values, x);
+    out = mx::transpose(out, {0, 2, 1, 3});
+    e.values[x->index].first = mx::reshape(out, {1, static_cast<int>(n), -1});
+}

@@ -1,0 +1,371 @@
+/* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and running a graph.
+ * The module's border: no MLX type and no exception leaves it. All work of an engine is on one stream of its
+ * own. */
+#include "engine/mlx/mlx.hpp"
+
+#include <cstring>
+#include <unistd.h>
+
+#define TEXT_OF(x)    #x
+#define TEXT(x)       TEXT_OF(x)
+#define BUILT_AGAINST TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
+
+/* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error, and
+ * false. */
+template <typename F> static bool guarded(const mlx_engine *e, const F &work) noexcept {
+    try {
+        mx::StreamContext context(e->stream);
+        work();
+        return true;
+    } catch (const std::exception &error) {
+        fail("mlx: %s", error.what());
+    } catch (...) {
+        fail("mlx: an unknown error");
+    }
+    return false;
+}
+
+static mlx_engine *engine_of(engine *e) {
+    return reinterpret_cast<mlx_engine *>(e);
+}
+
+static const mlx_engine *engine_of(const engine *e) {
+    return reinterpret_cast<const mlx_engine *>(e);
+}
+
+/* ---- opening ---- */
+
+/* "cpu", or the kind of GPU and its name. */
+static std::string device_name(const mx::Device &device) {
+    if (device == mx::Device::cpu) return "cpu";
+    std::string name = mx::metal::is_available() ? "metal" : "cuda";
+    const auto &info = mx::device_info(device);
+    auto found = info.find("device_name");
+    if (found != info.end()) name += ": " + std::get<std::string>(found->second);
+    return name;
+}
+
+static engine *open_mlx(const engine_options *options) {
+    (void)options;
+    if (strcmp(mx::version(), BUILT_AGAINST) != 0) {
+        fail("mlx: this engine was built against MLX %s and found MLX %s; build it again", BUILT_AGAINST,
+             mx::version());
+        return nullptr;
+    }
+    try {
+        mx::Device device = mx::default_device();
+        auto *e = new mlx_engine{.base = {}, .stream = mx::new_stream(device), .device = device_name(device)};
+        return &e->base;
+    } catch (const std::exception &error) {
+        fail("mlx: cannot be used here: %s", error.what());
+    } catch (...) {
+        fail("mlx: cannot be used here");
+    }
+    return nullptr;
+}
+
+static int configure(engine *, const engine_options *) {
+    return 0;
+}
+
+static void drop_weights(engine *base) {
+    mlx_engine *e = engine_of(base);
+    guarded(e, [&] {
+        mx::synchronize(e->stream);
+        e->freqs.clear();
+        e->weights.clear();
+        mx::clear_cache();
+    });
+}
+
+static void close_mlx(engine *base) {
+    drop_weights(base);
+    delete engine_of(base);
+}
+
+static engine_info describe(const engine *base) {
+    engine_info info = {};
+    info.name = "mlx";
+    info.version = mx::version();
+    info.device = engine_of(base)->device.c_str();
+    info.lookahead = true;
+    return info;
+}
+
+/* ---- memory ---- */
+
+static engine_memory memory_used(const engine *base) {
+    const mlx_engine *e = engine_of(base);
+    engine_memory m = {};
+    guarded(e, [&] {
+        for (const auto &w : e->weights)
+            for (const optional_array &x : {optional_array(w->values), w->scales, w->biases, w->bias})
+                if (x) m.weights += static_cast<int64_t>(x->nbytes());
+        for (const mlx_kv *cache : e->caches) m.kv += mlx_kv_bytes(*cache);
+        int64_t active = static_cast<int64_t>(mx::get_active_memory());
+        m.scratch = std::max<int64_t>(active - m.weights - m.kv, 0);
+        m.peak = std::max<int64_t>(active, static_cast<int64_t>(mx::get_peak_memory()));
+    });
+    return m;
+}
+
+/* What an earlier run still has under way must not be in the next one's time and peak. */
+static void reset_peak(engine *base) {
+    mlx_engine *e = engine_of(base);
+    guarded(e, [&] {
+        mx::synchronize(e->stream);
+        mx::reset_peak_memory();
+    });
+}
+
+/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when they
+ * don't. */
+static void check_memory(const mlx_engine &e, double bytes, const std::string &what) {
+    double total = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+    const auto &info = mx::device_info(e.stream.device);
+    for (const char *key : {"total_memory", "memory_size"}) {
+        auto found = info.find(key);
+        if (e.stream.device == mx::Device::gpu && found != info.end())
+            total = static_cast<double>(std::get<size_t>(found->second));
+    }
+    double left = total - static_cast<double>(mx::get_active_memory());
+    if (bytes <= left) return;
+    char text[200];
+    snprintf(text, sizeof text, "out of memory: %.3f GB for %s, %.3f GB left", bytes / 1e9, what.c_str(),
+             left / 1e9);
+    throw std::runtime_error(text);
+}
+
+/* ---- weights ---- */
+
+static mx::Dtype dtype_of(dtype type) {
+    switch (type) {
+    case DTYPE_F32:
+        return mx::float32;
+    case DTYPE_F16:
+        return mx::float16;
+    case DTYPE_BF16:
+        return mx::bfloat16;
+    case DTYPE_U32:
+        return mx::uint32;
+    case DTYPE_I32:
+        return mx::int32;
+    case DTYPE_U8:
+        return mx::uint8;
+    case DTYPE_OTHER:
+        break;
+    }
+    throw std::invalid_argument("a weight of a type that cannot be computed with");
+}
+
+/* A copy in MLX's memory, from any address; the pages of the original are given back. */
+static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) {
+    size_t bytes = array_bytes(&a);
+    check_memory(e, static_cast<double>(bytes), name);
+    mx::Shape shape;
+    for (int i = 0; i < a.rank; i++) {
+        if (a.shape[i] > INT32_MAX) throw std::invalid_argument(std::string(name) + " is too large for MLX");
+        shape.push_back(static_cast<int>(a.shape[i]));
+    }
+    mx::allocator::Data memory = mx::allocator::malloc(bytes);
+    mx::allocator::Buffer buffer = memory.buffer();
+    if (!buffer.raw_ptr()) throw std::bad_alloc();
+    memcpy(buffer.raw_ptr(), a.data, bytes);
+    file_map_release(a.data, bytes);
+    mx::array x(std::move(memory), shape, dtype_of(a.dtype));
+    if (e.stream.device == mx::Device::cpu) return x;
+    x = mx::copy(x); /* into memory of the GPU's own */
+    mx::eval(x);
+    return x;
+}
+
+static weight *new_weight(engine *base, const weight_source *source) {
+    mlx_engine *e = engine_of(base);
+    const matrix &m = source->m;
+    weight *made = nullptr;
+    guarded(e, [&] {
+        mx::array values = copy_of(*e, m.values, source->name);
+        if (source->plus_one) {
+            values = mx::add(constant(1, values), values);
+            mx::eval(values);
+        }
+        auto w = std::make_unique<mlx_weight>(
+            mlx_weight{.base = {}, .values = values, .bits = m.bits, .group_size = m.group_size});
+        if (m.bits) {
+            w->scales = copy_of(*e, m.scales, source->name);
+            w->biases = copy_of(*e, m.biases, source->name);
+        }
+        if (source->bias) w->bias = copy_of(*e, source->bias->values, source->name);
+        made = &w->base;
+        e->weights.push_back(std::move(w));
+    });
+    return made;
+}
+
+/* ---- KV caches ---- */
+
+static kv *new_kv(engine *base, const kv_spec *) {
+    mlx_engine *e = engine_of(base);
+    mlx_kv *cache = nullptr;
+    guarded(e, [&] {
+        auto owned = std::make_unique<mlx_kv>();
+        e->caches.push_back(owned.get());
+        cache = owned.release();
+        e->steps = 0;
+    });
+    return cache ? &cache->base : nullptr;
+}
+
+static void free_kv(engine *base, kv *cache) {
+    mlx_engine *e = engine_of(base);
+    auto *freed = reinterpret_cast<mlx_kv *>(cache);
+    guarded(e, [&] {
+        std::erase(e->caches, freed);
+        delete freed;
+    });
+}
+
+static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
+    mlx_engine *e = engine_of(base);
+    auto *c = reinterpret_cast<mlx_kv *>(cache);
+    bool done = guarded(e, [&] {
+        mlx_kv_quantize(*c, bits, group_size);
+        std::vector<mx::array> states = c->keys;
+        states.insert(states.end(), c->values.begin(), c->values.end());
+        mx::async_eval(states);
+    });
+    return done ? 0 : -1;
+}
+
+/* ---- running a graph ---- */
+
+/* What a node's result may take, or its largest intermediate: attention's scores, which MLX's CPU backend
+ * stores. */
+static double bytes_of(const node *x) {
+    double bytes = static_cast<double>(tensor_count(x)) * 4;
+    if (x->op == OP_EXPERTS)
+        bytes = static_cast<double>(x->in[1]->shape[0] * x->in[1]->shape[1]) *
+                static_cast<double>(x->w[0]->shape[1] + x->shape[1]) * 4;
+    if (x->op == OP_ATTEND)
+        bytes += static_cast<double>(x->in[0]->shape[0] * x->in[0]->shape[1]) *
+                 static_cast<double>(x->position + x->shape[0]) * 4;
+    return bytes;
+}
+
+static void record(mlx_engine *e, const graph *g) {
+    double largest = 0;
+    e->values.assign(static_cast<size_t>(g->n_nodes), value{});
+    for (int i = 0; i < g->n_nodes; i++)
+        if (graph_node(g, i)->live) largest = std::max(largest, bytes_of(graph_node(g, i)));
+    check_memory(*e, largest, "a step");
+    for (int i = 0; i < g->n_nodes; i++)
+        if (graph_node(g, i)->live) mlx_record(*e, g, graph_node(g, i));
+    e->last_mask = {};
+}
+
+/* The keys and values of every cache that the graph writes: all that a prefill chunk evaluates. */
+static std::vector<mx::array> cache_states(const graph *g) {
+    std::vector<mx::array> states;
+    for (int i = 0; i < g->n_nodes; i++) {
+        const node *x = graph_node(g, i);
+        if (x->op != OP_KV_WRITE) continue;
+        const auto *cache = reinterpret_cast<const mlx_kv *>(x->cache);
+        states.insert(states.end(), cache->keys.begin(), cache->keys.end());
+        states.insert(states.end(), cache->values.begin(), cache->values.end());
+    }
+    return states;
+}
+
+/* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is evaluated.
+ */
+static void prefill(mlx_engine *e, const graph *g) {
+    e->values.clear();
+    mx::eval(cache_states(g));
+    e->clear_next = true;
+    e->steps = 0;
+}
+
+/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller gets. */
+static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[], result *results[]) {
+    std::vector<mx::array> wanted;
+    for (int i = 0; i < n; i++) {
+        mx::array x = *e->values[outputs[i]->index].first;
+        if (outputs[i]->dtype != DTYPE_I32) x = mx::astype(x, mx::float32); /* as result_read gives it */
+        wanted.push_back(x);
+    }
+    for (int i = 0; i < g->n_nodes; i++)
+        if (graph_node(g, i)->live && graph_node(g, i)->op == OP_LOGPROBS)
+            wanted.push_back(*e->values[i].first);
+    e->values.clear();
+    mx::async_eval(wanted);
+    for (int i = 0; i < n; i++)
+        results[i] =
+            &(new mlx_result{{&e->base, outputs[i]->dtype, tensor_count(outputs[i])}, wanted[i]})->base;
+    e->steps++;
+}
+
+/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512, ... was read, when one more
+ * step is under way. */
+static bool clears_now(mlx_engine *e) {
+    bool clear = e->clear_next || (e->steps >= 2 && (e->steps - 2) % 256 == 0);
+    e->clear_next = false;
+    return clear;
+}
+
+static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
+    mlx_engine *e = engine_of(base);
+    bool done = guarded(e, [&] {
+        if (clears_now(e)) mx::clear_cache();
+        record(e, g);
+        if (n)
+            decode(e, g, n, outputs, results);
+        else
+            prefill(e, g);
+    });
+    if (!done) {
+        e->values.clear();
+        e->last_mask = {};
+    }
+    return done ? 0 : -1;
+}
+
+static int read_result(result *r, void *out) {
+    auto *from = reinterpret_cast<mlx_result *>(r);
+    bool done = guarded(engine_of(r->engine), [&] {
+        from->data.eval();
+        memcpy(out, from->data.data<char>(), static_cast<size_t>(r->count) * 4);
+    });
+    return done ? 0 : -1;
+}
+
+static void free_result(result *r) {
+    guarded(engine_of(r->engine), [&] { delete reinterpret_cast<mlx_result *>(r); });
+}
+
+/* ---- the module ---- */
+
+static const engine_class mlx_class = {
+    .name = "mlx",
+    .open = open_mlx,
+    .close = close_mlx,
+    .configure = configure,
+    .describe = describe,
+    .memory_used = memory_used,
+    .reset_peak = reset_peak,
+    .new_weight = new_weight,
+    .drop_weights = drop_weights,
+    .kv_new = new_kv,
+    .kv_free = free_kv,
+    .kv_quantize = quantize_kv,
+    .run = run,
+    .result_read = read_result,
+    .result_free = free_result,
+};
+
+extern "C" __attribute__((visibility("default"))) const engine_module *mlxbench_engine_module(void) {
+    static const engine_module module = {.abi = ENGINE_MODULE_ABI,
+                                         .node_size = sizeof(node),
+                                         .built = "MLX " BUILT_AGAINST,
+                                         .type = &mlx_class};
+    return &module;
+}

@@ -1,0 +1,214 @@
+/* ops.cpp - the operations but for attention, each as mlx-lm writes it: same calls, same order, same dtypes.
+ * Nothing is computed here: MLX collects the expressions until they are evaluated. */
+#include "engine/mlx/mlx.hpp"
+
+#include <cmath>
+#include <limits>
+
+static const mlx_weight &weight_of(const weight *w) {
+    return *reinterpret_cast<const mlx_weight *>(w);
+}
+
+static const mx::array &in(mlx_engine &e, const node *x, int i) {
+    return *e.values[x->in[i]->index].first;
+}
+
+mx::array heads_first(const value &x) {
+    return x.heads_first ? *x.first : mx::transpose(*x.first, {0, 2, 1, 3});
+}
+
+static mx::array tokens_of(const graph *g, const node *x) {
+    int n = static_cast<int>(x->shape[0]);
+    return mx::array(g->ids + x->first_id, {1, n}, mx::int32);
+}
+
+/* mlx nn.Embedding, nn.QuantizedEmbedding */
+static mx::array embed(const mx::array &ids, const mlx_weight &w) {
+    mx::array rows = mx::take(w.values, ids, 0);
+    if (!w.bits) return rows;
+    return mx::dequantize(rows, mx::take(*w.scales, ids, 0), mx::take(*w.biases, ids, 0), w.group_size,
+                          w.bits);
+}
+
+/* mlx nn.Linear, nn.QuantizedLinear; for a tied embedding as_linear, which is the same */
+static mx::array linear(const mx::array &x, const mlx_weight &w) {
+    if (w.bits) {
+        mx::array y = mx::quantized_matmul(x, w.values, *w.scales, w.biases, true, w.group_size, w.bits);
+        return w.bias ? mx::add(y, *w.bias) : y;
+    }
+    mx::array transposed = mx::transpose(w.values);
+    return w.bias ? mx::addmm(*w.bias, x, transposed) : mx::matmul(x, transposed);
+}
+
+static mx::array frequencies(mlx_engine &e, const rope_spec *spec) {
+    auto found = e.freqs.find(spec->freqs);
+    if (found == e.freqs.end())
+        found = e.freqs.emplace(spec->freqs, mx::array(spec->freqs, {spec->dims / 2}, mx::float32)).first;
+    return found->second;
+}
+
+/* mlx nn.RoPE; mlx-lm rope_utils.py */
+static mx::array rope(mlx_engine &e, mx::array x, const node *at) {
+    const rope_spec *spec = at->rope;
+    int offset = static_cast<int>(at->position);
+    if (spec->mscale != 1) {
+        mx::Shape start(4, 0), stop = x.shape();
+        stop[3] = spec->dims;
+        x = mx::slice_update_prod(x, constant(spec->mscale, x), start, stop);
+    }
+    if (spec->base != 0)
+        return mx::fast::rope(x, spec->dims, spec->traditional, spec->base, spec->scale, offset);
+    return mx::fast::rope(x, spec->dims, spec->traditional, std::nullopt, spec->scale, offset,
+                          frequencies(e, spec));
+}
+
+using arrays = std::vector<mx::array>;
+
+static mx::array swiglu(const mx::array &gate, const mx::array &up) {
+    return mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), up);
+}
+
+/* mlx nn.gelu_approx */
+static mx::array gelu_approx(const mx::array &x) {
+    mx::array cube = mx::multiply(constant(0.044715, x), mx::power(x, constant(3, x)));
+    mx::array inner = mx::multiply(constant(std::sqrt(2 / M_PI), x), mx::add(x, cube));
+    return mx::multiply(mx::multiply(constant(0.5, x), x), mx::add(constant(1, x), mx::tanh(inner)));
+}
+
+/* One kernel on a GPU, as in mlx-lm. On the CPU MLX would start a C++ compiler for it; the result is the
+ * same. */
+static mx::array gated(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up) {
+    bool fuse = e.stream.device == mx::Device::gpu;
+    if (act == ACT_SILU) {
+        static const auto fused =
+            mx::compile([](const arrays &x) { return arrays{swiglu(x[0], x[1])}; }, true);
+        return fuse ? fused({gate, up})[0] : swiglu(gate, up);
+    }
+    static const auto fused = mx::compile([](const arrays &x) { return arrays{gelu_approx(x[0])}; }, true);
+    return mx::multiply(fuse ? fused({gate})[0] : gelu_approx(gate), up);
+}
+
+/* mlx-lm gemma3_text.py: clip_residual */
+static mx::array add(const mx::array &a, const mx::array &b, bool clip) {
+    if (!clip || a.dtype() != mx::float16) return mx::add(a, b);
+    mx::array x = mx::add(mx::astype(a, mx::float32), mx::astype(b, mx::float32));
+    return mx::astype(mx::clip(x, constant(-65504, x), constant(65504, x)), mx::float16);
+}
+
+/* mlx-lm qwen3_moe.py: Qwen3MoeSparseMoeBlock. The order in which argpartition leaves the chosen is that of
+ * the sum. */
+static void route(value &out, const mx::array &logits, int k, bool renormalize) {
+    mx::array gates = mx::softmax(logits, -1, true);
+    mx::array sorted = mx::argpartition(gates, -k, -1);
+    mx::Shape start(3, 0), stop = sorted.shape();
+    start[2] = stop[2] - k;
+    out.first = mx::slice(sorted, start, stop);
+    out.second = mx::take_along_axis(gates, *out.first, -1);
+    if (renormalize) out.second = mx::divide(*out.second, mx::sum(*out.second, -1, true));
+}
+
+static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx::array &experts,
+                               bool sorted) {
+    if (w.bits)
+        return mx::gather_qmm(x, w.values, *w.scales, w.biases, std::nullopt, experts, true, w.group_size,
+                              w.bits, "affine", std::nullopt, sorted);
+    return mx::gather_mm(x, mx::swapaxes(w.values, -1, -2), std::nullopt, experts, sorted);
+}
+
+/* mlx-lm switch_layers.py: SwitchGLU. Many tokens are sorted by expert, so that each one's weights are read
+ * once. */
+static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &routing, const node *at) {
+    const mx::array &chosen = *routing.first;
+    int k = chosen.shape(-1);
+    bool sort = chosen.size() >= 64;
+    mx::array index = chosen, back = chosen;
+    x = mx::expand_dims(x, {-2, -3});
+    if (sort) {
+        index = mx::flatten(chosen);
+        mx::array order = mx::argsort(index);
+        back = mx::argsort(order);
+        x = mx::take(mx::flatten(x, 0, -3), mx::floor_divide(order, mx::array(k, order.dtype())), 0);
+        index = mx::take(index, order, 0);
+    }
+    mx::array up = expert_linear(x, weight_of(at->w[1]), index, sort);
+    mx::array gate = expert_linear(x, weight_of(at->w[0]), index, sort);
+    mx::array y = expert_linear(gated(e, at->act, gate, up), weight_of(at->w[2]), index, sort);
+    if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
+    y = mx::squeeze(y, -2);
+    mx::Dtype type = y.dtype();
+    return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(*routing.second, -1)), -2), type);
+}
+
+/* mlx-lm generate.py: _step. Of one row, as there, over all axes; the result is [L, V]. */
+static mx::array logprobs(const mx::array &logits) {
+    mx::array x = mx::squeeze(logits, 0);
+    return mx::subtract(x, x.shape(0) == 1 ? mx::logsumexp(x, true) : mx::logsumexp(x, -1, true));
+}
+
+static optional_array norm_weight(const node *x) {
+    return x->w[0] ? optional_array(weight_of(x->w[0]).values) : std::nullopt;
+}
+
+static mx::array heads(const mx::array &x, const node *at) {
+    return mx::reshape(x, {1, x.shape(1), static_cast<int>(at->shape[1]), static_cast<int>(at->shape[2])});
+}
+
+void mlx_record(mlx_engine &e, const graph *g, const node *x) {
+    value &out = e.values[x->index];
+    switch (x->op) {
+    case OP_TOKENS:
+        out.first = tokens_of(g, x);
+        break;
+    case OP_TOKEN_RESULT:
+        out.first = mx::expand_dims(reinterpret_cast<const mlx_result *>(x->from)->data, 0);
+        break;
+    case OP_EMBED:
+        out.first = embed(in(e, x, 0), weight_of(x->w[0]));
+        break;
+    case OP_LINEAR:
+        out.first = linear(in(e, x, 0), weight_of(x->w[0]));
+        break;
+    case OP_RMS_NORM:
+        out.first = mx::fast::rms_norm(in(e, x, 0), norm_weight(x), x->eps);
+        out.heads_first = e.values[x->in[0]->index].heads_first;
+        break;
+    case OP_HEADS:
+        out.first = heads(in(e, x, 0), x);
+        break;
+    case OP_ROPE:
+        out.first = rope(e, heads_first(e.values[x->in[0]->index]), x);
+        out.heads_first = true;
+        break;
+    case OP_KV_WRITE:
+        mlx_kv_write(e, x);
+        break;
+    case OP_ATTEND:
+        mlx_attend(e, x);
+        break;
+    case OP_GATED:
+        out.first = gated(e, x->act, in(e, x, 0), in(e, x, 1));
+        break;
+    case OP_ADD:
+        out.first = add(in(e, x, 0), in(e, x, 1), x->clip);
+        break;
+    case OP_SCALE:
+        out.first = mx::multiply(in(e, x, 0), constant(x->scale, in(e, x, 0)));
+        break;
+    case OP_ROUTE:
+        route(out, in(e, x, 0), x->top.k, x->top.renormalize);
+        break;
+    case OP_EXPERTS:
+        out.first = mix_experts(e, in(e, x, 0), e.values[x->in[1]->index], x);
+        break;
+    case OP_LOGPROBS:
+        out.first = logprobs(in(e, x, 0));
+        break;
+    case OP_ARGMAX: {
+        mx::array rows = in(e, x, 0).ndim() == 3 ? mx::squeeze(in(e, x, 0), 0) : in(e, x, 0);
+        out.first = mx::argmax(rows, -1);
+        break;
+    }
+    case OP_COUNT:
+        break;
+    }
+}
