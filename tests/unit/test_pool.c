@@ -1,0 +1,157 @@
+/* test_pool.c - the thread pool: every thread runs, barriers order memory, and shared work is done once.
+ * Many short rounds, so that threads meet while spinning and while sleeping; meant for ThreadSanitizer, too.
+ */
+#include "base/base.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_THREADS = 8, ROUNDS = 100, ITEMS = 1000 };
+
+static const int sizes[] = {1, 2, 3, MAX_THREADS};
+
+/* Each check gets a pool of each size. */
+static void on_each_size(void (*check)(pool *p)) {
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        pool *p = pool_new(sizes[i]);
+        assert_non_null(p);
+        assert_int_equal(pool_size(p), sizes[i]);
+        check(p);
+        pool_free(p);
+    }
+}
+
+/* Plain variables: only the pool's own ordering makes these right. */
+typedef struct context {
+    pool *pool;
+    int runs[MAX_THREADS];
+    int values[MAX_THREADS];
+    int wrong[MAX_THREADS];
+    unsigned char done[ITEMS];
+    atomic_long taken[ROUNDS];
+    int64_t step;
+} context;
+
+static void count_run(void *argument, int thread) {
+    ((context *)argument)->runs[thread]++;
+}
+
+static void check_runs(pool *p) {
+    context c = {.pool = p};
+    for (int i = 0; i < ROUNDS; i++) {
+        pool_run(p, count_run, &c);
+        for (int t = 0; t < pool_size(p); t++) assert_int_equal(c.runs[t], i + 1);
+    }
+    for (int t = pool_size(p); t < MAX_THREADS; t++) assert_int_equal(c.runs[t], 0);
+}
+
+static void test_runs(void **state) {
+    (void)state;
+    on_each_size(check_runs);
+}
+
+/* Workers that went to sleep come back. */
+static void check_sleep(pool *p) {
+    context c = {.pool = p};
+    for (int i = 0; i < 5; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+        pool_run(p, count_run, &c);
+    }
+    for (int t = 0; t < pool_size(p); t++) assert_int_equal(c.runs[t], 5);
+}
+
+static void test_sleep(void **state) {
+    (void)state;
+    on_each_size(check_sleep);
+}
+
+/* Writes its own value, meets the others, and reads theirs. */
+static void exchange(void *argument, int thread) {
+    context *c = argument;
+    int n = pool_size(c->pool);
+    for (int round = 1; round <= ROUNDS; round++) {
+        c->values[thread] = round * 100 + thread;
+        if (thread == round % n && round % 20 == 0) /* one comes late: the others fall asleep */
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        pool_barrier(c->pool, thread);
+        for (int t = 0; t < n; t++) c->wrong[thread] += c->values[t] != round * 100 + t;
+        pool_barrier(c->pool, thread); /* no one overwrites what another still reads */
+    }
+}
+
+static void check_barrier(pool *p) {
+    context c = {.pool = p};
+    for (int i = 0; i < 3; i++) pool_run(p, exchange, &c);
+    for (int t = 0; t < pool_size(p); t++) assert_int_equal(c.wrong[t], 0);
+}
+
+static void test_barrier(void **state) {
+    (void)state;
+    on_each_size(check_barrier);
+}
+
+static void share(void *argument, int thread) {
+    context *c = argument;
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t first, end;
+        while (pool_take(&c->taken[round], ITEMS, c->step, &first, &end)) {
+            c->wrong[thread] += first < 0 || end > ITEMS || end <= first || end - first > c->step;
+            for (int64_t i = first; i < end; i++) c->done[i]++;
+        }
+        pool_barrier(c->pool, thread);
+        int64_t share = ITEMS / pool_size(c->pool) + 1; /* a part of the items for each thread to check */
+        for (int64_t i = thread * share; i < (thread + 1) * share && i < ITEMS; i++) {
+            c->wrong[thread] += c->done[i] != 1;
+            c->done[i] = 0;
+        }
+        pool_barrier(c->pool, thread);
+    }
+}
+
+static void check_take(pool *p) {
+    static const int64_t steps[] = {1, 7, 64, ITEMS, 3 * ITEMS};
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        context c = {.pool = p, .step = steps[i]};
+        pool_run(p, share, &c);
+        for (int t = 0; t < pool_size(p); t++) assert_int_equal(c.wrong[t], 0);
+    }
+}
+
+static void test_take(void **state) {
+    (void)state;
+    on_each_size(check_take);
+    atomic_long counter = 0;
+    int64_t first, end;
+    assert_false(pool_take(&counter, 0, 4, &first, &end));
+}
+
+/* Pools come and go: also ones that never ran, and two side by side. */
+static void test_lifetime(void **state) {
+    (void)state;
+    for (int i = 0; i < 50; i++) {
+        pool *a = pool_new(3), *b = pool_new(2);
+        assert_true(a && b);
+        context c = {.pool = a}, d = {.pool = b};
+        if (i % 2) {
+            pool_run(a, count_run, &c);
+            pool_run(b, count_run, &d);
+            assert_true(c.runs[2] == 1 && d.runs[1] == 1 && d.runs[2] == 0);
+        }
+        pool_free(a);
+        pool_free(b);
+    }
+    pool_free(NULL);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_runs), cmocka_unit_test(test_sleep),    cmocka_unit_test(test_barrier),
+        cmocka_unit_test(test_take), cmocka_unit_test(test_lifetime),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
