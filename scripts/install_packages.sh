@@ -46,7 +46,7 @@ else
     [ -n "$apt" ] || exit 0
     sudo=""
     [ "$(id -u)" = 0 ] || sudo="sudo "
-    command="${sudo}apt-get install -y --no-install-recommends$apt"
+    command="${sudo}apt-get install -qq -y --no-install-recommends$apt"
     run() {
         export DEBIAN_FRONTEND=noninteractive
         ${sudo}apt-get update -qq && $command
