@@ -1,6 +1,7 @@
 /* rope.c - the frequencies of every rope variant that config.json can ask for.
  * mlx-lm rope_utils.py; frequencies are kept as periods (freqs[i] = base^(2i / dims)), as mx.fast.rope takes
- * them. */
+ * them. Those of a variant are computed in F32, step by step as mlx-lm does, so that they are the same to the
+ * bit. */
 #include "model/family.h"
 
 #include <math.h>
@@ -12,17 +13,18 @@ static double field(loader *l, const json *scaling, const char *key, bool requir
 
 /* Llama3RoPE: long wavelengths are slowed down by factor, short ones left, those between interpolated. */
 static void scale_llama3(loader *l, const json *scaling, float *freqs, int n) {
-    double factor = field(l, scaling, "factor", true, 0),
-           low = field(l, scaling, "low_freq_factor", false, 1);
-    double high = field(l, scaling, "high_freq_factor", false, 4);
+    float factor = (float)field(l, scaling, "factor", true, 0);
+    double low = field(l, scaling, "low_freq_factor", false, 1),
+           high = field(l, scaling, "high_freq_factor", false, 4);
     double context = field(l, scaling, "original_max_position_embeddings", false, 8192);
+    float longest = (float)(context / low), shortest = (float)(context / high);
     for (int i = 0; i < n; i++) {
-        double wavelength = 2 * M_PI * freqs[i];
-        double smooth = (context / wavelength - low) / (high - low);
-        if (wavelength > context / low)
-            freqs[i] = (float)(freqs[i] * factor);
-        else if (wavelength > context / high)
-            freqs[i] = (float)(freqs[i] / ((1 - smooth) / factor + smooth));
+        float wavelength = (float)(2 * M_PI) * freqs[i];
+        float smooth = ((float)context / wavelength - (float)low) / (float)(high - low);
+        if (wavelength > longest)
+            freqs[i] *= factor;
+        else if (wavelength > shortest && wavelength < longest)
+            freqs[i] /= (1 - smooth) / factor + smooth;
     }
 }
 
@@ -45,9 +47,9 @@ static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *s
     high = fmin(high, dims - 1);
     if (low == high) high += 0.001;
     for (int i = 0; i < n; i++) {
-        double keep = 1 - fmin(fmax((i - low) / (high - low), 0), 1), plain = freqs[i],
-               slowed = factor * plain;
-        freqs[i] = (float)(slowed * plain / (slowed * keep + plain * (1 - keep)));
+        float ramp = ((float)i - (float)low) / (float)(high - low);
+        float keep = 1 - fminf(fmaxf(ramp, 0), 1), plain = freqs[i], slowed = (float)factor * plain;
+        freqs[i] = slowed * plain / (slowed * keep + plain * (1 - keep));
     }
     spec->mscale = (float)(yarn_mscale(factor, mscale) / yarn_mscale(factor, all));
 }
@@ -63,7 +65,7 @@ static void scale_longrope(loader *l, const json *scaling, rope_spec *spec, floa
     if (l->failed) return;
     const json *item = json_is_array(factors) ? json_first(factors) : NULL;
     for (int i = 0; i < n; i++, item = item ? json_next(item) : NULL)
-        freqs[i] = (float)(freqs[i] * json_number(item ? item : factors));
+        freqs[i] *= (float)json_number(item ? item : factors);
     spec->mscale = factor <= 1 ? 1 : (float)sqrt(1 + log(factor) / log(context));
 }
 
@@ -89,10 +91,12 @@ const rope_spec *load_rope(loader *l, double base, bool traditional, const json 
     rope_spec *spec = model_alloc(l, 1, sizeof *spec);
     float *freqs = model_alloc(l, (size_t)n, sizeof *freqs);
     if (!spec || !freqs) return NULL;
-    for (int i = 0; i < n; i++) freqs[i] = (float)pow(base, 2.0 * i / dims);
     *spec = (rope_spec){.dims = dims, .traditional = traditional, .scale = 1, .mscale = 1, .freqs = freqs};
-    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope");
-    if (!strcmp(type, "linear"))
+    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope"), linear = !strcmp(type, "linear");
+    for (int i = 0; i < n; i++)
+        freqs[i] = plain || linear ? (float)pow(base, 2.0 * i / dims)
+                                   : powf((float)base, (float)(2 * i) / (float)dims);
+    if (linear)
         spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
     else if (!strcmp(type, "llama3"))
         scale_llama3(l, scaling, freqs, n);
@@ -104,7 +108,7 @@ const rope_spec *load_rope(loader *l, double base, bool traditional, const json 
         scale_by_tensor(l, freqs, n);
     else if (!plain)
         config_refuse(l, "rope_scaling", "its type is not known; known: linear, llama3, yarn, longrope");
-    if (plain || !strcmp(type, "linear")) spec->base = (float)base;
+    if (plain || linear) spec->base = (float)base;
     for (int i = 0; i < n && !l->failed; i++)
         if (!isfinite(freqs[i]) || freqs[i] == 0 || !isfinite(spec->scale))
             config_refuse(l, "rope_scaling", "its numbers give no finite frequencies");
