@@ -60,7 +60,7 @@ typedef struct cut {
     const cpu_kv *cache;
 } cut;
 
-static cut make_cut(const cpu *e, const node *x) {
+static cut make_cut(const node *x) {
     const cpu_kv *c = (const cpu_kv *)x->cache;
     const kv_spec *s = &c->base.spec;
     cut u = {
@@ -69,8 +69,8 @@ static cut make_cut(const cpu *e, const node *x) {
     u.group = u.n_heads / s->n_kv_heads;
     u.block = BLOCK_ROWS / u.group < 1 ? 1 : BLOCK_ROWS / u.group;
     u.n_blocks = (u.n_tokens + u.block - 1) / u.block;
-    bool shared_out = u.n_tokens == 1 && e->threads > 1 && c->n_visible > SPLIT_KEYS;
-    u.split = shared_out ? SPLIT_KEYS : c->n_visible;
+    bool split = u.n_tokens == 1 && c->n_visible > SPLIT_KEYS; /* one thread, too: the sums are the same */
+    u.split = split ? SPLIT_KEYS : c->n_visible;
     u.n_splits = (c->n_visible + u.split - 1) / u.split;
     return u;
 }
@@ -86,13 +86,15 @@ static int64_t rows_of(const cut *u) {
 
 /* Workspace: for each (head, split) of a single token, its state and its unnormalized output. */
 size_t cpu_attend_workspace(const cpu *e, const node *x) {
-    cut u = make_cut(e, x);
+    (void)e;
+    cut u = make_cut(x);
     if (u.n_splits == 1) return 0;
     return (size_t)(u.n_heads * u.n_splits) * (sizeof(row_state) + (size_t)u.v_dim * sizeof(float));
 }
 
 size_t cpu_attend_scratch(const cpu *e, const node *x) {
-    cut u = make_cut(e, x);
+    (void)e;
+    cut u = make_cut(x);
     size_t floats = (size_t)rows_of(&u) * (size_t)(u.dim + u.v_dim + BLOCK_KEYS) +
                     (size_t)BLOCK_KEYS * (size_t)(u.dim + u.v_dim);
     return floats * sizeof(float) + (size_t)rows_of(&u) * sizeof(row_state);
@@ -183,7 +185,7 @@ static void join_splits(const node *x, const cut *u, int64_t h, const row_state 
 }
 
 void cpu_attend(cpu *e, node *x, int thread) {
-    cut u = make_cut(e, x);
+    cut u = make_cut(x);
     row_state *states = x->workspace;
     float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
     int64_t n_kv = u.n_heads / u.group, i, end;
