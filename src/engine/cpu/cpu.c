@@ -183,7 +183,10 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
     e->running = g;
     atomic_store(&e->stop_at, -1);
     pool_run(e->pool, run_thread, e);
-    if (atomic_load(&e->stop_at) < 0) return 0;
+    if (atomic_load(&e->stop_at) < 0) {
+        cpu_copy_outputs(n, outputs, results);
+        return 0;
+    }
     for (int i = 0; i < n; i++) result_free(results[i]);
     return fail_interrupted();
 }

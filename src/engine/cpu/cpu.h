@@ -91,6 +91,10 @@ const float *cpu_kv_load(const cpu *e, const cpu_kv *cache, int part, int64_t h,
 /* Gives every live node its memory and sets where threads must meet. */
 int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[]);
 
+/* After the run: fills the results of values that live elsewhere, such as ids and values that are an output
+ * twice. */
+void cpu_copy_outputs(int n, const tensor outputs[], result *const results[]);
+
 /* ---- operations: called by every thread of the pool, in the same order ---- */
 
 typedef struct cpu_op {

@@ -111,8 +111,14 @@ static cpu_result *new_result(cpu *e, tensor x) {
 }
 
 static int check_ids(const node *x, const graph *g) {
-    const int32_t *ids = root((graph *)g, x->in[0])->data;
+    const node *from = root((graph *)g, x->in[0]);
+    const int32_t *ids = from->data;
     int64_t n = x->in[0]->shape[0], vocabulary = x->w[0]->shape[0];
+    if (from->op == OP_ARGMAX) { /* not known yet, but their range is */
+        if (tensor_last(from->in[0]) <= vocabulary) return 0;
+        return fail("token ids below %lld do not all fit a vocabulary of %lld",
+                    (long long)tensor_last(from->in[0]), (long long)vocabulary);
+    }
     for (int64_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= vocabulary)
             return fail("token id %d is outside the model's vocabulary of %lld", ids[i],
@@ -139,8 +145,8 @@ static int prepare(planner *p, int n, const tensor outputs[], result *results[])
         if (!r) return -1;
         results[i] = &r->base;
         node *x = root(g, outputs[i]);
-        x->data = r->data;
-        x->last = g->n_nodes; /* never given back */
+        if (!x->data) x->data = r->data; /* else it is copied from there in the end: cpu_copy_outputs */
+        x->last = g->n_nodes;            /* never given back */
     }
     return 0;
 }
@@ -258,4 +264,11 @@ int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[])
         results[i] = NULL;
     }
     return -1;
+}
+
+void cpu_copy_outputs(int n, const tensor outputs[], result *const results[]) {
+    for (int i = 0; i < n; i++) {
+        cpu_result *r = (cpu_result *)results[i];
+        if (outputs[i]->data != r->data) memcpy(r->data, outputs[i]->data, (size_t)r->base.count * 4);
+    }
 }
