@@ -69,7 +69,7 @@ static const kernels *const tables[] = {
 };
 
 /* Runs a check on every table. */
-static void on_each_table(void **state) {
+static inline void on_each_table(void **state) {
     void (*check)(void) = *(void (**)(void)) * state;
     for
         EACH(i, tables) {

@@ -224,7 +224,9 @@ const engine_class cpu_engine = {
 
 const cpu_op cpu_ops[OP_COUNT] = {
     [OP_EMBED] = {.run = cpu_embed},
-    [OP_LINEAR] = {.run = cpu_linear, .thread_scratch = cpu_linear_scratch},
+    [OP_LINEAR] = {.run = cpu_linear,
+                   .workspace = cpu_linear_workspace,
+                   .thread_scratch = cpu_linear_scratch},
     [OP_RMS_NORM] = {.run = cpu_rms_norm},
     [OP_ROPE] = {.run = cpu_rope},
     [OP_KV_WRITE] = {.run = cpu_kv_write},

@@ -107,6 +107,7 @@ extern const cpu_op cpu_ops[OP_COUNT];
 /* ops_linear.c */
 void cpu_embed(cpu *e, node *x, int thread);
 void cpu_linear(cpu *e, node *x, int thread);
+size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
 /* What a thread needs to multiply with w: a tile of rows, and the input's group sums. In floats. */

@@ -8,6 +8,7 @@
 static const kernels *const tables[] = {
 /* the best first */
 #if defined(__x86_64__)
+    &kernels_avx512,
     &kernels_avx2,
 #endif
     &kernels_scalar,
@@ -15,17 +16,44 @@ static const kernels *const tables[] = {
 
 enum { N_TABLES = sizeof tables / sizeof tables[0] };
 
+kernels kernels_complete(const kernels *t) {
+    kernels all = *t;
+    if (!t->base) return all;
+#define TAKE(member)                                                                                         \
+    if (!all.member) all.member = t->base->member
+    TAKE(matvec);
+    TAKE(group_sums);
+    TAKE(unpack);
+    TAKE(matmul);
+    TAKE(mix);
+    TAKE(to_f32);
+    TAKE(from_f32);
+    TAKE(rms_norm);
+    TAKE(gated);
+    TAKE(max);
+    TAKE(exp_sum);
+#undef TAKE
+    return all;
+}
+
+/* The completed form of one table: made once, and the same whoever asks. */
+static const kernels *completed(int i) {
+    static kernels complete[N_TABLES];
+    if (!complete[i].name) complete[i] = kernels_complete(tables[i]);
+    return &complete[i];
+}
+
 const kernels *kernels_choose(void) {
     const char *wanted = getenv("MLXBENCH_CPU");
     if (!wanted || !*wanted) {
         int best = 0;
         while (!tables[best]->supported()) best++; /* ends: scalar always is */
-        return tables[best];
+        return completed(best);
     }
     char known[64] = "";
     for (int i = 0; i < N_TABLES; i++) {
         if (!strcmp(tables[i]->name, wanted)) {
-            if (tables[i]->supported()) return tables[i];
+            if (tables[i]->supported()) return completed(i);
             fail_usage("MLXBENCH_CPU=%s: this processor cannot run these instructions", wanted);
             return NULL;
         }

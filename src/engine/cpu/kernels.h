@@ -55,15 +55,34 @@ typedef struct kernels {
     /* x[i] = exp(x[i] - shift); returns their sum. Relative error below 1e-6 over the whole range, exp(-inf)
      * = 0. */
     float (*exp_sum)(float *x, int64_t n, float shift);
+
+    /* Products of BF16 numbers with F32 sums, for many tokens of a checkpoint whose activations are BF16.
+     * Both sides are packed into panels first: [n / 2][panel_rows or panel_tokens][2] BF16, n rounded up to
+     * 32, zeros where there is no row, token or column. All NULL and 0 where the processor has no such
+     * products. */
+    int panel_rows, panel_tokens;
+    /* One panel of w: n_rows (at most panel_rows) rows from first on. scratch: panel_rows * n floats. */
+    void (*pack_rows)(uint16_t *panel, const rows *w, int64_t first, int64_t n_rows, float *scratch);
+    /* One panel of n_tokens (at most panel_tokens) rows of x [.., n]. */
+    void (*pack_tokens)(uint16_t *panel, const float *x, int64_t x_stride, int64_t n_tokens, int64_t n);
+    /* As matmul, on panels that lie one after another. */
+    void (*multiply_panels)(float *out, int64_t out_stride, const uint16_t *x, int64_t n_tokens,
+                            const uint16_t *w, int64_t n_rows, int64_t n);
+
+    const struct kernels
+        *base; /* the table that has what this one lacks; NULL: it lacks nothing but panels */
 } kernels;
 
 /* The table to use: the one MLXBENCH_CPU names (-> NULL and a usage error naming the known ones when there is
  * no such table or the processor cannot run it), else the best that the processor supports. */
 const kernels *kernels_choose(void);
 
+/* t, completed by its base: every member that both lack is one of the panels'. */
+kernels kernels_complete(const kernels *t);
+
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2;
+extern const kernels kernels_avx2, kernels_avx512;
 #endif
 
 /* mx.quantize of one row in affine mode, bit for bit in F32: n values in groups -> words [n * bits / 32],

@@ -57,21 +57,78 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
     return n < 2 * MIN_TILE_ROWS ? 2 * MIN_TILE_ROWS : n > most ? most : n;
 }
 
+/* ---- BF16 panels: kernels.h ---- */
+
+static bool uses_panels(const cpu *e, const node *x) {
+    return e->kernels->pack_rows && x->in[0]->dtype == DTYPE_BF16 && x->shape[0] > FEW_TOKENS;
+}
+
+/* Numbers of a panel with n columns, of one row or token. */
+static int64_t panel_columns(int64_t n) {
+    return (n + 31) / 32 * 32;
+}
+
+static int64_t panel_tile_rows(const cpu *e, int64_t n) {
+    int64_t fit = TILE_BYTES / (panel_columns(n) * (int64_t)sizeof(uint16_t)),
+            least = 2 * e->kernels->panel_rows;
+    return fit < least ? least : fit > MAX_TILE_ROWS ? MAX_TILE_ROWS : fit / least * least;
+}
+
+static int64_t token_panels(const cpu *e, const node *x) {
+    return (x->shape[0] + e->kernels->panel_tokens - 1) / e->kernels->panel_tokens;
+}
+
+size_t cpu_linear_workspace(const cpu *e, const node *x) {
+    if (!uses_panels(e, x)) return 0;
+    return (size_t)(token_panels(e, x) * e->kernels->panel_tokens * panel_columns(x->in[0]->shape[1])) *
+           sizeof(uint16_t);
+}
+
 size_t cpu_linear_scratch(const cpu *e, const node *x) {
-    (void)e;
     const rows *w = &cpu_weight_of(x, 0)->rows;
     int64_t floats = x->shape[0] > FEW_TOKENS ? cpu_tile_floats(w) : w->n / SMALLEST_GROUP + 1;
+    if (uses_panels(e, x))
+        floats = e->kernels->panel_rows * w->n + panel_tile_rows(e, w->n) * panel_columns(w->n) / 2;
     return (size_t)floats * sizeof(float);
+}
+
+static void add_bias(const cpu_weight *w, float *out, int64_t n_tokens, int64_t first, int64_t end) {
+    for (int64_t t = 0; t < n_tokens && w->bias; t++)
+        for (int64_t r = first; r < end; r++) out[t * w->base.shape[0] + r] += w->bias[r];
+}
+
+static void linear_panels(cpu *e, node *x, int thread) {
+    const cpu_weight *w = cpu_weight_of(x, 0);
+    const kernels *k = e->kernels;
+    const float *in = floats_of(x->in[0]);
+    int64_t n = w->rows.n, width = panel_columns(n), n_tokens = x->shape[0], first, end;
+    uint16_t *tokens = x->workspace, *tile = (uint16_t *)(void *)e->thread_scratch[thread];
+    float *scratch = (float *)(void *)(tile + panel_tile_rows(e, n) * width);
+    while (pool_take(&x->taken[0], token_panels(e, x), 1, &first, &end)) {
+        int64_t t = first * k->panel_tokens, rest = n_tokens - t;
+        k->pack_tokens(tokens + t * width, in + t * n, n, rest < k->panel_tokens ? rest : k->panel_tokens, n);
+    }
+    pool_barrier(e->pool, thread);
+    while (pool_take(&x->taken[1], x->shape[1], panel_tile_rows(e, n), &first, &end)) {
+        for (int64_t r = first; r < end; r += k->panel_rows)
+            k->pack_rows(tile + (r - first) * width, &w->rows, r,
+                         end - r < k->panel_rows ? end - r : k->panel_rows, scratch);
+        k->multiply_panels(floats_of(x) + first, x->shape[1], tokens, n_tokens, tile, end - first, n);
+        add_bias(w, floats_of(x), n_tokens, first, end);
+    }
 }
 
 void cpu_linear(cpu *e, node *x, int thread) {
     const cpu_weight *w = cpu_weight_of(x, 0);
-    float *tile = (float *)e->thread_scratch[thread], *out = floats_of(x);
+    float *tile = (float *)(void *)e->thread_scratch[thread], *out = floats_of(x);
     int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
+    if (uses_panels(e, x)) {
+        linear_panels(e, x, thread);
+        return;
+    }
     int64_t step = cpu_rows_per_piece(e, n_rows, n_tokens);
     while (pool_take(&x->taken[0], n_rows, step, &first, &end)) {
         cpu_multiply(e, out, n_rows, &w->rows, first, end, floats_of(x->in[0]), w->rows.n, n_tokens, tile);
-        for (int64_t t = 0; t < n_tokens && w->bias; t++)
-            for (int64_t r = first; r < end; r++) out[t * n_rows + r] += w->bias[r];
+        add_bias(w, out, n_tokens, first, end);
     }
 }
