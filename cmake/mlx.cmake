@@ -57,3 +57,5 @@ target_link_libraries(mlxbench-mlx PRIVATE flags ${MLX_LIBRARY})
 get_filename_component(mlx_library_folder ${MLX_LIBRARY} DIRECTORY)
 set_target_properties(mlxbench-mlx PROPERTIES BUILD_RPATH ${mlx_library_folder} INSTALL_RPATH ${mlx_library_folder})
 install(TARGETS mlxbench-mlx LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/mlxbench)
+# One target is the whole program.
+add_dependencies(mlxbench mlxbench-mlx)

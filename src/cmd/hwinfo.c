@@ -6,9 +6,10 @@
 #include <string.h>
 
 #include "cmd/cmd.h"
+#include "cmd/engines.h"
 #include "sys/sys.h"
 
-/* What the program will find now, besides the hardware itself. */
+/* What the program will find now, besides the hardware and the engines. */
 typedef struct report {
     hardware hardware;
     int usable_cores;
@@ -50,6 +51,18 @@ static void gpu_fact(str *out, const gpu_facts *gpu, int i) {
     str_puts(out, "\n");
 }
 
+static void engine_text(str *out) {
+    engine_facts e;
+    for (int i = 0; engine_facts_get(i, &e); i++) {
+        char name[48];
+        snprintf(name, sizeof name, "engine %s:", e.name);
+        if (*e.missing)
+            str_printf(out, "%-20s not usable: %s\n", name, e.missing);
+        else
+            str_printf(out, "%-20s %s, %s\n", name, e.version, e.device);
+    }
+}
+
 static void write_text(str *out, const report *r) {
     const hardware *h = &r->hardware;
     str_printf(out, "%s\n", r->line);
@@ -69,6 +82,7 @@ static void write_text(str *out, const report *r) {
     text_fact(out, "OS:", h->os);
     text_fact(out, "kernel:", h->kernel);
     text_fact(out, "architecture:", h->architecture);
+    engine_text(out);
 }
 
 /* --- JSON --- */
@@ -112,6 +126,20 @@ static void json_lists(str *out, const hardware *h) {
     str_puts(out, "]");
 }
 
+static void json_engines(str *out) {
+    engine_facts e;
+    str_puts(out, ", \"engines\": [");
+    for (int i = 0; engine_facts_get(i, &e); i++) {
+        str_puts(out, i ? ", {" : "{");
+        json_text(out, "name", e.name, true);
+        json_text(out, "version", e.version, false);
+        json_text(out, "device", e.device, false);
+        if (*e.missing) json_text(out, "missing", e.missing, false);
+        str_puts(out, "}");
+    }
+    str_puts(out, "]");
+}
+
 static void write_json(str *out, const report *r) {
     const hardware *h = &r->hardware;
     str_puts(out, "{");
@@ -130,6 +158,7 @@ static void write_json(str *out, const report *r) {
     json_text(out, "os", h->os, false);
     json_text(out, "kernel", h->kernel, false);
     json_text(out, "architecture", h->architecture, false);
+    json_engines(out);
     str_puts(out, "}\n");
 }
 
@@ -140,7 +169,8 @@ int cmd_hwinfo(int argc, char **argv) {
     };
     const option_usage usage = {
         .synopsis = "mlxbench hwinfo [--json]",
-        .about = "Shows the machine: chip, cores, caches, instruction sets, memory, GPUs, system.\n"
+        .about = "Shows the machine: chip, cores, caches, instruction sets, memory, GPUs, system, and the "
+                 "engines.\n"
                  "Unknown facts are left out; in JSON they are 0 or \"\".",
         .example = "mlxbench hwinfo --json | python3 -m json.tool",
     };

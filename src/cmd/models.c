@@ -1,7 +1,7 @@
 /* models.c - `mlxbench models`: what can be measured here.
  * Presets and families are this program's own; the rest is what the Hugging Face cache holds. */
 #include "cmd/cmd.h"
-#include "engine/engine.h"
+#include "cmd/engines.h"
 #include "hub/hub.h"
 #include "model/model.h"
 
@@ -36,11 +36,20 @@ static int put_preset(void *out, const char *name, const json *config) {
     return 0;
 }
 
-/* Names from a table that ends with NULL, on one line. */
-static void put_names(str *out, const char *title, const char *(*name)(int i)) {
-    str_printf(out, "\n%s:", title);
-    for (int i = 0; name(i); i++) str_printf(out, "%s %s", i ? "," : "", name(i));
+static void put_families(str *out) {
+    str_puts(out, "\nFamilies (model_type in config.json):");
+    for (int i = 0; model_family_name(i); i++) str_printf(out, "%s %s", i ? "," : "", model_family_name(i));
     str_puts(out, "\n");
+}
+
+static void put_engines(str *out) {
+    engine_facts e;
+    str_puts(out, "\nEngines, their versions and devices:\n");
+    for (int i = 0; engine_facts_get(i, &e); i++)
+        if (*e.missing)
+            str_printf(out, "  %-6s not usable: %s\n", e.name, e.missing);
+        else
+            str_printf(out, "  %-6s %-10s %s\n", e.name, e.version, e.device);
 }
 
 /* Bytes of the files in a folder; links are followed, as the cache is made of them. */
@@ -91,8 +100,8 @@ static int put_cached(void *context, const char *name, const char *folder) {
 static int write_models(str *out) {
     str_puts(out, "Presets, random weights of a model's shapes (add -4bit, -8bit or -bf16):\n");
     if (checkpoint_presets(put_preset, out)) return -1;
-    put_names(out, "Families (model_type in config.json)", model_family_name);
-    put_names(out, "Engines", engine_name);
+    put_families(out);
+    put_engines(out);
     str_puts(out, "\nModels in the Hugging Face cache:\n");
     size_t before = out->length;
     if (hub_list(put_cached, out)) return -1;

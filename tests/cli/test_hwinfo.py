@@ -13,7 +13,7 @@ FACTS = {
     "line": str, "id": str, "chip": str, "physical_cores": int, "logical_cores": int, "performance_cores": int,
     "efficiency_cores": int, "usable_cores": int, "numa_nodes": int, "memory_bytes": int,
     "available_memory_bytes": int, "simd": list, "caches": list, "gpus": list, "os": str, "kernel": str,
-    "architecture": str,
+    "architecture": str, "engines": list,
 }
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="compares with Linux's own files and calls")
 
@@ -80,6 +80,11 @@ def test_text_lists_the_same_facts(facts, lines):
     assert text.get("SIMD", "").split() == facts["simd"]
     assert sum(name.endswith(" cache") for name in (row[1] for row in rows)) == len(facts["caches"])
     assert sum(name.startswith("GPU ") for name in text) == len(facts["gpus"])
+    for engine in facts["engines"]:
+        shown = text[f"engine {engine['name']}"]
+        assert shown == (f"not usable: {engine['missing']}" if "missing" in engine
+                         else f"{engine['version']}, {engine['device']}")
+    assert [engine["name"] for engine in facts["engines"]][:2] == ["cpu", "mlx"]
 
 
 @LINUX_ONLY

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 PRESETS = pathlib.Path(__file__).resolve().parents[2] / "share" / "presets"
 
@@ -37,7 +38,9 @@ def test_what_there_is(run, tmp_path):
     assert "30.53 billion" in line_of(done.stdout, "synthetic:qwen3-30b-a3b ")
     for family in ["llama", "qwen2", "qwen3", "gemma3_text", "qwen3_moe"]:
         assert family in line_of(done.stdout, "Families")
-    assert "cpu" in line_of(done.stdout, "Engines")
+    engines = done.stdout.split("Engines, their versions and devices:\n")[1].splitlines()
+    assert re.fullmatch(r"  cpu +\d\S* +\S+", engines[0])
+    assert re.fullmatch(r"  mlx +(\d\S* +\S.*|not usable: .*mlx.*)", engines[1])
     assert line_of(done.stdout, "owner/four").split() == ["owner/four", "llama", "0.02", "GB", "4-bit", "g64"]
     assert line_of(done.stdout, "owner/plain").split()[-1] == "bfloat16"
     assert "no readable config.json" in line_of(done.stdout, "owner/broken")
