@@ -267,6 +267,8 @@ static result *decode(const layer *m, result *last) {
 static size_t heap_in_use(void) {
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
     struct mallinfo2 info = mallinfo2();
+    if (!info.uordblks)
+        print_message("heap: not checked, a sanitizer's allocator does not say what is in use\n");
     return info.uordblks + info.hblkhd;
 #else
     print_message("heap: not checked, only glibc says what is in use\n");
