@@ -188,7 +188,7 @@ static void test_result(void **state) {
 
 /* ---- the memory plan ---- */
 
-enum { NODES = 600, KINDS = 3, OUTPUTS = 40 };
+enum { NODES = 600, KINDS = 3, OUTPUTS = 40, VIEWED = 1 };
 static const int64_t sizes[KINDS][2] = {
     {1, 8}, {3, 40}, {5, 2000}}; /* pieces for one thread, and for several */
 
@@ -236,13 +236,15 @@ static void check_plan(engine *e, const weight *const w[KINDS], float *const tab
     graph *g = graph_begin(e);
     for (int k = 0; k < KINDS; k++)
         values[k] = (value){.x = rows_of(g, w[k], 0, sizes[k][0]), .kind = k, .wanted = tables[k]};
+    values[VIEWED].x = heads(g, values[VIEWED].x, 4); /* a view that is read much later */
     for (int n = KINDS; n < NODES; n++) values[n] = grow_value(g, values, n);
     for (int i = 0; i < OUTPUTS; i++) {
-        chosen[i] = i < KINDS ? i
-                    : i < 6   ? NODES - 1
-                              : below(NODES); /* inputs, and one value more than once */
+        chosen[i] = i < 2   ? 2 * i
+                    : i < 6 ? NODES - 1
+                            : below(NODES); /* inputs, and one value more than once */
         outputs[i] = values[chosen[i]].x;
-        if (i > 2 && i % 4 == 0) outputs[i] = heads(g, outputs[i], 2); /* a view of it */
+        if (i % 4 == 3 && values[chosen[i]].kind != VIEWED)
+            outputs[i] = heads(g, outputs[i], 2); /* as a view */
     }
     assert_int_equal(graph_end(g, OUTPUTS, outputs, results), 0);
     for (int i = 0; i < OUTPUTS; i++) check_output(results[i], &values[chosen[i]]);
