@@ -21,7 +21,7 @@ unit() { # unit PRESET FOLDER CTEST_OPTIONS...
 }
 
 step "layout and layers"
-git ls-files -co --exclude-standard 'src/*.[ch]' 'tests/*.[ch]' | xargs .venv/bin/clang-format --dry-run -Werror
+git ls-files -co --exclude-standard 'src/*.[ch]' 'src/*.[ch]pp' 'tests/*.[ch]' | xargs .venv/bin/clang-format --dry-run -Werror
 $python scripts/check_layers.py
 
 step "unit tests"
@@ -50,7 +50,7 @@ step "the demo model"
 $python scripts/get_model.py "$DEMO" || echo "tests with the demo model will be skipped"
 
 step "command line under the sanitizers"
-MLXBENCH=build-asan/mlxbench $python -m pytest -q tests/cli
+MLXBENCH=build-asan/mlxbench $python -m pytest -q -rs tests/cli
 
 step "all other tests"
-$python -m pytest -q tests
+$python -m pytest -q -rs tests
