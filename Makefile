@@ -25,7 +25,7 @@ install: program ## copy the program and its presets below PREFIX (/usr/local)
 	cmake --install build --prefix $(PREFIX)
 
 format: .venv/.installed ## lay out all C files as .clang-format says
-	git ls-files -co --exclude-standard '*.[ch]' | xargs .venv/bin/clang-format -i
+	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
 
 clean: ## remove what was built (models/, results/ and .venv/ stay)
 	rm -rf build build-asan build-tsan build-clang

@@ -1,34 +1,56 @@
 # The MLX engine, as a module beside the program; left out, with a line that says so, where MLX is not installed.
-# MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), or where Homebrew puts it.
-set(MLX_ROOT "" CACHE PATH "Folder of MLX with include/mlx and lib/libmlx (default: searched)")
+# MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), or where Homebrew puts it. Its C++
+# interface changes with every release, so only the version below is taken - or any, where MLX_ROOT asks for it.
+set(MLX_VERSION 0.32.4)
+set(MLX_ROOT "" CACHE PATH "Folder of MLX with include/mlx and lib (default: searched)")
+
+# The version of the headers in a folder, "" when there are none.
+function(mlx_version_of folder out)
+  set(version "")
+  if(EXISTS ${folder}/include/mlx/version.h)
+    foreach(part MAJOR MINOR PATCH)
+      file(STRINGS ${folder}/include/mlx/version.h line REGEX "define MLX_VERSION_${part} [0-9]+")
+      string(REGEX MATCH "[0-9]+$" number "${line}")
+      list(APPEND version ${number})
+    endforeach()
+    list(JOIN version . version)
+  endif()
+  set(${out} "${version}" PARENT_SCOPE)
+endfunction()
+
+# Folders that may hold MLX, best first.
+function(mlx_places out)
+  foreach(python ${CMAKE_SOURCE_DIR}/.venv/bin/python python3)
+    execute_process(COMMAND ${python} -m mlx --cmake-dir OUTPUT_VARIABLE folder ERROR_QUIET
+      RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE)
+    if(NOT failed)
+      list(APPEND places ${folder})
+    endif()
+  endforeach()
+  set(${out} ${places} /opt/homebrew /usr/local PARENT_SCOPE)
+endfunction()
 
 function(find_mlx)
   if(MLX_ROOT)
     set(places ${MLX_ROOT})
   else()
-    foreach(python ${CMAKE_SOURCE_DIR}/.venv/bin/python python3)
-      execute_process(COMMAND ${python} -m mlx --cmake-dir OUTPUT_VARIABLE folder ERROR_QUIET
-        RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE)
-      if(NOT failed)
-        get_filename_component(folder ${folder}/../../.. ABSOLUTE)
-        list(APPEND places ${folder})
-      endif()
-    endforeach()
-    list(APPEND places /opt/homebrew /usr/local)
+    mlx_places(places)
   endif()
-  unset(MLX_INCLUDE CACHE)
   unset(MLX_LIBRARY CACHE)
   foreach(place ${places})
-    if(EXISTS ${place}/include/mlx/mlx.h)
-      find_path(MLX_INCLUDE mlx/mlx.h PATHS ${place}/include NO_DEFAULT_PATH)
+    mlx_version_of(${place} version)
+    if(version AND (MLX_ROOT OR version VERSION_EQUAL MLX_VERSION) AND NOT MLX_LIBRARY)
+      set(MLX_INCLUDE ${place}/include PARENT_SCOPE)
       find_library(MLX_LIBRARY mlx PATHS ${place}/lib NO_DEFAULT_PATH)
+    elseif(version)
+      message(STATUS "MLX ${version} in ${place} is not ${MLX_VERSION}; -DMLX_ROOT=${place} tries it all the same")
     endif()
   endforeach()
 endfunction()
 
 find_mlx()
-if(NOT MLX_INCLUDE OR NOT MLX_LIBRARY)
-  message(STATUS "MLX was not found: the engine mlx is left out (set MLX_ROOT, or pip install mlx)")
+if(NOT MLX_LIBRARY)
+  message(STATUS "MLX ${MLX_VERSION} was not found: the engine mlx is left out (pip install mlx, or set MLX_ROOT)")
   return()
 endif()
 
@@ -56,6 +78,6 @@ target_link_libraries(mlxbench-mlx PRIVATE flags ${MLX_LIBRARY})
 # libmlx is used where it is: it finds its own libraries relative to itself.
 get_filename_component(mlx_library_folder ${MLX_LIBRARY} DIRECTORY)
 set_target_properties(mlxbench-mlx PROPERTIES BUILD_RPATH ${mlx_library_folder} INSTALL_RPATH ${mlx_library_folder})
-install(TARGETS mlxbench-mlx LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/mlxbench)
+install(TARGETS mlxbench-mlx LIBRARY DESTINATION lib/mlxbench) # where the program looks for it
 # One target is the whole program.
 add_dependencies(mlxbench mlxbench-mlx)

@@ -34,6 +34,11 @@ typedef enum op_kind {
 
 enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3 };
 
+typedef struct top_k {
+    int k;
+    bool renormalize;
+} top_k;
+
 typedef struct node {
     op_kind op;
     enum dtype dtype;
