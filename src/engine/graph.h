@@ -34,6 +34,7 @@ typedef enum op_kind {
 
 enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3 };
 
+/* ROUTE: how many experts, and whether their weights are divided by their sum */
 typedef struct top_k {
     int k;
     bool renormalize;
@@ -55,11 +56,8 @@ typedef struct node {
         const rope_spec *rope;
         float scale;    /* ATTEND, SCALE */
         activation act; /* GATED, EXPERTS */
-        struct {
-            int k;
-            bool renormalize;
-        } top;     /* ROUTE */
-        bool clip; /* ADD: saturate in F16 */
+        top_k top;      /* ROUTE */
+        bool clip;      /* ADD: saturate in F16 */
     };
     bool live; /* set by graph_mark_live: an output or a cache write needs it */
     int index; /* place in the graph */
