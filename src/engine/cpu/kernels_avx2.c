@@ -113,7 +113,8 @@ INLINE __m256 block_scale(const float *scales, int64_t b, int bits, int group_si
 }
 
 /* Groups [g, g + n): their scales as floats, followed by a zero, and the sum of bias * sum. */
-INLINE __m256 take_scales(float *scales, const rows *w, int64_t g, int64_t n, const float *sums, dtype type) {
+INLINE __m256 take_scales(float *scales, const rows *w, int64_t g, int64_t n, const float *sums) {
+    dtype type = w->dtype;
     __m256 total = _mm256_setzero_ps();
     int64_t i = 0, rest = n % 8;
     for (; i + 8 <= n; i += 8) {
@@ -138,11 +139,11 @@ INLINE __m256 take_scales(float *scales, const rows *w, int64_t g, int64_t n, co
 /* The part of row r that lies in columns [c, c + n): sums and x begin there, x in the order the blocks want.
  */
 INLINE float dot_affine(const rows *w, int64_t r, int64_t c, int64_t n, const float *x, const float *sums,
-                        int bits, int group_size, dtype type) {
+                        int bits, int group_size) {
     float scales[MAX_GROUPS + 8];
     const uint8_t *packed = (const uint8_t *)w->values + (r * w->n + c) * bits / 8;
     int64_t width = block_width(bits), blocks = n / width;
-    __m256 total = take_scales(scales, w, (r * w->n + c) / group_size, n / group_size, sums, type);
+    __m256 total = take_scales(scales, w, (r * w->n + c) / group_size, n / group_size, sums);
     for (int64_t b = 0; b < blocks; b++, packed += width * bits / 8, x += width) {
         _mm_prefetch((const char *)packed + AHEAD, _MM_HINT_T0);
         __m256 scale = block_scale(scales, b, bits, group_size);
@@ -186,38 +187,25 @@ static void arrange4(float *out, const float *x, int64_t n) {
 }
 
 INLINE void matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
-                          const float *sums, int bits, int group_size, dtype type) {
+                          const float *sums, int bits, int group_size) {
     _Alignas(32) float arranged[CHUNK];
     for (int64_t c = 0; c < w->n; c += CHUNK) {
         int64_t n = w->n - c < CHUNK ? w->n - c : CHUNK;
         if (bits == 4) arrange4(arranged, x + c, n);
         for (int64_t r = first; r < end; r++) {
-            float part = dot_affine(w, r, c, n, bits == 4 ? arranged : x + c, sums + c / group_size, bits,
-                                    group_size, type);
+            float part =
+                dot_affine(w, r, c, n, bits == 4 ? arranged : x + c, sums + c / group_size, bits, group_size);
             y[r] = c ? y[r] + part : part;
         }
     }
 }
 
-/* Makes constants of the group size and of the scales' type. */
+/* Makes a constant of the group size. The scales' type need not be one: it is asked once per 8 groups. */
 INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                         const float *sums, int bits) {
-#define OF_TYPE(GROUP)                                                                                       \
-    if (w->dtype == DTYPE_BF16) matvec_affine(y, w, first, end, x, sums, bits, GROUP, DTYPE_BF16);           \
-    if (w->dtype == DTYPE_F16) matvec_affine(y, w, first, end, x, sums, bits, GROUP, DTYPE_F16);             \
-    if (w->dtype == DTYPE_F32) matvec_affine(y, w, first, end, x, sums, bits, GROUP, DTYPE_F32)
-    switch (w->group_size) {
-    case 32:
-        OF_TYPE(32);
-        break;
-    case 64:
-        OF_TYPE(64);
-        break;
-    case 128:
-        OF_TYPE(128);
-        break;
-    }
-#undef OF_TYPE
+    if (w->group_size == 32) matvec_affine(y, w, first, end, x, sums, bits, 32);
+    if (w->group_size == 64) matvec_affine(y, w, first, end, x, sums, bits, 64);
+    if (w->group_size == 128) matvec_affine(y, w, first, end, x, sums, bits, 128);
 }
 
 /* ---- plain weights ---- */
