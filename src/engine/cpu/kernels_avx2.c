@@ -63,11 +63,21 @@ INLINE float sum8(__m256 x) {
 
 /* ---- affine weights ---- */
 
+/* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
+ * memory would make the load wait for the stores, many times the cost of all the rest. */
+INLINE uint64_t load_bytes(const uint8_t *p, int n) {
+    uint32_t four = 0;
+    uint16_t two = 0;
+    if (n & 4) memcpy(&four, p, 4);
+    if (n & 2) memcpy(&two, p + (n & 4), 2);
+    uint64_t bytes = four | (uint64_t)two << (8 * (n & 4));
+    return n & 1 ? bytes | (uint64_t)p[n - 1] << (8 * (n - 1)) : bytes;
+}
+
 /* 8 quantized values of 2 to 8 bits: `bits` bytes, the first value in the lowest bits. */
 INLINE __m256 quants8(const uint8_t *packed, int bits) {
     if (bits == 8) return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)packed)));
-    uint64_t eight = 0;
-    memcpy(&eight, packed, (size_t)bits);
+    uint64_t eight = load_bytes(packed, bits);
     /* 4 values fit 32 bits at every width, 8 values up to 4 bits */
     int second = bits <= 4 ? 4 * bits : 0;
     __m256i low = _mm256_set1_epi32((int)eight);
