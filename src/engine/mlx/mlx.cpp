@@ -204,10 +204,26 @@ static weight *new_weight(engine *base, const weight_source *source) {
 
 /* ---- KV caches ---- */
 
+/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in use, which is while there are
+ * caches: every way out of a run frees them. Elsewhere no device reports this size. */
+static void raise_wired_limit(mlx_engine &e) {
+    const auto &info = mx::device_info(e.stream.device);
+    auto found = info.find("max_recommended_working_set_size");
+    if (found != info.end()) e.wired_before = mx::set_wired_limit(std::get<size_t>(found->second));
+}
+
+static void restore_wired_limit(mlx_engine &e) {
+    if (!e.wired_before) return;
+    mx::synchronize(e.stream);
+    mx::set_wired_limit(*e.wired_before);
+    e.wired_before.reset();
+}
+
 static kv *new_kv(engine *base, const kv_spec *) {
     mlx_engine *e = engine_of(base);
     mlx_kv *cache = nullptr;
     guarded(e, [&] {
+        if (e->caches.empty()) raise_wired_limit(*e);
         auto owned = std::make_unique<mlx_kv>();
         e->caches.push_back(owned.get());
         cache = owned.release();
@@ -222,6 +238,7 @@ static void free_kv(engine *base, kv *cache) {
     guarded(e, [&] {
         std::erase(e->caches, freed);
         delete freed;
+        if (e->caches.empty()) restore_wired_limit(*e);
     });
 }
 
@@ -285,14 +302,17 @@ static void prefill(mlx_engine *e, const graph *g) {
     e->steps = 0;
 }
 
+/* An output as result_read gives it: row by row, F32 unless ids. */
+static mx::array output_of(const mlx_engine &e, tensor x) {
+    const value &v = e.values[x->index];
+    mx::array out = v.heads_first ? mx::contiguous(mx::transpose(*v.first, {0, 2, 1, 3})) : *v.first;
+    return x->dtype == DTYPE_I32 ? out : mx::astype(out, mx::float32);
+}
+
 /* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller gets. */
 static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[], result *results[]) {
     std::vector<mx::array> wanted;
-    for (int i = 0; i < n; i++) {
-        mx::array x = *e->values[outputs[i]->index].first;
-        if (outputs[i]->dtype != DTYPE_I32) x = mx::astype(x, mx::float32); /* as result_read gives it */
-        wanted.push_back(x);
-    }
+    for (int i = 0; i < n; i++) wanted.push_back(output_of(*e, outputs[i]));
     for (int i = 0; i < g->n_nodes; i++)
         if (graph_node(g, i)->live && graph_node(g, i)->op == OP_LOGPROBS)
             wanted.push_back(*e->values[i].first);

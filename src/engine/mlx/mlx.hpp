@@ -61,8 +61,9 @@ struct mlx_engine {
     std::map<const float *, mx::array> freqs{}; /* rope frequencies by where the model keeps them */
     std::vector<value> values{};                /* of the running graph, by node */
     mask last_mask{};
-    int64_t steps = 0;       /* decode steps since the last prefill */
-    bool clear_next = false; /* give unused memory back before the next step */
+    int64_t steps = 0;                    /* decode steps since the last prefill */
+    bool clear_next = false;              /* give unused memory back before the next step */
+    std::optional<size_t> wired_before{}; /* the wired limit to be restored, while there are caches */
 };
 
 struct mlx_result {
