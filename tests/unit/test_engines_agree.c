@@ -226,7 +226,7 @@ static const struct {
     {.name = "all experts", .build = of_experts, .experts = true},
     {.name = "best experts", .build = of_best_experts, .experts = true, .choosy = true},
     {.name = "logprobs", .build = of_logprobs},
-    {.name = "argmax", .build = of_argmax},
+    {.name = "argmax", .build = of_argmax, .choosy = true},
     {.name = "rope", .build = of_rope},
     {.name = "traditional rope", .build = of_traditional_rope},
     {.name = "scaled rope", .build = of_scaled_rope},
