@@ -42,7 +42,7 @@ static int parse_options(command *c, int argc, char **argv) {
         {"ids", NULL, NULL, "print token ids on one line instead of text", OPTION_FLAG, &c->ids, 0, 0},
         {"logits", NULL, "FILE.npy", "write the logits of every new token, float32 [n_new, vocab]",
          OPTION_TEXT, &c->logits_file, 0, 0},
-        {"engine", NULL, "NAME", "what computes: auto, cpu, ... (auto)", OPTION_TEXT, &c->engine_name, 0, 0},
+        {"engine", NULL, "NAME", "what computes: auto, cpu, mlx (auto)", OPTION_TEXT, &c->engine_name, 0, 0},
         {"threads", "t", "N", "CPU threads (physical cores)", OPTION_NUMBER, &c->threads, 1, 1024},
         {"seed", NULL, "N", "for synthetic weights (0)", OPTION_NUMBER, &c->seed, 0, INT64_MAX},
         {"prefill-step-size", "pss", "N", "prompt tokens per prefill chunk (2048)", OPTION_NUMBER,

@@ -116,3 +116,14 @@ def test_memory_is_flat(checkpoint, run, device):
     folder = checkpoint("qwen3")
     few, many = (measured(run, folder, 8, n, "--max-kv-size", 32)["peak_memory_gb"] for n in (200, 10_000))
     assert many <= 1.02 * few
+
+
+def test_step_beyond_memory_is_refused(checkpoint, run, device):
+    """MLX's CPU backend would end the program."""
+    if device != "cpu":
+        pytest.skip("attention stores no scores on a GPU")
+    done = run("bench", "--engine", "mlx", "--model", checkpoint("llama"), "-np", 1_000_000, "-n", 2,
+               "--prefill-step-size", 1_000_000, "--prompt-tokens", "random")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "memory" in done.stderr

@@ -45,6 +45,17 @@ static std::string device_name(const mx::Device &device) {
     return name;
 }
 
+/* Bytes that arrays can have in all: the GPU's own memory, or the system's. */
+static double memory_of(const mx::Device &device) {
+    const auto &info = mx::device_info(device);
+    for (const char *key : {"total_memory", "memory_size"}) {
+        auto found = info.find(key);
+        if (device == mx::Device::gpu && found != info.end())
+            return static_cast<double>(std::get<size_t>(found->second));
+    }
+    return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
 static engine *open_mlx(const engine_options *options) {
     (void)options;
     if (strcmp(mx::version(), BUILT_AGAINST) != 0) {
@@ -54,7 +65,10 @@ static engine *open_mlx(const engine_options *options) {
     }
     try {
         mx::Device device = mx::default_device();
-        auto *e = new mlx_engine{.base = {}, .stream = mx::new_stream(device), .device = device_name(device)};
+        auto *e = new mlx_engine{.base = {},
+                                 .stream = mx::new_stream(device),
+                                 .device = device_name(device),
+                                 .total_memory = memory_of(device)};
         return &e->base;
     } catch (const std::exception &error) {
         fail("mlx: cannot be used here: %s", error.what());
@@ -120,19 +134,11 @@ static void reset_peak(engine *base) {
 
 /* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when they
  * don't. */
-static void check_memory(const mlx_engine &e, double bytes, const std::string &what) {
-    double total = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-    const auto &info = mx::device_info(e.stream.device);
-    for (const char *key : {"total_memory", "memory_size"}) {
-        auto found = info.find(key);
-        if (e.stream.device == mx::Device::gpu && found != info.end())
-            total = static_cast<double>(std::get<size_t>(found->second));
-    }
-    double left = total - static_cast<double>(mx::get_active_memory());
+static void check_memory(const mlx_engine &e, double bytes, const char *what) {
+    double left = e.total_memory - static_cast<double>(mx::get_active_memory());
     if (bytes <= left) return;
     char text[200];
-    snprintf(text, sizeof text, "out of memory: %.3f GB for %s, %.3f GB left", bytes / 1e9, what.c_str(),
-             left / 1e9);
+    snprintf(text, sizeof text, "out of memory: %.3f GB for %s, %.3f GB left", bytes / 1e9, what, left / 1e9);
     throw std::runtime_error(text);
 }
 

@@ -56,6 +56,7 @@ struct mlx_engine {
     engine base;
     mx::Stream stream;
     std::string device;
+    double total_memory; /* bytes */
     std::vector<std::unique_ptr<mlx_weight>> weights{};
     std::vector<mlx_kv *> caches{};
     std::map<const float *, mx::array> freqs{}; /* rope frequencies by where the model keeps them */
