@@ -15,7 +15,7 @@ all: export NO_INSTALL = 1
 run: program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 5")
 	@MODEL="$(MODEL)" sh scripts/run.sh $(ARGS)
 
-check: build/.packages-check program .venv/.installed ## install what the tests need and run all of them
+check: .venv/.installed program ## install what the tests need and run all of them
 	@sh scripts/check.sh
 
 bench: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## mlxbench against its peers, in turn (BENCH="--help")

@@ -29,10 +29,8 @@ $python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
 if [ "$what" = check ]; then
     has_library cmocka || lacks libcmocka-dev cmocka
 fi
-if [ "$what" = bench ]; then
-    has c++ || lacks g++ ""
-fi
 if [ "$what" != build ]; then
+    has c++ || lacks g++ "" # for the MLX engine and for llama.cpp
     $python -c 'import venv, ensurepip' 2>/dev/null || lacks python3-venv ""
 fi
 
