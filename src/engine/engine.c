@@ -102,7 +102,7 @@ int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
     const kv_spec *s = &cache->spec;
     if (cache->bits) return 0;
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
-    if (s->head_dim % group_size || s->v_head_dim % group_size)
+    if (group_size < 1 || s->head_dim % group_size || s->v_head_dim % group_size)
         return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);
     if (e->type->kv_quantize(e, cache, bits, group_size)) return -1;
     cache->bits = bits;

@@ -86,6 +86,7 @@ static bool same_shape(tensor a, tensor b) {
 }
 
 tensor tokens(graph *g, const int32_t *ids, int64_t n) {
+    if (n < 1) return refuse(g, "tokens", &nothing, "there are none");
     if (!g->failed && g->n_ids + n > g->ids_capacity) {
         void *grown = g->ids;
         g->failed = mem_resize(&grown, (size_t)(g->n_ids + n), sizeof *ids, "token ids") < 0;
