@@ -76,7 +76,8 @@ static void row(output *o, const record *r) {
     str_clear(&o->tail);
     str_printf(&o->tail, "\nmlxbench %s, engine %s (%s)", f->mlxbench_version, r->params.engine, f->device);
     if (r->params.threads) str_printf(&o->tail, ", %lld threads", (long long)r->params.threads);
-    str_printf(&o->tail, ", %s prompt; %s; %s\n", r->params.prompt_source, f->chip, f->os);
+    str_printf(&o->tail, ", %s prompt%s; %s; %s\n", r->params.prompt_source,
+               f->synthetic ? ", random weights" : "", f->chip, f->os);
 }
 
 static void end(output *o) {

@@ -191,7 +191,8 @@ static void test_md(void **state) {
         "| a\\|b   |        4 |            10 |     20.000 |                 1 |                |  500.000 | "
         "         1.235 |\n"
         "\n"
-        "mlxbench 0.1.0, engine fake (none), 2 threads, text prompt; Apple M2 Ultra; macOS 15.1\n");
+        "mlxbench 0.1.0, engine fake (none), 2 threads, text prompt, random weights; Apple M2 Ultra; macOS "
+        "15.1\n");
     plan_free(&p);
 }
 
