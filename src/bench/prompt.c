@@ -9,17 +9,9 @@ int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out) {
     return out->n ? 0 : fail_usage("--prompt: the text gives no token");
 }
 
-/* Steele, Lea, Flood: Fast splittable pseudorandom number generators (2014), SplitMix64. */
-static uint64_t next_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, int64_t n) {
     int32_t *ids = mem_new((size_t)n, sizeof *ids, "the prompt");
     for (int64_t i = 0; ids && i < n; i++)
-        ids[i] = text->n ? text->items[i % text->n] : (int32_t)(next_random(&seed) % (uint64_t)vocab_size);
+        ids[i] = text->n ? text->items[i % text->n] : (int32_t)(random_next(&seed) % (uint64_t)vocab_size);
     return ids;
 }

@@ -132,17 +132,9 @@ int synthetic_open(checkpoint *c, const char *preset, uint64_t seed) {
 
 /* ---- random numbers ---- */
 
-/* splitmix64: passes through all 2^64 states; a few operations for 8 random bytes. */
-static inline uint64_t next_random(uint64_t *state) {
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Uniform in [-1, 1). */
 static float next_float(uint64_t *state) {
-    return (float)(next_random(state) >> 40) * 0x1p-23f - 1;
+    return (float)(random_next(state) >> 40) * 0x1p-23f - 1;
 }
 
 /* The generator's start for one array: FNV-1a of its name, mixed with the seed. */
@@ -150,14 +142,14 @@ static uint64_t start_state(uint64_t seed, const char *name, const char *part) {
     uint64_t hash = 0xcbf29ce484222325u;
     for (const char *s = name; *s; s++) hash = (hash ^ (unsigned char)*s) * 0x100000001b3u;
     for (const char *s = part; *s; s++) hash = (hash ^ (unsigned char)*s) * 0x100000001b3u;
-    return hash ^ next_random(&seed);
+    return hash ^ random_next(&seed);
 }
 
 /* Random bits; size is a multiple of 4 and the memory one of 8 (whole pages). */
 static void fill_bits(void *memory, size_t size, uint64_t state) {
     char *to = memory;
     for (size_t i = 0; i < size; i += 8) {
-        uint64_t bits = next_random(&state);
+        uint64_t bits = random_next(&state);
         memcpy(to + i, &bits, size - i < 8 ? size - i : 8);
     }
 }
@@ -173,7 +165,7 @@ static void fill_values(void *memory, dtype type, int64_t n, float center, float
     float *floats = memory;
     uint16_t *halves = memory;
     for (int64_t i = 0; i < n;) {
-        uint64_t bits = next_random(&state);
+        uint64_t bits = random_next(&state);
         for (int j = 0; j < 8 && i < n; j++, i++, bits >>= 8) {
             if (wide)
                 floats[i] = values[bits & 255];

@@ -34,11 +34,11 @@ static bool may_have_gpu(void) {
 
 /* mlx where it has a GPU, otherwise cpu: on CPUs MLX is the slower one. */
 static engine *open_auto(const engine_options *options) {
-    engine *e = may_have_gpu() ? open_engine(1, options) : NULL;
+    engine *e = may_have_gpu() ? engine_open("mlx", options) : NULL;
     if (e && strcmp(engine_describe(e).device, "cpu")) return e;
     engine_close(e);
     error_clear();
-    return open_engine(0, options);
+    return engine_open("cpu", options);
 }
 
 engine *engine_open(const char *name, const engine_options *options) {

@@ -25,8 +25,7 @@ typedef struct result result;      /* a value that outlives its graph */
 /* ---- engines ---- */
 
 typedef struct engine_options {
-    int threads;                    /* CPU threads; 0: one per physical core */
-    volatile const bool *cancelled; /* unused when NULL */
+    int threads; /* CPU threads; 0: one per physical core */
 } engine_options;
 
 /* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says from where);

@@ -66,7 +66,7 @@ typedef struct node {
     void *data, *workspace; /* the value; memory used only while it is computed */
     atomic_long taken[2];   /* work sharing, one counter per phase */
     bool placed;            /* data is in the plan's memory, at offset */
-    size_t offset, workspace_offset;
+    size_t offset, workspace_offset, workspace_size;
     int last;          /* index of the last node that reads it */
     struct node *next; /* in the plan's list of values in memory */
     bool barrier;      /* all threads meet before it */

@@ -56,12 +56,14 @@ void *model_alloc(loader *l, size_t n, size_t size) {
     return memory;
 }
 
-static const char *format_path(char *text, size_t size, const char *path, va_list args) PRINTF_LIKE(3, 0);
-
-static const char *format_path(char *text, size_t size, const char *path, va_list args) {
-    vsnprintf(text, size, path, args);
-    return text;
-}
+/* The path that a variadic function was given as a format, into its array `text`. */
+#define FORMAT_PATH(text, path)                                                                              \
+    do {                                                                                                     \
+        va_list args;                                                                                        \
+        va_start(args, path);                                                                                \
+        vsnprintf(text, sizeof text, path, args);                                                            \
+        va_end(args);                                                                                        \
+    } while (0)
 
 static const weight *take(loader *l, const weight_source *source) {
     const weight *w = engine_weight(l->model->engine, source);
@@ -90,28 +92,19 @@ static const weight *take_matrix(loader *l, const char *path, int rank, const in
 
 const weight *load_linear(loader *l, int64_t out, int64_t in, bool bias, const char *path, ...) {
     char text[256];
-    va_list args;
-    va_start(args, path);
-    format_path(text, sizeof text, path, args);
-    va_end(args);
+    FORMAT_PATH(text, path);
     return take_matrix(l, text, 2, (int64_t[]){out, in}, bias);
 }
 
 const weight *load_experts(loader *l, int64_t n, int64_t out, int64_t in, const char *path, ...) {
     char text[256];
-    va_list args;
-    va_start(args, path);
-    format_path(text, sizeof text, path, args);
-    va_end(args);
+    FORMAT_PATH(text, path);
     return take_matrix(l, text, 3, (int64_t[]){n, out, in}, false);
 }
 
 const weight *load_norm(loader *l, int64_t n, bool plus_one, const char *path, ...) {
     char text[256], name[300];
-    va_list args;
-    va_start(args, path);
-    format_path(text, sizeof text, path, args);
-    va_end(args);
+    FORMAT_PATH(text, path);
     snprintf(name, sizeof name, "%s.weight", text);
     weight_source source = {.name = name, .plus_one = plus_one};
     if (l->failed || checkpoint_plain(l->checkpoint, name, 1, &n, &source.m)) {

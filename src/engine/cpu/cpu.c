@@ -22,8 +22,7 @@ void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
     return memory;
 }
 
-void cpu_release(cpu *e, void *memory, size_t n, int64_t *account) {
-    (void)e;
+void cpu_release(void *memory, size_t n, int64_t *account) {
     if (!memory) return;
     free(memory);
     *account -= (int64_t)n;
@@ -31,7 +30,7 @@ void cpu_release(cpu *e, void *memory, size_t n, int64_t *account) {
 
 static void free_thread_scratch(cpu *e) {
     for (int i = 0; e->thread_scratch && i < e->threads; i++)
-        cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+        cpu_release(e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
     free(e->thread_scratch);
     e->thread_scratch = NULL;
     e->thread_scratch_size = 0;
@@ -69,7 +68,7 @@ static void drop_weights(engine *base) {
 }
 
 static void free_scratch(cpu *e) {
-    cpu_release(e, e->scratch, e->scratch_size, &e->memory.scratch);
+    cpu_release(e->scratch, e->scratch_size, &e->memory.scratch);
     e->scratch = NULL;
     e->scratch_size = 0;
 }
@@ -148,6 +147,7 @@ static weight *new_weight(engine *base, const weight_source *source) {
     if (source->bias) w->bias = convert(source->bias, false);
     if ((m->rank == 1 && !w->floats) || (source->bias && !w->bias)) {
         free(w->floats);
+        free(w->bias);
         free(w);
         return NULL;
     }

@@ -48,7 +48,7 @@ typedef struct cpu {
 /* Aligned memory for n bytes, counted in *account of e->memory; NULL with an error naming what and the size.
  */
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what);
-void cpu_release(cpu *e, void *memory, size_t n, int64_t *account);
+void cpu_release(void *memory, size_t n, int64_t *account);
 
 /* ---- cache.c ---- */
 

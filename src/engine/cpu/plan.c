@@ -164,9 +164,8 @@ static int release_read(planner *p, int before) {
             continue;
         }
         *at = x->next;
-        size_t workspace = workspace_bytes(p->e, x);
         if (x->placed && give(p, x->offset, value_bytes(x))) return -1;
-        if (workspace && give(p, x->workspace_offset, workspace)) return -1;
+        if (x->workspace_size && give(p, x->workspace_offset, x->workspace_size)) return -1;
     }
     return 0;
 }
@@ -195,9 +194,9 @@ static int place(planner *p) {
         if (x->last < i) x->last = i;
         x->placed = has_memory(x) && !x->data;
         if (x->placed) x->offset = take(p, value_bytes(x));
-        size_t workspace = workspace_bytes(p->e, x);
-        if (workspace) x->workspace_offset = take(p, workspace);
-        if (x->placed || workspace) {
+        x->workspace_size = workspace_bytes(p->e, x);
+        if (x->workspace_size) x->workspace_offset = take(p, x->workspace_size);
+        if (x->placed || x->workspace_size) {
             x->next = p->alive;
             p->alive = x;
         }
@@ -214,7 +213,7 @@ static int grow_scratch(planner *p) {
         if (need > thread_size) thread_size = need;
     }
     if (p->size > e->scratch_size) {
-        cpu_release(e, e->scratch, e->scratch_size, &e->memory.scratch);
+        cpu_release(e->scratch, e->scratch_size, &e->memory.scratch);
         e->scratch_size = 0;
         e->scratch = cpu_allocate(e, p->size, &e->memory.scratch,
                                   "a step's values; use a smaller --prefill-step-size");
@@ -223,7 +222,7 @@ static int grow_scratch(planner *p) {
     }
     if (thread_size <= e->thread_scratch_size) return 0;
     for (int i = 0; i < e->threads; i++) {
-        cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+        cpu_release(e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
         e->thread_scratch[i] = NULL;
     }
     e->thread_scratch_size = 0;
@@ -231,7 +230,7 @@ static int grow_scratch(planner *p) {
         e->thread_scratch[i] = cpu_allocate(e, thread_size, &e->memory.scratch, "a thread's tiles");
         if (!e->thread_scratch[i]) {
             while (i--) {
-                cpu_release(e, e->thread_scratch[i], thread_size, &e->memory.scratch);
+                cpu_release(e->thread_scratch[i], thread_size, &e->memory.scratch);
                 e->thread_scratch[i] = NULL;
             }
             return -1;
@@ -247,7 +246,7 @@ static void address(planner *p) {
         if (!x->live) continue;
         if (x->op == OP_HEADS) x->data = x->in[0]->data;
         if (x->placed) x->data = p->e->scratch + x->offset;
-        if (workspace_bytes(p->e, x)) x->workspace = p->e->scratch + x->workspace_offset;
+        if (x->workspace_size) x->workspace = p->e->scratch + x->workspace_offset;
     }
 }
 
