@@ -14,7 +14,9 @@ generate_options params_generate(const params *p) {
 }
 
 engine_options params_engine(const params *p) {
-    return (engine_options){.threads = p->threads ? (int)p->threads : sys_usable_cores()};
+    return (engine_options){.threads = p->threads ? (int)p->threads : sys_usable_cores(),
+                            .mlx_lm_graph = !strcmp(p->graph, "mlx-lm"),
+                            .int8_activations = !strcmp(p->activations, "int8")};
 }
 
 void loaded_free(loaded *l) {

@@ -61,6 +61,8 @@ static void set_what_ran(bench *b, params *p) {
     engine_info info = engine_describe(b->loaded.engine);
     p->engine = info.name;
     p->threads = info.threads;
+    p->graph = info.graph;
+    p->activations = info.activations;
     if (!b->loaded.prompt_text.n) p->prompt_source = "random";
 }
 

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 typedef struct command {
-    const char *model_name, *engine_name, *prompt, *prompt_ids, *logits_file;
+    const char *model_name, *engine_name, *graph, *activations, *prompt, *prompt_ids, *logits_file;
     int64_t max_tokens, threads, seed, kv_bits;
     bool ignore_eos, ids;
     generate_options options;
@@ -44,6 +44,10 @@ static int parse_options(command *c, int argc, char **argv) {
          OPTION_TEXT, &c->logits_file, 0, 0},
         {"engine", NULL, "NAME", "what computes: auto, cpu, mlx (auto)", OPTION_TEXT, &c->engine_name, 0, 0},
         {"threads", "t", "N", "CPU threads (physical cores)", OPTION_NUMBER, &c->threads, 1, 1024},
+        {"graph", NULL, "KIND", "operations of the engine mlx: fused, mlx-lm (fused)", OPTION_TEXT, &c->graph,
+         0, 0},
+        {"activations", NULL, "KIND", "of the engine cpu: exact, int8 (exact)", OPTION_TEXT, &c->activations,
+         0, 0},
         {"seed", NULL, "N", "for synthetic weights (0)", OPTION_NUMBER, &c->seed, 0, INT64_MAX},
         {"prefill-step-size", "pss", "N", "prompt tokens per prefill chunk (2048)", OPTION_NUMBER,
          &c->options.prefill_step_size, 1, 1000000000},
@@ -63,14 +67,29 @@ static int parse_options(command *c, int argc, char **argv) {
     return 0;
 }
 
+/* Whether text is the second of the two words that --name knows. */
+static int parse_choice(const char *name, const char *text, const char *first, const char *second,
+                        bool *is_second) {
+    *is_second = !strcmp(text, second);
+    if (*is_second || !strcmp(text, first)) return 0;
+    return fail_usage("--%s: \"%s\" is not one of %s,%s", name, text, first, second);
+}
+
+static int open_engine(command *c) {
+    engine_options how = {.threads = (int)c->threads};
+    if (parse_choice("graph", c->graph, "fused", "mlx-lm", &how.mlx_lm_graph)) return -1;
+    if (parse_choice("activations", c->activations, "exact", "int8", &how.int8_activations)) return -1;
+    c->engine = engine_open(c->engine_name, &how);
+    return c->engine ? 0 : -1;
+}
+
 static int open_model(command *c) {
     str path = {0};
     if (!hub_find(c->model_name, &path) && !path.failed)
         c->checkpoint = checkpoint_open(path.data, (uint64_t)c->seed);
     str_free(&path);
-    if (!c->checkpoint) return -1;
-    c->engine = engine_open(c->engine_name, &(engine_options){.threads = (int)c->threads});
-    c->model = c->engine ? model_load(c->checkpoint, c->engine) : NULL;
+    if (!c->checkpoint || open_engine(c)) return -1;
+    c->model = model_load(c->checkpoint, c->engine);
     if (!c->model) return -1;
     if (c->prompt_ids && c->ids) return 0;
     if (open_tokenizer(c->checkpoint, &c->tokenizer)) return -1;
@@ -191,6 +210,8 @@ static int run(command *c) {
 
 int cmd_generate(int argc, char **argv) {
     command c = {.engine_name = "auto",
+                 .graph = "fused",
+                 .activations = "exact",
                  .max_tokens = 100,
                  .threads = sys_usable_cores(),
                  .options = {.prefill_step_size = 2048, .kv_group_size = 64}};

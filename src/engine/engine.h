@@ -24,8 +24,11 @@ typedef struct result result;      /* a value that outlives its graph */
 
 /* ---- engines ---- */
 
+/* An engine ignores what means nothing to it, and describes what it uses (engine_info). */
 typedef struct engine_options {
-    int threads; /* CPU threads; 0: one per physical core */
+    int threads;           /* CPU threads; 0: one per physical core */
+    bool mlx_lm_graph;     /* mlx: exactly mlx-lm's operations; false: fused kernels where there are some */
+    bool int8_activations; /* cpu: what quantized weights are multiplied with is rounded to 8 bits */
 } engine_options;
 
 /* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says from where);
@@ -39,11 +42,13 @@ int engine_configure(engine *e, const engine_options *options);
 
 /* What ran: for every result row. Strings live as long as the engine. */
 typedef struct engine_info {
-    const char *name;    /* "cpu" */
-    const char *version; /* the engine's own version */
-    const char *device;  /* "avx2", a GPU's name, ... */
-    int threads;         /* in use; 0 where it means nothing */
-    bool lookahead;      /* graph_end returns before the work is done: the next step should be queued first */
+    const char *name;        /* "cpu" */
+    const char *version;     /* the engine's own version */
+    const char *device;      /* "avx2", a GPU's name, ... */
+    int threads;             /* in use; 0 where it means nothing */
+    const char *graph;       /* in use: "fused" or "mlx-lm"; NULL where it means nothing */
+    const char *activations; /* in use: "exact" or "int8"; NULL where it means nothing */
+    bool lookahead; /* graph_end returns before the work is done: the next step should be queued first */
 } engine_info;
 engine_info engine_describe(const engine *e);
 

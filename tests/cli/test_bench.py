@@ -90,6 +90,18 @@ def test_each_model_is_loaded_once_per_engine(run, good_folder, good_gguf):
     assert len({row["load_ns"] for row in rows}) == 4
 
 
+def test_engine_options_need_no_other_load(measure):
+    rows = measure(*RANDOM, "--graph", "fused,mlx-lm", "--activations", "exact,int8")
+    assert [(row["graph"], row["activations"]) for row in rows] == [
+        (graph, activations) for graph in ("fused", "mlx-lm") for activations in ("exact", "int8")]
+    assert len({row["load_ns"] for row in rows}) == 1
+
+
+def test_option_of_another_engine_is_unset(measure):
+    row, = measure("--engine", "cpu", *RANDOM[2:], "--graph", "mlx-lm")
+    assert (row["graph"], row["activations"]) == (None, "exact")
+
+
 # ---- formats ----
 
 MLXBENCH = ("run,model,hw_model,n_prompt,n_generate,max_kv_size,kv_bits,kv_group_size,quantized_kv_start,"

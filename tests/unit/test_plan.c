@@ -27,6 +27,8 @@ static void test_defaults(void **state) {
     assert_string_equal(c.engine, "auto");
     assert_string_equal(c.prompt_source, "text");
     assert_int_equal(c.threads, 0);
+    assert_string_equal(c.graph, "fused");
+    assert_string_equal(c.activations, "exact");
     assert_int_equal(c.n_prompt, 1000);
     assert_int_equal(c.n_generate, 100);
     assert_int_equal(c.max_kv_size, 0);
@@ -79,6 +81,8 @@ static void test_refused(void **state) {
         {PARAM_kv_group_size, "48", "--kv-group-size: \"48\" is not one of 32,64,128"},
         {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random"},
         {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random"},
+        {PARAM_graph, "fast", "--graph: \"fast\" is not one of fused,mlx-lm"},
+        {PARAM_activations, "exact,int4", "--activations: \"int4\" is not one of exact,int8"},
         {PARAM_threads, "2000", "--threads: 2000 is outside 0 to 1024"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {

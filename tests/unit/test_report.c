@@ -43,6 +43,8 @@ static record sample_record(void) {
     };
     r.params.engine = "fake";
     r.params.threads = 2;
+    r.params.graph = "mlx-lm";
+    r.params.activations = NULL; /* means nothing to this engine */
     return r;
 }
 
@@ -133,24 +135,25 @@ static void test_csv(void **state) {
     rows[0].params.model = "a \"quoted\", long\nname";
     rows[1].run = 2;
     rows[1].sample.n_tokens = 1;
-    check_text(written("csv", &one_plan, rows, 2),
-               "run,prompt_tokens,prompt_tps,generation_tokens,generation_tps,peak_memory_gb,model,engine,"
-               "threads,n_prompt,"
-               "n_generate,prompt_source,max_kv_size,kv_bits,kv_group_size,quantized_kv_start,prefill_step_"
-               "size,ttft_ms,"
-               "itl_p50_ms,itl_p99_ms,total_s,load_s,weights_gb,kv_gb,scratch_gb,peak_rss_gb,model_type,"
-               "quantization,"
-               "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,measured_at\n"
-               "1,10,20.000,4,6.000,1.234568,\"a \"\"quoted\"\", "
-               "long\nname\",fake,2,10,4,text,,4,64,0,2048,500.000,100.000,"
-               "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
-               "g64,13000000,true,0.1.0,none,"
-               "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS 15.1,0.1.0,2026-01-02T03:04:05Z\n"
-               "2,10,20.000,1,,1.234568,a-model,fake,2,10,4,text,,4,64,0,2048,500.000,,,0.500000,0.250000,1."
-               "000000,0.002000,"
-               "0.000500,1.500000,llama,4-bit g64,13000000,true,0.1.0,none,m2ultra_192gb_76gpu,Apple M2 "
-               "Ultra,macOS 15.1,"
-               "0.1.0,2026-01-02T03:04:05Z\n");
+    check_text(
+        written("csv", &one_plan, rows, 2),
+        "run,prompt_tokens,prompt_tps,generation_tokens,generation_tps,peak_memory_gb,model,engine,"
+        "threads,graph,activations,n_prompt,"
+        "n_generate,prompt_source,max_kv_size,kv_bits,kv_group_size,quantized_kv_start,prefill_step_"
+        "size,ttft_ms,"
+        "itl_p50_ms,itl_p99_ms,total_s,load_s,weights_gb,kv_gb,scratch_gb,peak_rss_gb,model_type,"
+        "quantization,"
+        "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,measured_at\n"
+        "1,10,20.000,4,6.000,1.234568,\"a \"\"quoted\"\", "
+        "long\nname\",fake,2,mlx-lm,,10,4,text,,4,64,0,2048,500.000,100.000,"
+        "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
+        "g64,13000000,true,0.1.0,none,"
+        "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS 15.1,0.1.0,2026-01-02T03:04:05Z\n"
+        "2,10,20.000,1,,1.234568,a-model,fake,2,mlx-lm,,10,4,text,,4,64,0,2048,500.000,,,0.500000,0.250000,1."
+        "000000,0.002000,"
+        "0.000500,1.500000,llama,4-bit g64,13000000,true,0.1.0,none,m2ultra_192gb_76gpu,Apple M2 "
+        "Ultra,macOS 15.1,"
+        "0.1.0,2026-01-02T03:04:05Z\n");
 }
 
 static void test_mlxbench(void **state) {

@@ -38,6 +38,8 @@ static void free_thread_scratch(cpu *e) {
 
 static int configure(engine *base, const engine_options *options) {
     cpu *e = (cpu *)base;
+    if (options->int8_activations)
+        return fail_usage("--activations int8: the engine cpu computes with exact ones only");
     int threads = options->threads > 0 ? options->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads < 1) threads = 1;
     if (e->pool && threads == e->threads) return 0;
@@ -102,8 +104,11 @@ static engine *open_cpu(const engine_options *options) {
 
 static engine_info describe(const engine *base) {
     const cpu *e = (const cpu *)base;
-    return (engine_info){
-        .name = "cpu", .version = MLXBENCH_VERSION, .device = e->kernels->name, .threads = e->threads};
+    return (engine_info){.name = "cpu",
+                         .version = MLXBENCH_VERSION,
+                         .device = e->kernels->name,
+                         .threads = e->threads,
+                         .activations = "exact"};
 }
 
 static engine_memory memory_used(const engine *base) {

@@ -22,7 +22,7 @@ typedef struct fake_result {
 
 typedef struct fake {
     engine base;
-    int threads;
+    engine_options options;
     engine_memory memory;
     fake_weight *weights;
 } fake;
@@ -33,7 +33,7 @@ static void note_peak(fake *e) {
 }
 
 static int configure(engine *base, const engine_options *options) {
-    ((fake *)base)->threads = options->threads;
+    ((fake *)base)->options = *options;
     return 0;
 }
 
@@ -59,10 +59,13 @@ static void close_fake(engine *base) {
 }
 
 static engine_info describe(const engine *base) {
+    const engine_options *o = &((const fake *)base)->options;
     return (engine_info){.name = "fake",
                          .version = MLXBENCH_VERSION,
                          .device = "none",
-                         .threads = ((const fake *)base)->threads};
+                         .threads = o->threads,
+                         .graph = o->mlx_lm_graph ? "mlx-lm" : "fused",
+                         .activations = o->int8_activations ? "int8" : "exact"};
 }
 
 static engine_memory memory_used(const engine *base) {

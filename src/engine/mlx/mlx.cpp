@@ -57,7 +57,6 @@ static double memory_of(const mx::Device &device) {
 }
 
 static engine *open_mlx(const engine_options *options) {
-    (void)options;
     if (strcmp(mx::version(), BUILT_AGAINST) != 0) {
         fail("mlx: this engine was built against MLX %s and found MLX %s; build it again", BUILT_AGAINST,
              mx::version());
@@ -68,7 +67,8 @@ static engine *open_mlx(const engine_options *options) {
         auto *e = new mlx_engine{.base = {},
                                  .stream = mx::new_stream(device),
                                  .device = device_name(device),
-                                 .total_memory = memory_of(device)};
+                                 .total_memory = memory_of(device),
+                                 .mlx_lm_graph = options->mlx_lm_graph};
         return &e->base;
     } catch (const std::exception &error) {
         fail("mlx: cannot be used here: %s", error.what());
@@ -78,7 +78,8 @@ static engine *open_mlx(const engine_options *options) {
     return nullptr;
 }
 
-static int configure(engine *, const engine_options *) {
+static int configure(engine *base, const engine_options *options) {
+    engine_of(base)->mlx_lm_graph = options->mlx_lm_graph;
     return 0;
 }
 
@@ -103,6 +104,7 @@ static engine_info describe(const engine *base) {
     info.version = mx::version();
     info.device = engine_of(base)->device.c_str();
     info.lookahead = true;
+    info.graph = "mlx-lm";
     return info;
 }
 
