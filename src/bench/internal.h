@@ -28,6 +28,10 @@ void loaded_free(loaded *l);
 generate_options params_generate(const params *p);
 engine_options params_engine(const params *p);
 
+/* Makes the parameters mlx_... those that MLX runs with; unset where it decides itself, and when no engine
+ * uses MLX. */
+void mlx_knobs_show(params *p, bool used);
+
 /* ---- prompt.c ---- */
 
 /* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are none. */

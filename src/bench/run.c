@@ -63,6 +63,7 @@ static void set_what_ran(bench *b, params *p) {
     p->threads = info.threads;
     p->graph = info.graph;
     p->activations = info.activations;
+    mlx_knobs_show(p, !strcmp(info.name, "mlx"));
     if (!b->loaded.prompt_text.n) p->prompt_source = "random";
 }
 

@@ -140,7 +140,7 @@ static int write_row(void *context, const record *r) {
 }
 
 static int run(command *c) {
-    if (plan_parse(&c->plan, c->lists)) return -1;
+    if (plan_parse(&c->plan, c->lists) || mlx_knobs_set(&c->plan)) return -1;
     if (get_prompt(c) || check_names(&c->plan)) return -1;
     reports *outputs = reports_open(&c->outputs, &c->plan);
     if (!outputs) return -1;

@@ -97,6 +97,21 @@ def test_engine_options_need_no_other_load(measure):
     assert len({row["load_ns"] for row in rows}) == 1
 
 
+def test_knobs_of_mlx(run, fails, measure, good_folder):
+    row, = measure(*RANDOM, "--mlx-ops-per-buffer", 7, "--mlx-cuda-graphs", "off")
+    assert row["mlx_ops_per_buffer"] is None and row["mlx_cuda_graphs"] is None  # the engine is another one
+    for option, values in [("--mlx-ops-per-buffer", "5,50"), ("--mlx-cuda-graphs", "on,off"),
+                           ("--mlx-bfs-width", "none,3")]:
+        fails(2, [option, "MLX reads it once"], "--model", good_folder, *RANDOM, option, values)
+    fails(2, ["--mlx-cuda-graphs", "yes"], "--model", good_folder, *RANDOM, "--mlx-cuda-graphs", "yes")
+    if "not usable" in next(line for line in run("hwinfo").stdout.splitlines() if line.startswith("engine mlx:")):
+        pytest.skip("this build has no MLX to show them")
+    row, = measure("--engine", "mlx", *RANDOM[2:], "--mlx-ops-per-buffer", 7, "--mlx-cuda-graphs", "off",
+                   env={"MLX_MAX_OPS_PER_BUFFER": "9", "MLX_BFS_MAX_WIDTH": "3"})
+    assert (row["mlx_ops_per_buffer"], row["mlx_cuda_graphs"], row["mlx_bfs_width"]) == (7, "off", 3)
+    assert row["mlx_mb_per_buffer"] is None and row["mlx_tf32"] is None
+
+
 def test_option_of_another_engine_is_unset(measure):
     row, = measure("--engine", "cpu", *RANDOM[2:], "--graph", "mlx-lm")
     assert (row["graph"], row["activations"]) == (None, "exact")
