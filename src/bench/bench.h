@@ -11,7 +11,7 @@
 #define TYPE_TEXT     const char *
 #define TYPE_NUMBER   int64_t
 #define TYPE_OPTIONAL int64_t /* 0: unset */
-#define TYPE_BOOL     bool
+#define TYPE_BOOL     int8_t  /* 1, 0; -1: unset */
 
 typedef struct params {
 #define PARAM(field, kind, ...) TYPE_##kind field;
@@ -83,7 +83,8 @@ typedef struct facts {
 } facts;
 
 /* One row: its number from 1, what was asked for (with what really ran: engine, threads, prompt_source), what
- * was measured, and what it was measured on. Strings are borrowed. */
+ * was measured, and what it was measured on. With facts.error there is no sample, and all metrics are unset.
+ * Strings are borrowed. */
 typedef struct record {
     int64_t run;
     params params;
@@ -135,9 +136,12 @@ typedef struct bench_options {
     int (*find_model)(const char *model, str *path); /* hub_find */
 } bench_options;
 
-/* Runs the plan; each record is handed to on_row as soon as it is measured, and is dead afterwards. Stops at
- * the first error: -1 (also when on_row returned nonzero). Each model is loaded once per engine, and all its
- * configurations are checked before the first is measured. Progress and notes go to stderr. */
+/* Runs the plan; each record is handed to on_row as soon as it is measured, and is dead afterwards. Each
+ * model is loaded once per engine. A configuration that fails gives a record with facts.error and a note, its
+ * repeats are dropped, and the next one follows, with the model loaded again if the engine was at fault; at
+ * the end that is an error: -1. Stops at once when on_row returned nonzero, after Ctrl-C, and when the
+ * command itself is wrong: all configurations of the first model are checked before anything is measured.
+ * Progress and notes go to stderr. */
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const record *r),
               void *context);
 

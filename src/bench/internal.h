@@ -44,8 +44,8 @@ int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, i
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 
 typedef struct progress {
-    bool shown; /* stderr is a terminal and nothing else is written to it */
-    int64_t n_runs, run;
+    bool shown;                         /* stderr is a terminal and nothing else is written to it */
+    int64_t n_runs, run;                /* all; finished ones */
     int64_t prompt_left, generate_left; /* tokens in all runs to come, this one included */
     int64_t prompt_done, generate_done; /* tokens of finished runs */
     int64_t prompt_ns, generate_ns;     /* and the time they took */
@@ -58,7 +58,8 @@ void progress_run(progress *p, const params *run);           /* a run begins */
 void progress_prefill(void *p, int64_t done, int64_t total); /* session_on_prefill's callback */
 void progress_token(progress *p, int64_t n, int64_t now);    /* n tokens are there */
 void progress_run_done(progress *p, const sample *s);
-void progress_clear(const progress *p); /* before anything else is printed */
+void progress_skip(progress *p, const params *c, int64_t n); /* n runs of c will not be finished */
+void progress_clear(const progress *p);                      /* before anything else is printed */
 void progress_note(const progress *p, const char *format, ...) PRINTF_LIKE(2, 3);
 void progress_text(const char *text, size_t n); /* --verbose */
 

@@ -33,7 +33,7 @@ static void show(progress *p, int64_t now) {
     if (!p->shown || now - p->told_ns < PAUSE_NS) return;
     p->told_ns = now;
     double left = seconds_left(p);
-    fprintf(stderr, "\r\033[Krun %lld of %lld: ", (long long)p->run, (long long)p->n_runs);
+    fprintf(stderr, "\r\033[Krun %lld of %lld: ", (long long)p->run + 1, (long long)p->n_runs);
     if (p->generated)
         fprintf(stderr, "%lld of %lld tokens generated", (long long)p->generated, (long long)p->run_generate);
     else
@@ -43,7 +43,6 @@ static void show(progress *p, int64_t now) {
 }
 
 void progress_run(progress *p, const params *run) {
-    p->run++;
     p->run_prompt = run->n_prompt;
     p->run_generate = run->n_generate;
     p->prefilled = p->generated = 0;
@@ -64,12 +63,20 @@ void progress_token(progress *p, int64_t n, int64_t now) {
 }
 
 void progress_run_done(progress *p, const sample *s) {
+    p->run++;
     p->prompt_done += s->n_prompt;
     p->prompt_ns += s->token_ns[0] - s->start_ns;
     p->generate_done += s->n_tokens;
     p->generate_ns += s->token_ns[s->n_tokens - 1] - s->token_ns[0];
     p->prompt_left -= s->n_prompt;
     p->generate_left -= s->n_tokens;
+    p->prefilled = p->generated = 0;
+}
+
+void progress_skip(progress *p, const params *c, int64_t n) {
+    p->run += n;
+    p->prompt_left -= n * c->n_prompt;
+    p->generate_left -= n * c->n_generate;
     p->prefilled = p->generated = 0;
 }
 

@@ -66,8 +66,8 @@ static value value_OPTIONAL(int64_t number) {
     return number ? value_NUMBER(number) : (value){.kind = VALUE_NONE};
 }
 
-static value value_BOOL(bool yes) {
-    return (value){.kind = VALUE_BOOL, .number = yes};
+static value value_BOOL(int8_t yes) {
+    return yes >= 0 ? (value){.kind = VALUE_BOOL, .number = yes} : (value){.kind = VALUE_NONE};
 }
 
 static value value_real(double real, int decimals) {
@@ -98,7 +98,7 @@ value record_value(const record *r, int column) {
 #include "bench/params.def"
 #define METRIC(name, decimals, formula)                                                                      \
     case COLUMN_##name:                                                                                      \
-        return value_real(metric_##name(&r->sample), decimals);
+        return value_real(r->facts.error ? NAN : metric_##name(&r->sample), decimals);
 #include "bench/metrics.def"
 #define FACT(field, kind)                                                                                    \
     case COLUMN_##field:                                                                                     \

@@ -1,8 +1,10 @@
 /* run.c - the trials: warm-up and measured runs of every configuration, a timestamp per token.
- * Nothing is computed from the timestamps here; between start_ns and the last token only the session runs. */
+ * Nothing is computed from the timestamps here; between start_ns and the last token only the session runs.
+ * A configuration that fails gives a row that says why, and the next one follows. */
 #include "bench/internal.h"
 #include "sys/sys.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -15,7 +17,11 @@ typedef struct bench {
     progress progress;
     hardware hardware;
     char hw_model[128], measured_at[32];
-    int64_t n_rows;
+    int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
+    int64_t runs_left;                    /* of this configuration */
+    int64_t load_failures;                /* configurations in turn that found this model not to load */
+    bool engine_failed, stopped;          /* during a run; a row could not be written */
+    char error[2048];                     /* of the last configuration that failed */
 } bench;
 
 /* ---- one run ---- */
@@ -50,46 +56,59 @@ static int run_once(bench *b, const params *p, const int32_t *prompt, sample *ou
     out->memory = engine_memory_used(l->engine);
     out->peak_rss = sys_peak_rss();
     session_free(s);
-    if (!failed) progress_run_done(&b->progress, out);
-    return failed;
+    if (failed) return -1;
+    progress_run_done(&b->progress, out);
+    b->runs_left--;
+    return 0;
 }
 
 /* ---- its row ---- */
 
-/* What ran, where the parameters leave it open. */
-static void set_what_ran(bench *b, params *p) {
-    engine_info info = engine_describe(b->loaded.engine);
-    p->engine = info.name;
-    p->threads = info.threads;
-    p->graph = info.graph;
-    p->activations = info.activations;
-    mlx_knobs_show(p, !strcmp(info.name, "mlx"));
-    if (!b->loaded.prompt_text.n) p->prompt_source = "random";
+/* What ran, where the parameters leave it open. Nothing did when there is no engine: the row shows what was
+ * asked for. */
+static void set_what_ran(const bench *b, params *p) {
+    const loaded *l = &b->loaded;
+    if (l->engine) {
+        engine_info info = engine_describe(l->engine);
+        p->engine = info.name;
+        p->threads = info.threads;
+        p->graph = info.graph;
+        p->activations = info.activations;
+        if (!l->prompt_text.n) p->prompt_source = "random";
+    }
+    mlx_knobs_show(p, !strcmp(p->engine, "mlx"));
 }
 
-static int hand_over(bench *b, const params *p, const sample *s) {
-    loaded *l = &b->loaded;
-    engine_info info = engine_describe(l->engine);
+static facts get_facts(bench *b) {
+    const loaded *l = &b->loaded;
     time_t now = time(NULL);
     struct tm utc;
     strftime(b->measured_at, sizeof b->measured_at, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    record r = {.run = ++b->n_rows,
-                .params = *p,
-                .sample = *s,
-                .facts = {.model_type = model_describe(l->model)->model_type,
-                          .quantization = checkpoint_quantization(l->checkpoint),
-                          .parameters = checkpoint_parameters(l->checkpoint),
-                          .synthetic = checkpoint_is_synthetic(l->checkpoint),
-                          .engine_version = info.version,
-                          .device = info.device,
-                          .hw_model = b->hw_model,
-                          .chip = b->hardware.chip,
-                          .os = b->hardware.os,
-                          .mlxbench_version = MLXBENCH_VERSION,
-                          .measured_at = b->measured_at}};
+    facts f = {.synthetic = -1,
+               .hw_model = b->hw_model,
+               .chip = b->hardware.chip,
+               .os = b->hardware.os,
+               .mlxbench_version = MLXBENCH_VERSION,
+               .measured_at = b->measured_at};
+    if (!l->model) return f;
+    engine_info info = engine_describe(l->engine);
+    f.model_type = model_describe(l->model)->model_type;
+    f.quantization = checkpoint_quantization(l->checkpoint);
+    f.parameters = checkpoint_parameters(l->checkpoint);
+    f.synthetic = checkpoint_is_synthetic(l->checkpoint);
+    f.engine_version = info.version;
+    f.device = info.device;
+    return f;
+}
+
+/* error: why there is no sample; else NULL. */
+static int hand_over(bench *b, const params *p, const sample *s, const char *error) {
+    record r = {.run = ++b->n_rows, .params = *p, .sample = *s, .facts = get_facts(b)};
+    r.facts.error = error;
     set_what_ran(b, &r.params);
     progress_clear(&b->progress);
-    return b->on_row(b->context, &r);
+    b->stopped = b->on_row(b->context, &r) != 0;
+    return b->stopped ? -1 : 0;
 }
 
 /* The text that was generated, after the run so that printing it costs no measured time. */
@@ -104,8 +123,9 @@ static int show_text(const loaded *l, const sample *s) {
 
 /* ---- one configuration ---- */
 
-static int check_memory(const bench *b, const params *p) {
+static int check(const bench *b, const params *p) {
     generate_options how = params_generate(p);
+    if (generate_check(b->loaded.model, &how)) return -1;
     return generate_check_memory(b->loaded.model, &how, p->n_prompt, p->n_generate, sys_available_memory());
 }
 
@@ -115,16 +135,17 @@ static int run_configuration(bench *b, const params *p) {
     static const token_ids no_text = {0};
     bool random = !strcmp(p->prompt_source, "random");
     engine_options how = params_engine(p);
-    if (check_memory(b, p) || engine_configure(l->engine, &how)) return -1;
+    if (check(b, p) || engine_configure(l->engine, &how)) return -1;
     sample s = {.token_ns = mem_new((size_t)p->n_generate, sizeof *s.token_ns, "the timestamps"),
                 .ids = mem_new((size_t)p->n_generate, sizeof *s.ids, "the generated ids")};
     int32_t *prompt = make_prompt(random ? &no_text : &l->prompt_text, model_describe(l->model)->vocab_size,
                                   o->seed, p->n_prompt);
     int failed = !s.token_ns || !s.ids || !prompt;
     for (int64_t i = 0; i < o->warmup + o->repeats && !failed; i++) {
-        failed = run_once(b, p, prompt, &s);
+        failed = b->engine_failed = run_once(b, p, prompt, &s) != 0;
         if (failed || i < o->warmup) continue;
-        failed = hand_over(b, p, &s);
+        b->n_measured++;
+        failed = hand_over(b, p, &s, NULL);
         if (!failed && o->verbose) failed = show_text(l, &s);
     }
     free(prompt);
@@ -137,20 +158,32 @@ static bool same_model(const params *a, const params *b) {
     return !strcmp(a->model, b->model) && !strcmp(a->engine, b->engine);
 }
 
-/* Loads what configuration `first` needs, and checks all that follow with the same model before any is
- * measured. */
-static int load_and_check(bench *b, int64_t first) {
-    params p = plan_params(b->plan, first);
-    bool from_text = false, limited = false;
+/* Opens the model of p on its engine, unless it is there. What failed is not tried again. */
+static int load(bench *b, const params *p) {
+    bool from_text = false;
+    if (b->load_failures) {
+        b->load_failures++;
+        return fail("%s", b->error);
+    }
     for (int i = 0; i < b->plan->n_values[PARAM_prompt_source]; i++)
         from_text |= !strcmp(b->plan->values[PARAM_prompt_source][i].text, "text");
-    if (loaded_open(&b->loaded, &p, b->options, from_text || b->options->verbose)) return -1;
+    if (!loaded_open(&b->loaded, p, b->options, from_text || b->options->verbose)) return 0;
+    b->load_failures = 1;
+    return -1;
+}
+
+/* For the model just loaded: what is wrong with the command is found before anything is measured. Later it is
+ * an error of the configuration alone, which finds it again. */
+static int check_all(const bench *b, int64_t first) {
+    const params p = plan_params(b->plan, first);
+    bool limited = false, from_text = false;
     for (int64_t i = first; i < b->plan->n; i++) {
         params other = plan_params(b->plan, i);
         generate_options how = params_generate(&other);
         if (!same_model(&p, &other)) break;
-        if (generate_check(b->loaded.model, &how)) return -1;
+        if (!b->n_measured && generate_check(b->loaded.model, &how)) return -1;
         limited |= how.max_kv_size > 0;
+        from_text |= !strcmp(other.prompt_source, "text");
     }
     if (limited && model_describe(b->loaded.model)->own_caches)
         progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
@@ -160,21 +193,51 @@ static int load_and_check(bench *b, int64_t first) {
     return 0;
 }
 
+/* Gives the configuration that failed its row, so that the next one can follow. -1 when none may: after
+ * Ctrl-C, without an output, and when nothing was measured yet and the command itself is wrong. */
+static int leave_out(bench *b, const params *p) {
+    int code = error_exit_code();
+    if (b->stopped || code == EXIT_INTERRUPTED || (code == EXIT_USAGE && !b->n_measured)) return -1;
+    snprintf(b->error, sizeof b->error, "%s", error_message());
+    b->n_failed++;
+    progress_skip(&b->progress, p, b->runs_left);
+    if (hand_over(b, p, &(sample){0}, b->error)) return -1;
+    if (b->plan->n > 1 && b->load_failures < 2)
+        progress_note(&b->progress, "run %lld failed: %s", (long long)b->n_rows, b->error);
+    if (b->engine_failed) loaded_free(&b->loaded); /* an engine in an unknown state */
+    b->engine_failed = false;
+    error_clear();
+    return 0;
+}
+
+/* The error of a plan that was run to its end. */
+static int report_failures(const bench *b) {
+    if (!b->n_failed) return 0;
+    if (b->plan->n == 1) return fail("%s", b->error);
+    if (!b->n_measured)
+        return fail("nothing was measured: all %lld configurations failed", (long long)b->plan->n);
+    return fail("%lld of %lld configurations failed; column error of their rows says why",
+                (long long)b->n_failed, (long long)b->plan->n);
+}
+
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const record *r),
               void *context) {
     bench b = {.plan = p, .options = o, .on_row = on_row, .context = context};
     params before;
-    int failed = 0;
+    int stopped = 0;
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
-    for (int64_t i = 0; i < p->n && !failed; i++) {
+    for (int64_t i = 0; i < p->n && !stopped; i++) {
         params now = plan_params(p, i);
-        if (i == 0 || !same_model(&before, &now)) failed = load_and_check(&b, i);
-        if (!failed) failed = run_configuration(&b, &now);
+        bool other = i == 0 || !same_model(&before, &now);
+        b.runs_left = o->warmup + o->repeats;
+        if (other) b.load_failures = 0;
+        if (load(&b, &now) || (other && check_all(&b, i)) || run_configuration(&b, &now))
+            stopped = leave_out(&b, &now);
         before = now;
     }
     progress_clear(&b.progress);
     loaded_free(&b.loaded);
-    return failed;
+    return stopped ? -1 : report_failures(&b);
 }

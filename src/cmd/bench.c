@@ -119,7 +119,8 @@ static int get_prompt(command *c) {
     return 0;
 }
 
-/* Misspelt names are found before the first model is measured. */
+/* Misspelt names are found before the first model is measured. An engine that cannot be used here is an error
+ * of its configurations. */
 static int check_names(const plan *p) {
     for (int i = 0; i < p->n_values[PARAM_model]; i++) {
         str path = {0};
@@ -129,7 +130,8 @@ static int check_names(const plan *p) {
     }
     for (int i = 0; i < p->n_values[PARAM_engine]; i++) {
         engine *e = engine_open(p->values[PARAM_engine][i].text, &(engine_options){.threads = 1});
-        if (!e) return -1;
+        if (!e && error_exit_code() == EXIT_USAGE) return -1;
+        error_clear();
         engine_close(e);
     }
     return 0;

@@ -73,11 +73,12 @@ static void begin(output *o) {
 static void row(output *o, const record *r) {
     const facts *f = &r->facts;
     put_line(o, LINE_VALUES, r);
+    if (f->error) return; /* it has no part in what all rows have in common */
     str_clear(&o->tail);
     str_printf(&o->tail, "\nmlxbench %s, engine %s (%s)", f->mlxbench_version, r->params.engine, f->device);
     if (r->params.threads) str_printf(&o->tail, ", %lld threads", (long long)r->params.threads);
     str_printf(&o->tail, ", %s prompt%s; %s; %s\n", r->params.prompt_source,
-               f->synthetic ? ", random weights" : "", f->chip, f->os);
+               f->synthetic > 0 ? ", random weights" : "", f->chip, f->os);
 }
 
 static void end(output *o) {

@@ -92,6 +92,14 @@ static void test_metrics_unset(void **state) {
     assert_int_equal(record_value(&r, COLUMN_prompt_tps).kind, VALUE_NONE);
 }
 
+/* A configuration that failed has no sample to make metrics of. */
+static void test_failed(void **state) {
+    (void)state;
+    record r = {.params = plan_params(&one_plan, 0), .facts = {.synthetic = -1, .error = "out of memory"}};
+    for (int c = COLUMN_FIRST_PARAM + N_PARAMS; c < N_COLUMNS; c++)
+        assert_int_equal(record_value(&r, c).kind, c == COLUMN_error ? VALUE_TEXT : VALUE_NONE);
+}
+
 /* ---- formats ---- */
 
 static char *read_file(const char *path) {
@@ -147,18 +155,18 @@ static void test_csv(void **state) {
         "mlx_tf32,mlx_bfs_width,ttft_ms,"
         "itl_p50_ms,itl_p99_ms,total_s,load_s,weights_gb,kv_gb,scratch_gb,peak_rss_gb,model_type,"
         "quantization,"
-        "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,measured_at\n"
+        "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,measured_at,error\n"
         "1,10,20.000,4,6.000,1.234568,\"a \"\"quoted\"\", "
         "long\nname\",fake,2,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,100.000,"
         "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,none,"
-        "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS 15.1,0.1.0,2026-01-02T03:04:05Z\n"
+        "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS 15.1,0.1.0,2026-01-02T03:04:05Z,\n"
         "2,10,20.000,1,,1.234568,a-model,fake,2,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,,,0."
         "500000,0.250000,1."
         "000000,0.002000,"
         "0.000500,1.500000,llama,4-bit g64,13000000,true,0.1.0,none,m2ultra_192gb_76gpu,Apple M2 "
         "Ultra,macOS 15.1,"
-        "0.1.0,2026-01-02T03:04:05Z\n");
+        "0.1.0,2026-01-02T03:04:05Z,\n");
 }
 
 static void test_mlxbench(void **state) {
@@ -305,11 +313,11 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metrics),   cmocka_unit_test(test_metrics_unset),
-        cmocka_unit_test(test_csv),       cmocka_unit_test(test_mlxbench),
-        cmocka_unit_test(test_md),        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_jsonl),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_metrics),  cmocka_unit_test(test_metrics_unset),
+        cmocka_unit_test(test_failed),   cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_mlxbench), cmocka_unit_test(test_md),
+        cmocka_unit_test(test_json),     cmocka_unit_test(test_jsonl),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
