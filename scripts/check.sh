@@ -39,6 +39,16 @@ else
     echo "not run: a program built with the thread sanitizer does not start on this system"
 fi
 
+step "ARM kernels, emulated"
+if command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null &&
+    [ -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 ]; then
+    cmake --preset aarch64 >/dev/null
+    build build-aarch64 all
+    ctest --test-dir build-aarch64 --output-on-failure -j "$jobs"
+else
+    echo "not run: needs aarch64-linux-gnu-gcc, its C library and qemu-aarch64"
+fi
+
 step "clang's warnings"
 if command -v clang >/dev/null; then
     cmake --preset clang >/dev/null

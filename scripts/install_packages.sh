@@ -28,6 +28,8 @@ has_library libcjson || lacks libcjson-dev cjson
 $python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
 if [ "$what" = check ]; then
     has_library cmocka || lacks libcmocka-dev cmocka
+    # for the ARM kernels' tests, which are left out elsewhere
+    [ "$(uname -m)" != x86_64 ] || ! has apt-get || { has aarch64-linux-gnu-gcc && has qemu-aarch64; } || lacks "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" ""
 fi
 if [ "$what" != build ]; then
     has c++ || lacks g++ "" # for the MLX engine and for llama.cpp

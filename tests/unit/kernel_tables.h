@@ -64,16 +64,20 @@ static inline void check_near(double found, double wanted, double tolerance, con
 static const kernels *const tables[] = {
 #if defined(__x86_64__)
     &kernels_avx2,
+#elif defined(__aarch64__)
+    &kernels_neon,
 #endif
     &kernels_scalar,
 };
 
-/* Runs a check on every table. */
+/* Runs a check on every table, or on the one that MLXBENCH_CPU names. */
 static inline void on_each_table(void **state) {
     void (*check)(void) = *(void (**)(void)) * state;
+    const char *only = getenv("MLXBENCH_CPU");
     for
         EACH(i, tables) {
             tested = tables[i];
+            if (only && strcmp(only, tested->name)) continue;
             if (tested->supported())
                 check();
             else

@@ -83,6 +83,8 @@ kernels kernels_complete(const kernels *t);
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512;
+#elif defined(__aarch64__)
+extern const kernels kernels_neon;
 #endif
 
 /* mx.quantize of one row in affine mode, bit for bit in F32: n values in groups -> words [n * bits / 32],
