@@ -12,7 +12,7 @@ BENCH_PYTHON ?=
 all: program ## build build/mlxbench (installs nothing: says what is missing)
 all: export NO_INSTALL = 1
 
-run: program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 5")
+run: build/.mlx program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 5")
 	@MODEL="$(MODEL)" sh scripts/run.sh $(ARGS)
 
 check: .venv/.installed program ## install what the tests need and run all of them
@@ -27,7 +27,7 @@ install: program ## copy the program and its presets below PREFIX (/usr/local)
 format: .venv/.installed ## lay out all C files as .clang-format says
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
 
-clean: ## remove what was built (models/, results/ and .venv/ stay)
+clean: ## remove what was built (models/, results/, .mlx/ and .venv/ stay)
 	rm -rf build build-asan build-tsan build-clang
 
 help: ## this list
@@ -44,14 +44,20 @@ build/.packages-build build/.packages-check build/.packages-bench: scripts/insta
 	@sh scripts/install_packages.sh $(@F:.packages-%=%)
 	@mkdir -p build && touch $@
 
-.venv/.installed: tests/requirements.txt | build/.packages-check
+# MLX for the engine mlx. Without it (one line says why) all else is built, and the next call tries again. CMake looks
+# for it when it is run anew.
+build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-build
+	@if sh scripts/install_packages.sh mlx && $(PYTHON) scripts/get_mlx.py .mlx; then rm -f build/Makefile; touch $@; fi
+
+.venv/.installed: tests/requirements.txt cmake/mlx.cmake | build/.packages-check
 	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< "$$($(PYTHON) scripts/get_mlx.py --requirement)"
 	@touch $@
 
-.venv-bench/.installed: bench/requirements.txt | build/.packages-bench
+.venv-bench/.installed: bench/requirements.txt cmake/mlx.cmake | build/.packages-bench
 	$(PYTHON) -m venv --clear .venv-bench
-	CMAKE_ARGS=-DGGML_NATIVE=ON .venv-bench/bin/python -m pip install --disable-pip-version-check -r $<
+	CMAKE_ARGS=-DGGML_NATIVE=ON .venv-bench/bin/python -m pip install --disable-pip-version-check -r $< \
+	    "$$($(PYTHON) scripts/get_mlx.py --requirement cpu)"
 	@touch $@
 
 # Two steps at a time would fight over the package manager; each step uses all cores by itself.

@@ -1,6 +1,7 @@
 # The MLX engine, as a module beside the program; left out, with a line that says so, where MLX is not installed.
-# MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), or where Homebrew puts it. Its C++
-# interface changes with every release, so only the version below is taken - or any, where MLX_ROOT asks for it.
+# MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), in .mlx, where `make run` puts it
+# (scripts/get_mlx.py), or where Homebrew does. Its C++ interface changes with every release, so only the version below,
+# which is also the tests', is taken - or any, where MLX_ROOT asks for it.
 set(MLX_VERSION 0.32.4)
 set(MLX_ROOT "" CACHE PATH "Folder of MLX with include/mlx and lib (default: searched)")
 
@@ -27,7 +28,7 @@ function(mlx_places out)
       list(APPEND places ${folder})
     endif()
   endforeach()
-  set(${out} ${places} /opt/homebrew /usr/local PARENT_SCOPE)
+  set(${out} ${places} ${CMAKE_SOURCE_DIR}/.mlx/mlx /opt/homebrew /usr/local PARENT_SCOPE)
 endfunction()
 
 function(find_mlx)
@@ -50,7 +51,7 @@ endfunction()
 
 find_mlx()
 if(NOT MLX_LIBRARY)
-  message(STATUS "MLX ${MLX_VERSION} was not found: the engine mlx is left out (pip install mlx, or set MLX_ROOT)")
+  message(STATUS "MLX ${MLX_VERSION} was not found: the engine mlx is left out (make run installs it; or set MLX_ROOT)")
   return()
 endif()
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the system packages that building (`build`), testing (`check`) or racing the peers (`bench`) lacks, and
-# says which.
+# Installs the system packages that building (`build`), building the engine mlx, too (`mlx`), testing (`check`) or
+# racing the peers (`bench`) lacks, and says which.
 # Looks for the things themselves, not for package names, so any system that has them is left alone.
 # NO_INSTALL=1: prints the command and stops instead.
 set -eu
@@ -17,6 +17,9 @@ has_library() { pkg-config --exists "$1" 2>/dev/null; }
 compiles() { # a C compiler and the C library's headers
     printf '#include <stdio.h>\nint main(void) { return 0; }\n' | ${CC:-cc} -x c -fsyntax-only - 2>/dev/null
 }
+compiles_cxx() { # C++20
+    printf '#include <span>\nint main() { return 0; }\n' | ${CXX:-c++} -std=c++20 -x c++ -fsyntax-only - 2>/dev/null
+}
 
 compiles || lacks "gcc libc6-dev" ""
 has cmake || lacks cmake cmake
@@ -24,6 +27,8 @@ has pkg-config || lacks pkg-config pkgconf
 has_library libpcre2-8 || lacks libpcre2-dev pcre2
 has_library libutf8proc || lacks libutf8proc-dev utf8proc
 has_library libcjson || lacks libcjson-dev cjson
+# For the engine mlx, and llama.cpp.
+[ "$what" = build ] || compiles_cxx || lacks g++ ""
 # pip fetches the demo model.
 $python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
 if [ "$what" = check ]; then
@@ -31,8 +36,7 @@ if [ "$what" = check ]; then
     # for the ARM kernels' tests, which are left out elsewhere
     [ "$(uname -m)" != x86_64 ] || ! has apt-get || { has aarch64-linux-gnu-gcc && has qemu-aarch64; } || lacks "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" ""
 fi
-if [ "$what" != build ]; then
-    has c++ || lacks g++ "" # for the MLX engine and for llama.cpp
+if [ "$what" = check ] || [ "$what" = bench ]; then
     $python -c 'import venv, ensurepip' 2>/dev/null || lacks python3-venv ""
 fi
 
