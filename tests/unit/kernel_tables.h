@@ -23,7 +23,7 @@
 
 static const dtype float_types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
 static const float mark = -12345.5f; /* in memory that must stay as it is */
-static const kernels *tested;        /* the table under test */
+static const kernels *tested;        /* the table under test, completed by its base */
 
 static uint32_t seed = 1;
 
@@ -63,7 +63,7 @@ static inline void check_near(double found, double wanted, double tolerance, con
 
 static const kernels *const tables[] = {
 #if defined(__x86_64__)
-    &kernels_avx2,
+    &kernels_avx512bf16, &kernels_avx512vnni, &kernels_avx512, &kernels_avx2,
 #elif defined(__aarch64__)
     &kernels_neon,
 #endif
@@ -76,7 +76,8 @@ static inline void on_each_table(void **state) {
     const char *only = getenv("MLXBENCH_CPU");
     for
         EACH(i, tables) {
-            tested = tables[i];
+            kernels complete = kernels_complete(tables[i]);
+            tested = &complete;
             if (only && strcmp(only, tested->name)) continue;
             if (tested->supported())
                 check();

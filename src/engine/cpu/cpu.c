@@ -38,8 +38,7 @@ static void free_thread_scratch(cpu *e) {
 
 static int configure(engine *base, const engine_options *options) {
     cpu *e = (cpu *)base;
-    if (options->int8_activations)
-        return fail_usage("--activations int8: the engine cpu computes with exact ones only");
+    e->int8_activations = options->int8_activations;
     int threads = options->threads > 0 ? options->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads < 1) threads = 1;
     if (e->pool && threads == e->threads) return 0;
@@ -108,7 +107,7 @@ static engine_info describe(const engine *base) {
                          .version = MLXBENCH_VERSION,
                          .device = e->kernels->name,
                          .threads = e->threads,
-                         .activations = "exact"};
+                         .activations = e->int8_activations ? "int8" : "exact"};
 }
 
 static engine_memory memory_used(const engine *base) {

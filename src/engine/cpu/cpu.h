@@ -27,6 +27,7 @@ typedef struct cpu {
     pool *pool;
     const kernels *kernels;
     int threads;
+    bool int8_activations;
     engine_memory memory;
     cpu_weight *weights;
     cpu_result *unused;
@@ -110,13 +111,27 @@ void cpu_linear(cpu *e, node *x, int thread);
 size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
-/* What a thread needs to multiply with w: a tile of rows, and the input's group sums. In floats. */
-int64_t cpu_tile_floats(const rows *w);
+/* How activations of that dtype are multiplied with w; NULL: in F32. */
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations);
 
-/* out[t * out_stride + r] = x[t * x_stride ..] times row r, for n_tokens and rows [first, end). tile: thread
- * scratch. */
-void cpu_multiply(const cpu *e, float *out, int64_t out_stride, const rows *w, int64_t first, int64_t end,
-                  const float *x, int64_t x_stride, int64_t n_tokens, float *tile);
+/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows [first, end). */
+enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */
+size_t cpu_prepared_bytes(const products *p, const rows *w);
+void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x);
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t first, int64_t end,
+                const float *x, const void *prepared);
+
+/* Many tokens: with products, panel i of the tokens is packed first, by any thread, of cpu_token_panels(..)
+ * in all; in F32 there are none. */
+int64_t cpu_token_panels(const products *p, int64_t n_tokens);
+void cpu_pack_tokens(const products *p, char *panels, const rows *w, int64_t i, const float *x,
+                     int64_t n_tokens);
+/* out[t * out_stride + r] = token t (x in F32, panels with products) times row r of [first, end). tile:
+ * thread scratch of cpu_tile_bytes. */
+void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
+                  int64_t first, int64_t end, const float *x, int64_t n_tokens, const char *panels,
+                  void *tile);
+size_t cpu_tile_bytes(const products *p, const rows *w);
 
 /* Rows of one piece of work, such that n_rows make some pieces for every thread. */
 int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);

@@ -8,8 +8,7 @@
 static const kernels *const tables[] = {
 /* the best first */
 #if defined(__x86_64__)
-    &kernels_avx512,
-    &kernels_avx2,
+    &kernels_avx512bf16, &kernels_avx512vnni, &kernels_avx512, &kernels_avx2,
 #elif defined(__aarch64__)
     &kernels_neon,
 #endif
@@ -20,21 +19,26 @@ enum { N_TABLES = sizeof tables / sizeof tables[0] };
 
 kernels kernels_complete(const kernels *t) {
     kernels all = *t;
-    if (!t->base) return all;
 #define TAKE(member)                                                                                         \
-    if (!all.member) all.member = t->base->member
-    TAKE(matvec);
-    TAKE(group_sums);
-    TAKE(unpack);
-    TAKE(matmul);
-    TAKE(mix);
-    TAKE(to_f32);
-    TAKE(from_f32);
-    TAKE(rms_norm);
-    TAKE(gated);
-    TAKE(max);
-    TAKE(exp_sum);
+    if (!all.member) all.member = b->member
+    for (const kernels *b = t->base; b; b = b->base) {
+        TAKE(matvec);
+        TAKE(group_sums);
+        TAKE(unpack);
+        TAKE(matmul);
+        TAKE(mix);
+        TAKE(to_f32);
+        TAKE(from_f32);
+        TAKE(rms_norm);
+        TAKE(gated);
+        TAKE(max);
+        TAKE(exp_sum);
+        TAKE(bf16);
+        TAKE(int16);
+        TAKE(int8);
+    }
 #undef TAKE
+    if (!all.int8) all.int8 = kernels_scalar.int8;
     return all;
 }
 

@@ -1,5 +1,5 @@
 /* kernels.h - the inner loops of engine/cpu, one table per instruction set, chosen at run time.
- * Everything else of the engine is portable C over these; all arithmetic is F32. */
+ * Everything else of the engine is portable C over these; sums are F32. */
 #ifndef ENGINE_CPU_KERNELS_H
 #define ENGINE_CPU_KERNELS_H
 
@@ -15,6 +15,26 @@ typedef struct rows {
     dtype dtype;                 /* of the values when plain, of scales and biases when affine */
     int bits, group_size;        /* 0, 0 when plain */
 } rows;
+
+/* A way to multiply with activations that are rounded first. Memory of prepared tokens and panels belongs to
+ * the caller and is aligned to 64 bytes. */
+typedef struct products {
+    /* Few tokens: each row of w is read once, straight from the checkpoint. A token is prepared once. */
+    size_t (*prepared_bytes)(const rows *w); /* a multiple of 64 */
+    void (*prepare)(void *prepared, const rows *w, const float *x);
+    /* y[r] = dot(row r of w, x) for r in [first, end). */
+    void (*matvec)(float *y, const rows *w, int64_t first, int64_t end, const void *prepared);
+
+    /* Many tokens: both sides are packed into panels of panel_rows rows or panel_tokens tokens, which lie one
+     * after another; the last may hold fewer. */
+    int panel_rows, panel_tokens;
+    size_t (*row_panel_bytes)(const rows *w), (*token_panel_bytes)(const rows *w); /* multiples of 64 */
+    void (*pack_rows)(void *panel, const rows *w, int64_t first, int64_t n_rows);
+    void (*pack_tokens)(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens);
+    /* out[t * out_stride + r] = dot(token t, row r) for t < n_tokens, r < n_rows. */
+    void (*multiply)(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens, const void *panels,
+                     int64_t n_rows, const rows *w);
+} products;
 
 typedef struct kernels {
     const char *name;        /* "scalar", "avx2": what MLXBENCH_CPU takes */
@@ -56,33 +76,27 @@ typedef struct kernels {
      * = 0. */
     float (*exp_sum)(float *x, int64_t n, float shift);
 
-    /* Products of BF16 numbers with F32 sums, for many tokens of a checkpoint whose activations are BF16.
-     * Both sides are packed into panels first: [n / 2][panel_rows or panel_tokens][2] BF16, n rounded up to
-     * 32, zeros where there is no row, token or column. All NULL and 0 where the processor has no such
-     * products. */
-    int panel_rows, panel_tokens;
-    /* One panel of w: n_rows (at most panel_rows) rows from first on. scratch: panel_rows * n floats. */
-    void (*pack_rows)(uint16_t *panel, const rows *w, int64_t first, int64_t n_rows, float *scratch);
-    /* One panel of n_tokens (at most panel_tokens) rows of x [.., n]. */
-    void (*pack_tokens)(uint16_t *panel, const float *x, int64_t x_stride, int64_t n_tokens, int64_t n);
-    /* As matmul, on panels that lie one after another. */
-    void (*multiply_panels)(float *out, int64_t out_stride, const uint16_t *x, int64_t n_tokens,
-                            const uint16_t *w, int64_t n_rows, int64_t n);
+    /* Faster products, each NULL where the processor gains nothing from it, except int8.
+     * bf16: plain BF16 weights and activations rounded to BF16.
+     * int16, int8: affine weights and activations in fixed point, 16 or 8 bits, per group of the weights:
+     * with largest = max |x| of a group, x is round(x * (m / largest)) * (largest / m), m = 32767 or 127.
+     * Products of integers are exact; group sums are those of the rounded activations. A NaN or an infinity
+     * makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
+    const products *bf16, *int16, *int8;
 
-    const struct kernels
-        *base; /* the table that has what this one lacks; NULL: it lacks nothing but panels */
+    const struct kernels *base; /* the table that has what this one lacks; NULL: it lacks only products */
 } kernels;
 
 /* The table to use: the one MLXBENCH_CPU names (-> NULL and a usage error naming the known ones when there is
  * no such table or the processor cannot run it), else the best that the processor supports. */
 const kernels *kernels_choose(void);
 
-/* t, completed by its base: every member that both lack is one of the panels'. */
+/* t, completed by its base, its base's base, ... and the scalar int8 products. */
 kernels kernels_complete(const kernels *t);
 
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2, kernels_avx512;
+extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512bf16;
 #elif defined(__aarch64__)
 extern const kernels kernels_neon;
 #endif

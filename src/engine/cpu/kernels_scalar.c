@@ -2,6 +2,7 @@
  * Weights are read byte by byte or through memcpy, since a checkpoint file need not align them. */
 #include "engine/cpu/kernels.h"
 
+#include <float.h>
 #include <math.h>
 
 enum { MAX_GROUP = 128, LANES = 8 };
@@ -17,11 +18,17 @@ static float load(const void *values, dtype type, int64_t i) {
     return type == DTYPE_BF16 ? bf16_to_f32(half) : f16_to_f32(half);
 }
 
-/* n quantized values (a multiple of 8) as floats. 8 values of any width are `bits` whole bytes. */
+/* 8 quantized values, which are `bits` whole bytes at any width, the first in the lowest bits. */
+static inline uint64_t load_eight(const uint8_t *packed, int bits) {
+    uint64_t eight = 0;
+    for (int b = 0; b < bits; b++) eight |= (uint64_t)packed[b] << (8 * b);
+    return eight;
+}
+
+/* n quantized values (a multiple of 8) as floats. */
 static inline void quants(float *out, const uint8_t *packed, int64_t n, int bits) {
     for (int64_t i = 0; i < n; i += 8, packed += bits) {
-        uint64_t eight = 0;
-        for (int b = 0; b < bits; b++) eight |= (uint64_t)packed[b] << (8 * b);
+        uint64_t eight = load_eight(packed, bits);
         for (int k = 0; k < 8; k++) out[i + k] = (float)((eight >> (k * bits)) & ((1u << bits) - 1));
     }
 }
@@ -161,6 +168,125 @@ static float exp_sum(float *x, int64_t n, float shift) {
     return sum;
 }
 
+/* ---- int8 products: one panel is one row or one token ---- */
+
+/* A token: scales and sums of its groups, then its values. A row: scales and biases, then its values. */
+static size_t fixed_bytes(const rows *w) {
+    size_t n = 2 * sizeof(float) * (size_t)(w->n / w->group_size) + (size_t)w->n;
+    return (n + 63) / 64 * 64;
+}
+
+/* Compared as integers, NaN is the largest of all. */
+static float largest_of(const float *x, int n) {
+    uint32_t most = 0, bits;
+    for (int i = 0; i < n; i++) {
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+
+static void prepare_int8(void *prepared, const rows *w, const float *x) {
+    int64_t groups = w->n / w->group_size;
+    float *scales = prepared, *sums = scales + groups;
+    int8_t *values = (int8_t *)(sums + groups);
+    for (int64_t g = 0; g < groups; g++, x += w->group_size, values += w->group_size) {
+        float largest = largest_of(x, w->group_size);
+        bool usable = largest >= 1e-30f && largest <= FLT_MAX;
+        int sum = 0;
+        for (int i = 0; i < w->group_size; i++) {
+            values[i] = usable ? (int8_t)rintf(x[i] * (127 / largest)) : 0;
+            sum += values[i];
+        }
+        scales[g] = largest < 1e-30f ? 0 : largest / 127;
+        sums[g] = scales[g] * (float)sum;
+    }
+}
+
+/* n values as bytes. */
+static void bytes_of(uint8_t *out, const uint8_t *packed, int64_t n, int bits) {
+    for (int64_t i = 0; i < n; i += 8, packed += bits) {
+        uint64_t eight = load_eight(packed, bits);
+        for (int k = 0; k < 8; k++) out[i + k] = (uint8_t)((eight >> (k * bits)) & ((1u << bits) - 1));
+    }
+}
+
+static int32_t dot_bytes(const uint8_t *q, const int8_t *x, int n) {
+    int32_t sum = 0;
+    for (int i = 0; i < n; i++) sum += q[i] * x[i];
+    return sum;
+}
+
+static void matvec_int8(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
+    int64_t groups = w->n / w->group_size;
+    const float *x_scales = prepared, *sums = x_scales + groups;
+    for (int64_t r = first; r < end; r++) {
+        const uint8_t *packed = (const uint8_t *)w->values + r * (w->n * w->bits / 8);
+        const int8_t *x = (const int8_t *)(sums + groups);
+        y[r] = 0;
+        for (int64_t g = 0; g < groups; g++, packed += w->group_size * w->bits / 8, x += w->group_size) {
+            uint8_t q[MAX_GROUP];
+            bytes_of(q, packed, w->group_size, w->bits);
+            float product = x_scales[g] * (float)dot_bytes(q, x, w->group_size);
+            y[r] += load(w->scales, w->dtype, r * groups + g) * product;
+            y[r] += load(w->biases, w->dtype, r * groups + g) * sums[g];
+        }
+    }
+}
+
+static void pack_rows_int8(void *panel, const rows *w, int64_t r, int64_t n_rows) {
+    int64_t groups = w->n / w->group_size;
+    float *scales = panel, *biases = scales + groups;
+    (void)n_rows; /* one */
+    to_f32(scales, (const char *)w->scales + (size_t)(r * groups) * dtype_size(w->dtype), w->dtype, groups);
+    to_f32(biases, (const char *)w->biases + (size_t)(r * groups) * dtype_size(w->dtype), w->dtype, groups);
+    bytes_of((uint8_t *)(biases + groups), (const uint8_t *)w->values + r * (w->n * w->bits / 8), w->n,
+             w->bits);
+}
+
+static void pack_tokens_int8(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens) {
+    (void)x_stride, (void)n_tokens; /* one */
+    prepare_int8(panel, w, x);
+}
+
+static float dot_int8(const void *row, const void *token, const rows *w) {
+    int64_t groups = w->n / w->group_size;
+    const float *scales = row, *biases = scales + groups, *x_scales = token, *sums = x_scales + groups;
+    const uint8_t *q = (const uint8_t *)(biases + groups);
+    const int8_t *x = (const int8_t *)(sums + groups);
+    float total = 0;
+    for (int64_t g = 0; g < groups; g++, q += w->group_size, x += w->group_size) {
+        total += scales[g] * (x_scales[g] * (float)dot_bytes(q, x, w->group_size));
+        total += biases[g] * sums[g];
+    }
+    return total;
+}
+
+static void multiply_int8(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens,
+                          const void *panels, int64_t n_rows, const rows *w) {
+    int64_t bytes = (int64_t)fixed_bytes(w);
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t r = 0; r < n_rows; r++)
+            out[t * out_stride + r] =
+                dot_int8((const char *)panels + r * bytes, (const char *)tokens + t * bytes, w);
+}
+
+static const products int8_products = {
+    .prepared_bytes = fixed_bytes,
+    .prepare = prepare_int8,
+    .matvec = matvec_int8,
+    .panel_rows = 1,
+    .panel_tokens = 1,
+    .row_panel_bytes = fixed_bytes,
+    .token_panel_bytes = fixed_bytes,
+    .pack_rows = pack_rows_int8,
+    .pack_tokens = pack_tokens_int8,
+    .multiply = multiply_int8,
+};
+
 const kernels kernels_scalar = {
     .name = "scalar",
     .supported = supported,
@@ -175,4 +301,5 @@ const kernels kernels_scalar = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
+    .int8 = &int8_products,
 };

@@ -2,7 +2,7 @@
  * Tokens are grouped by expert, so that each chosen expert's weights are read once per block of tokens. */
 #include "engine/cpu/cpu.h"
 
-enum { BLOCK_TOKENS = 256 }; /* bounds the workspace of a long prefill chunk */
+enum { BLOCK_TOKENS = 512 }; /* bounds the workspace of a long prefill chunk */
 
 /* Softmax of one row and its k largest entries; E is small, so selection is a scan per choice. */
 static void route_row(const cpu *e, const node *x, const float *logits, routed *out) {
@@ -35,61 +35,99 @@ void cpu_route(cpu *e, node *x, int thread) {
 
 /* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */
 typedef struct block {
-    int64_t n_tokens, n_pairs;
-    int32_t *start;     /* of each expert's pairs in order, n_experts + 1 of them */
-    int32_t *order;     /* [n_pairs] */
-    float *in;          /* [n_pairs, D] inputs, gathered; then the down products */
-    float *gate;        /* [n_pairs, I] */
-    float *up;          /* [n_pairs, I] */
-    atomic_long *taken; /* work sharing: two counters for every block of tokens */
+    int64_t first_token, n_tokens, n_pairs;
+    int32_t *start;          /* of each expert's pairs in order, n_experts + 1 of them */
+    int32_t *order, *place;  /* [n_pairs]; place is its inverse */
+    int32_t *used;           /* [1 + n_experts]: how many experts have pairs, and which */
+    float *in;               /* [n_pairs, D] inputs, gathered; then the down products */
+    float *gate, *up;        /* [n_pairs, I] */
+    char *prepared, *panels; /* the inputs as cpu_prepare and cpu_pack_tokens make them */
+    size_t prepared_bytes;   /* of one pair */
+    atomic_long *taken;      /* work sharing: PHASES counters */
 } block;
+
+enum { GATE, UP, DOWN, WEIGHTS, PHASES = 2 * WEIGHTS + 1 };
 
 static int64_t count_blocks(const node *x) {
     return (x->shape[0] + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
 }
 
-static size_t lay_out(const node *x, char *base, block *b) {
+static const products *products_of(const cpu *e, const node *x, int which) {
+    return cpu_products(e, &cpu_weight_of(x, which)->rows, x->in[0]->dtype);
+}
+
+/* Panels of an expert begin where they would if all pairs before it filled whole ones, and one more each. */
+static int64_t first_panel(const products *p, const block *b, int64_t expert) {
+    return p ? b->start[expert] / p->panel_tokens + expert : 0;
+}
+
+static void *carve(char **at, size_t n) {
+    char *start = *at;
+    *at += (n + 63) / 64 * 64;
+    return start;
+}
+
+static size_t lay_out(const cpu *e, const node *x, char *base, block *b) {
     int64_t tokens = x->shape[0] < BLOCK_TOKENS ? x->shape[0] : BLOCK_TOKENS, k = x->in[1]->shape[1];
-    int64_t pairs = tokens * k, n_experts = x->w[0]->shape[0], width = x->w[0]->shape[1], d = x->shape[1];
+    int64_t n_experts = x->w[0]->shape[0];
+    size_t pairs = (size_t)(tokens * k), width = (size_t)x->w[0]->shape[1], d = (size_t)x->shape[1],
+           panels = 0;
+    b->prepared_bytes = 0;
+    for (int i = 0; i < WEIGHTS; i++) {
+        const products *p = products_of(e, x, i);
+        const rows *w = &cpu_weight_of(x, i)->rows;
+        size_t one = cpu_prepared_bytes(p, w);
+        b->prepared_bytes = one > b->prepared_bytes ? one : b->prepared_bytes;
+        size_t all = p && pairs > FEW_TOKENS
+                         ? (size_t)(cpu_token_panels(p, (int64_t)pairs) + n_experts) * p->token_panel_bytes(w)
+                         : 0;
+        panels = all > panels ? all : panels;
+    }
     char *at = base;
-    b->taken = (atomic_long *)at, at += 3 * (size_t)count_blocks(x) * sizeof *b->taken;
-    b->in = (float *)at, at += (size_t)(pairs * d) * sizeof(float);
-    b->gate = (float *)at, at += (size_t)(pairs * width) * sizeof(float);
-    b->up = (float *)at, at += (size_t)(pairs * width) * sizeof(float);
-    b->start = (int32_t *)at, at += (size_t)(n_experts + 1) * sizeof(int32_t);
-    b->order = (int32_t *)at, at += (size_t)pairs * sizeof(int32_t);
+    b->taken = carve(&at, PHASES * (size_t)count_blocks(x) * sizeof *b->taken);
+    b->in = carve(&at, pairs * d * sizeof(float));
+    b->gate = carve(&at, pairs * width * sizeof(float));
+    b->up = carve(&at, pairs * width * sizeof(float));
+    b->prepared = carve(&at, pairs * b->prepared_bytes);
+    b->panels = carve(&at, panels);
+    b->start = carve(&at, (size_t)(n_experts + 1) * sizeof(int32_t));
+    b->used = carve(&at, (size_t)(n_experts + 1) * sizeof(int32_t));
+    b->order = carve(&at, pairs * sizeof(int32_t));
+    b->place = carve(&at, pairs * sizeof(int32_t));
     return (size_t)(at - base);
 }
 
 size_t cpu_experts_workspace(const cpu *e, const node *x) {
-    (void)e;
     block b;
-    return lay_out(x, NULL, &b);
+    return lay_out(e, x, NULL, &b);
 }
 
 size_t cpu_experts_scratch(const cpu *e, const node *x) {
-    (void)e;
-    int64_t most = 0;
-    for (int i = 0; i < 3; i++) {
-        int64_t n = cpu_tile_floats(&cpu_weight_of(x, i)->rows);
+    size_t most = 0;
+    for (int i = 0; i < WEIGHTS; i++) {
+        size_t n = cpu_tile_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
         most = n > most ? n : most;
     }
-    return (size_t)most * sizeof(float);
+    return most;
 }
 
-/* Counting sort of the block's pairs by expert, and its inputs in that order. By one thread. */
-static void gather(const node *x, block *b, int64_t first_token) {
-    int64_t k = x->in[1]->shape[1], n_experts = x->w[0]->shape[0], d = x->shape[1];
-    const routed *routing = (const routed *)x->in[1]->data + first_token * k;
+/* Counting sort of the block's pairs by expert. By one thread. */
+static void sort_pairs(const node *x, block *b) {
+    int64_t k = x->in[1]->shape[1], n_experts = x->w[0]->shape[0];
+    const routed *routing = (const routed *)x->in[1]->data + b->first_token * k;
     memset(b->start, 0, (size_t)(n_experts + 1) * sizeof *b->start);
     for (int64_t i = 0; i < b->n_pairs; i++) b->start[routing[i].expert + 1]++;
-    for (int64_t i = 0; i < n_experts; i++) b->start[i + 1] += b->start[i];
-    for (int64_t i = 0; i < b->n_pairs; i++) b->order[b->start[routing[i].expert]++] = (int32_t)i;
+    b->used[0] = 0;
+    for (int32_t i = 0; i < n_experts; i++) {
+        if (b->start[i + 1]) b->used[++b->used[0]] = i;
+        b->start[i + 1] += b->start[i];
+    }
+    for (int64_t i = 0; i < b->n_pairs; i++) {
+        b->place[i] = b->start[routing[i].expert]++;
+        b->order[b->place[i]] = (int32_t)i;
+    }
     memmove(b->start + 1, b->start, (size_t)n_experts * sizeof *b->start);
     b->start[0] = 0;
-    const float *in = floats_of(x->in[0]) + first_token * d;
-    for (int64_t j = 0; j < b->n_pairs; j++)
-        memcpy(b->in + j * d, in + b->order[j] / k * d, (size_t)d * sizeof *in);
 }
 
 static rows expert_rows(const cpu_weight *w, int64_t expert) {
@@ -105,56 +143,117 @@ static rows expert_rows(const cpu_weight *w, int64_t expert) {
     return r;
 }
 
+/* Brings an expert's inputs [.., n] into the form its weight is multiplied with. */
+static void prepare_expert(const cpu *e, const node *x, int which, const block *b, int64_t expert,
+                           const float *in) {
+    const products *p = products_of(e, x, which);
+    const rows *w = &cpu_weight_of(x, which)->rows;
+    int64_t start = b->start[expert], n_pairs = b->start[expert + 1] - start;
+    in += start * w->n;
+    for (int64_t j = 0; j < n_pairs && n_pairs <= FEW_TOKENS; j++)
+        cpu_prepare(e, p, b->prepared + (size_t)(start + j) * b->prepared_bytes, w, in + j * w->n);
+    if (n_pairs <= FEW_TOKENS || !p) return;
+    char *panels = b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(w);
+    for (int64_t i = 0; i < cpu_token_panels(p, n_pairs); i++) cpu_pack_tokens(p, panels, w, i, in, n_pairs);
+}
+
+/* The block's inputs, gathered by expert and prepared. */
+static void take_inputs(const cpu *e, const node *x, const block *b, atomic_long *taken) {
+    int64_t k = x->in[1]->shape[1], d = x->shape[1], i, end;
+    const float *in = floats_of(x->in[0]) + b->first_token * d;
+    while (pool_take(taken, b->used[0], 1, &i, &end)) {
+        int32_t expert = b->used[1 + i];
+        for (int64_t j = b->start[expert]; j < b->start[expert + 1]; j++)
+            memcpy(b->in + j * d, in + b->order[j] / k * d, (size_t)d * sizeof *in);
+        prepare_expert(e, x, GATE, b, expert, b->in);
+    }
+}
+
+static void prepare_again(const cpu *e, const node *x, int which, const block *b, atomic_long *taken) {
+    int64_t i, end;
+    while (pool_take(taken, b->used[0], 1, &i, &end)) prepare_expert(e, x, which, b, b->used[1 + i], b->in);
+}
+
+/* gate = act(gate) * up, prepared for the down products. */
+static void activate(const cpu *e, const node *x, const block *b, atomic_long *taken) {
+    int64_t width = x->w[0]->shape[1], i, end;
+    while (pool_take(taken, b->used[0], 1, &i, &end)) {
+        int32_t expert = b->used[1 + i];
+        int64_t at = b->start[expert] * width, n = b->start[expert + 1] * width - at;
+        e->kernels->gated(b->gate + at, x->act, b->gate + at, b->up + at, n);
+        prepare_expert(e, x, DOWN, b, expert, b->gate);
+    }
+}
+
 /* out[pair] = in[pair] times its expert's weight, for all experts that have pairs; work is (expert, rows). */
-static void multiply_pairs(cpu *e, const cpu_weight *w, const block *b, const float *in, float *out,
-                           atomic_long *taken, float *tile) {
-    int64_t n_rows = w->base.shape[1], n = w->base.shape[2], n_experts = w->base.shape[0];
-    int64_t step = cpu_rows_per_piece(e, n_rows, b->n_pairs), pieces = (n_rows + step - 1) / step, i, end;
-    while (pool_take(taken, n_experts * pieces, 1, &i, &end)) {
-        int64_t expert = i / pieces, first = i % pieces * step, start = b->start[expert];
+static void multiply_pairs(const cpu *e, const node *x, int which, const block *b, const float *in,
+                           float *out, atomic_long *taken, void *tile) {
+    const cpu_weight *w = cpu_weight_of(x, which);
+    const products *p = products_of(e, x, which);
+    int64_t n_rows = w->base.shape[1], n = w->base.shape[2], i, end;
+    int64_t step = cpu_rows_per_piece(e, n_rows, b->n_pairs), pieces = (n_rows + step - 1) / step;
+    while (pool_take(taken, b->used[0] * pieces, 1, &i, &end)) {
+        int64_t expert = b->used[1 + i / pieces], first = i % pieces * step, start = b->start[expert];
         int64_t n_pairs = b->start[expert + 1] - start, last = first + step < n_rows ? first + step : n_rows;
-        if (!n_pairs) continue;
         rows r = expert_rows(w, expert);
-        cpu_multiply(e, out + start * n_rows, n_rows, &r, first, last, in + start * n, n, n_pairs, tile);
+        for (int64_t j = start; j < start + n_pairs && n_pairs <= FEW_TOKENS; j++)
+            cpu_matvec(e, p, out + j * n_rows, &r, first, last, in + j * n,
+                       b->prepared + (size_t)j * b->prepared_bytes);
+        if (n_pairs <= FEW_TOKENS) continue;
+        const char *panels =
+            p ? b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(&r) : NULL;
+        cpu_multiply(e, p, out + start * n_rows, n_rows, &r, first, last, in + start * n, n_pairs, panels,
+                     tile);
     }
 }
 
 /* out[token] = sum of its experts' products, in the order of the routing. */
-static void combine(const node *x, const block *b, int64_t first_token) {
-    int64_t k = x->in[1]->shape[1], d = x->shape[1];
-    const routed *routing = (const routed *)x->in[1]->data + first_token * k;
-    float *out = floats_of(x) + first_token * d;
-    memset(out, 0, (size_t)(b->n_tokens * d) * sizeof *out);
-    for (int64_t j = 0; j < b->n_pairs; j++) {
-        float *row = out + b->order[j] / k * d, share = routing[b->order[j]].weight;
-        for (int64_t c = 0; c < d; c++) row[c] += share * b->in[j * d + c];
+static void combine(const node *x, const block *b, atomic_long *taken) {
+    int64_t k = x->in[1]->shape[1], d = x->shape[1], t, end;
+    const routed *routing = (const routed *)x->in[1]->data + b->first_token * k;
+    while (pool_take(taken, b->n_tokens, 1, &t, &end)) {
+        float *row = floats_of(x) + (b->first_token + t) * d;
+        memset(row, 0, (size_t)d * sizeof *row);
+        for (int64_t i = t * k; i < (t + 1) * k; i++) {
+            const float *product = b->in + b->place[i] * d;
+            for (int64_t c = 0; c < d; c++) row[c] += routing[i].weight * product[c];
+        }
     }
+}
+
+static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread) {
+    char *tile = e->thread_scratch[thread];
+    const rows *gate = &cpu_weight_of(x, GATE)->rows, *up = &cpu_weight_of(x, UP)->rows;
+    if (thread == 0) {
+        for (int i = 0; i < PHASES; i++) atomic_store(&taken[i], 0);
+        sort_pairs(x, b);
+    }
+    pool_barrier(e->pool, thread);
+    take_inputs(e, x, b, &taken[0]);
+    pool_barrier(e->pool, thread);
+    multiply_pairs(e, x, GATE, b, b->in, b->gate, &taken[1], tile);
+    if (gate->bits != up->bits || gate->group_size != up->group_size || gate->dtype != up->dtype) {
+        pool_barrier(e->pool, thread);
+        prepare_again(e, x, UP, b, &taken[2]);
+        pool_barrier(e->pool, thread);
+    }
+    multiply_pairs(e, x, UP, b, b->in, b->up, &taken[3], tile);
+    pool_barrier(e->pool, thread);
+    activate(e, x, b, &taken[4]);
+    pool_barrier(e->pool, thread);
+    multiply_pairs(e, x, DOWN, b, b->gate, b->in, &taken[5], tile);
+    pool_barrier(e->pool, thread);
+    combine(x, b, &taken[6]);
 }
 
 void cpu_experts(cpu *e, node *x, int thread) {
     block b;
-    lay_out(x, x->workspace, &b);
-    float *tile = (float *)e->thread_scratch[thread];
-    int64_t n_blocks = count_blocks(x), width = x->w[0]->shape[1];
-    for (int64_t i = 0; i < n_blocks; i++) {
-        int64_t first = i * BLOCK_TOKENS;
-        b.n_tokens = x->shape[0] - first < BLOCK_TOKENS ? x->shape[0] - first : BLOCK_TOKENS;
+    lay_out(e, x, x->workspace, &b);
+    for (int64_t i = 0; i < count_blocks(x); i++) {
+        if (i) pool_barrier(e->pool, thread); /* the next block's sums go where this one's are read */
+        b.first_token = i * BLOCK_TOKENS;
+        b.n_tokens = x->shape[0] - b.first_token < BLOCK_TOKENS ? x->shape[0] - b.first_token : BLOCK_TOKENS;
         b.n_pairs = b.n_tokens * x->in[1]->shape[1];
-        atomic_long *taken = b.taken + 3 * i;
-        if (thread == 0) {
-            for (int j = 0; j < 3; j++) atomic_store(&taken[j], 0);
-            gather(x, &b, first);
-        }
-        pool_barrier(e->pool, thread);
-        multiply_pairs(e, cpu_weight_of(x, 0), &b, b.in, b.gate, &taken[0], tile);
-        multiply_pairs(e, cpu_weight_of(x, 1), &b, b.in, b.up, &taken[1], tile);
-        pool_barrier(e->pool, thread);
-        int64_t share = (b.n_pairs * width + e->threads - 1) / e->threads, at = thread * share;
-        int64_t n = at + share < b.n_pairs * width ? share : b.n_pairs * width - at;
-        if (n > 0) e->kernels->gated(b.gate + at, x->act, b.gate + at, b.up + at, n);
-        pool_barrier(e->pool, thread);
-        multiply_pairs(e, cpu_weight_of(x, 2), &b, b.gate, b.in, &taken[2], tile);
-        pool_barrier(e->pool, thread);
-        if (thread == 0) combine(x, &b, first);
+        run_block(e, x, &b, b.taken + PHASES * i, thread);
     }
 }

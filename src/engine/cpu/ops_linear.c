@@ -1,14 +1,13 @@
 /* ops_linear.c - embedding and matrix products.
- * Few tokens: each row is read once, straight from the checkpoint. Many: a tile of rows is unpacked to F32
- * and stays in cache while all tokens pass. */
+ * Few tokens: each row is read once, straight from the checkpoint. Many: a tile of rows is unpacked and stays
+ * in cache while all tokens pass. Either in F32, or with one of the table's faster products (kernels.h). */
 #include "engine/cpu/cpu.h"
 
 enum {
-    FEW_TOKENS = 4,          /* up to here unpacking does not pay */
     TILE_BYTES = 256 * 1024, /* of unpacked rows: about half of a small L2 cache */
     MIN_TILE_ROWS = 8,
     MAX_TILE_ROWS = 64,
-    SMALLEST_GROUP = 32,
+    ROWS_UNIT = 32, /* pieces of work: whole pairs of row panels */
 };
 
 void cpu_embed(cpu *e, node *x, int thread) {
@@ -20,76 +19,111 @@ void cpu_embed(cpu *e, node *x, int thread) {
         e->kernels->unpack(floats_of(x) + i * n, &w->rows, ids[i]);
 }
 
-static int64_t tile_rows(const rows *w) {
-    int64_t n = TILE_BYTES / (w->n * (int64_t)sizeof(float));
-    return n < MIN_TILE_ROWS ? MIN_TILE_ROWS : n > MAX_TILE_ROWS ? MAX_TILE_ROWS : n;
-}
-
-int64_t cpu_tile_floats(const rows *w) {
-    return (tile_rows(w) + 1) * w->n;
-}
-
-void cpu_multiply(const cpu *e, float *out, int64_t out_stride, const rows *w, int64_t first, int64_t end,
-                  const float *x, int64_t x_stride, int64_t n_tokens, float *tile) {
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations) {
     const kernels *k = e->kernels;
-    if (n_tokens <= FEW_TOKENS) {
-        for (int64_t t = 0; t < n_tokens; t++) {
-            const float *row = x + t * x_stride;
-            if (w->bits) k->group_sums(tile, row, w->n, w->group_size);
-            k->matvec(out + t * out_stride, w, first, end, row, tile);
-        }
-        return;
-    }
-    int64_t step = tile_rows(w);
+    bool bf16 = activations == DTYPE_BF16;
+    if (!w->bits) return bf16 && w->dtype == DTYPE_BF16 ? k->bf16 : NULL;
+    return e->int8_activations ? k->int8 : bf16 ? k->int16 : NULL;
+}
+
+/* ---- few tokens ---- */
+
+size_t cpu_prepared_bytes(const products *p, const rows *w) {
+    size_t sums = w->bits ? (size_t)(w->n / w->group_size) * sizeof(float) : 0;
+    return p ? p->prepared_bytes(w) : (sums + 63) / 64 * 64;
+}
+
+void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x) {
+    if (p)
+        p->prepare(prepared, w, x);
+    else if (w->bits)
+        e->kernels->group_sums(prepared, x, w->n, w->group_size);
+}
+
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t first, int64_t end,
+                const float *x, const void *prepared) {
+    if (p)
+        p->matvec(y, w, first, end, prepared);
+    else
+        e->kernels->matvec(y, w, first, end, x, prepared);
+}
+
+/* ---- many tokens ---- */
+
+static int64_t tile_rows(const products *p, const rows *w) {
+    int64_t unit = p ? p->panel_rows : 1;
+    int64_t row = p ? (int64_t)p->row_panel_bytes(w) / unit : w->n * (int64_t)sizeof(float);
+    int64_t n = TILE_BYTES / row, least = MIN_TILE_ROWS > 2 * unit ? MIN_TILE_ROWS : 2 * unit;
+    return n < least ? least : n > MAX_TILE_ROWS ? MAX_TILE_ROWS : n / least * least;
+}
+
+size_t cpu_tile_bytes(const products *p, const rows *w) {
+    int64_t n = tile_rows(p, w);
+    if (p) return (size_t)((n + p->panel_rows - 1) / p->panel_rows) * p->row_panel_bytes(w);
+    return (size_t)(n * w->n) * sizeof(float);
+}
+
+int64_t cpu_token_panels(const products *p, int64_t n_tokens) {
+    return p ? (n_tokens + p->panel_tokens - 1) / p->panel_tokens : 0;
+}
+
+void cpu_pack_tokens(const products *p, char *panels, const rows *w, int64_t i, const float *x,
+                     int64_t n_tokens) {
+    int64_t first = i * p->panel_tokens, rest = n_tokens - first;
+    p->pack_tokens(panels + (size_t)i * p->token_panel_bytes(w), w, x + first * w->n, w->n,
+                   rest < p->panel_tokens ? rest : p->panel_tokens);
+}
+
+static void multiply_tile(const products *p, float *out, int64_t out_stride, const rows *w, int64_t first,
+                          int64_t n_rows, int64_t n_tokens, const char *panels, char *tile) {
+    for (int64_t i = 0; i < n_rows; i += p->panel_rows)
+        p->pack_rows(tile + (size_t)(i / p->panel_rows) * p->row_panel_bytes(w), w, first + i,
+                     n_rows - i < p->panel_rows ? n_rows - i : p->panel_rows);
+    p->multiply(out + first, out_stride, panels, n_tokens, tile, n_rows, w);
+}
+
+void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
+                  int64_t first, int64_t end, const float *x, int64_t n_tokens, const char *panels,
+                  void *tile) {
+    const kernels *k = e->kernels;
     bool in_place = !w->bits && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
-    for (int64_t r = first; r < end; r += step) {
-        int64_t n = end - r < step ? end - r : step;
-        const float *unpacked = in_place ? (const float *)w->values + r * w->n : tile;
-        for (int64_t i = 0; i < n && !in_place; i++) k->unpack(tile + i * w->n, w, r + i);
-        k->matmul(out + r, out_stride, x, x_stride, n_tokens, unpacked, n, w->n);
+    float *floats = tile;
+    for (int64_t r = first, n, step = tile_rows(p, w); r < end; r += n) {
+        n = end - r < step ? end - r : step;
+        if (p) {
+            multiply_tile(p, out, out_stride, w, r, n, n_tokens, panels, tile);
+            continue;
+        }
+        const float *unpacked = in_place ? (const float *)w->values + r * w->n : floats;
+        for (int64_t i = 0; i < n && !in_place; i++) k->unpack(floats + i * w->n, w, r + i);
+        k->matmul(out + r, out_stride, x, w->n, n_tokens, unpacked, n, w->n);
     }
 }
 
 int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
     int64_t n = n_rows / ((int64_t)e->threads * 8), most = n_tokens > FEW_TOKENS ? MAX_TILE_ROWS : 256;
     if (e->threads == 1) return n_rows; /* nobody to share with */
-    n = (n + MIN_TILE_ROWS - 1) / MIN_TILE_ROWS * MIN_TILE_ROWS;
-    return n < 2 * MIN_TILE_ROWS ? 2 * MIN_TILE_ROWS : n > most ? most : n;
+    n = (n + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
+    return n < ROWS_UNIT ? ROWS_UNIT : n > most ? most : n;
 }
 
-/* ---- BF16 panels: kernels.h ---- */
+/* ---- the operation ---- */
 
-static bool uses_panels(const cpu *e, const node *x) {
-    return e->kernels->pack_rows && x->in[0]->dtype == DTYPE_BF16 && x->shape[0] > FEW_TOKENS;
-}
-
-/* Numbers of a panel with n columns, of one row or token. */
-static int64_t panel_columns(int64_t n) {
-    return (n + 31) / 32 * 32;
-}
-
-static int64_t panel_tile_rows(const cpu *e, int64_t n) {
-    int64_t fit = TILE_BYTES / (panel_columns(n) * (int64_t)sizeof(uint16_t)),
-            least = 2 * e->kernels->panel_rows;
-    return fit < least ? least : fit > MAX_TILE_ROWS ? MAX_TILE_ROWS : fit / least * least;
-}
-
-static int64_t token_panels(const cpu *e, const node *x) {
-    return (x->shape[0] + e->kernels->panel_tokens - 1) / e->kernels->panel_tokens;
+static const products *products_of(const cpu *e, const node *x) {
+    return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype);
 }
 
 size_t cpu_linear_workspace(const cpu *e, const node *x) {
-    if (!uses_panels(e, x)) return 0;
-    return (size_t)(token_panels(e, x) * e->kernels->panel_tokens * panel_columns(x->in[0]->shape[1])) *
-           sizeof(uint16_t);
+    const products *p = products_of(e, x);
+    if (!p || x->shape[0] <= FEW_TOKENS) return 0;
+    return (size_t)cpu_token_panels(p, x->shape[0]) * p->token_panel_bytes(&cpu_weight_of(x, 0)->rows);
 }
 
 size_t cpu_linear_scratch(const cpu *e, const node *x) {
+    const products *p = products_of(e, x);
     const rows *w = &cpu_weight_of(x, 0)->rows;
-    int64_t floats = x->shape[0] > FEW_TOKENS ? cpu_tile_floats(w) : w->n / SMALLEST_GROUP + 1;
-    if (uses_panels(e, x))
-        floats = e->kernels->panel_rows * w->n + panel_tile_rows(e, w->n) * panel_columns(w->n) / 2;
-    return (size_t)floats * sizeof(float);
+    if (x->shape[0] > FEW_TOKENS) return cpu_tile_bytes(p, w);
+    return (size_t)x->shape[0] * cpu_prepared_bytes(p, w);
 }
 
 static void add_bias(const cpu_weight *w, float *out, int64_t n_tokens, int64_t first, int64_t end) {
@@ -97,38 +131,40 @@ static void add_bias(const cpu_weight *w, float *out, int64_t n_tokens, int64_t 
         for (int64_t r = first; r < end; r++) out[t * w->base.shape[0] + r] += w->bias[r];
 }
 
-static void linear_panels(cpu *e, node *x, int thread) {
+static void linear_few(cpu *e, node *x, const products *p, char *scratch) {
     const cpu_weight *w = cpu_weight_of(x, 0);
-    const kernels *k = e->kernels;
+    int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
+    int64_t step = cpu_rows_per_piece(e, n_rows, n_tokens);
+    size_t bytes = cpu_prepared_bytes(p, &w->rows);
     const float *in = floats_of(x->in[0]);
-    int64_t n = w->rows.n, width = panel_columns(n), n_tokens = x->shape[0], first, end;
-    uint16_t *tokens = x->workspace, *tile = (uint16_t *)(void *)e->thread_scratch[thread];
-    float *scratch = (float *)(void *)(tile + panel_tile_rows(e, n) * width);
-    while (pool_take(&x->taken[0], token_panels(e, x), 1, &first, &end)) {
-        int64_t t = first * k->panel_tokens, rest = n_tokens - t;
-        k->pack_tokens(tokens + t * width, in + t * n, n, rest < k->panel_tokens ? rest : k->panel_tokens, n);
+    for (int64_t t = 0; t < n_tokens; t++)
+        cpu_prepare(e, p, scratch + (size_t)t * bytes, &w->rows, in + t * w->rows.n);
+    while (pool_take(&x->taken[0], n_rows, step, &first, &end)) {
+        for (int64_t t = 0; t < n_tokens; t++)
+            cpu_matvec(e, p, floats_of(x) + t * n_rows, &w->rows, first, end, in + t * w->rows.n,
+                       scratch + (size_t)t * bytes);
+        add_bias(w, floats_of(x), n_tokens, first, end);
     }
-    pool_barrier(e->pool, thread);
-    while (pool_take(&x->taken[1], x->shape[1], panel_tile_rows(e, n), &first, &end)) {
-        for (int64_t r = first; r < end; r += k->panel_rows)
-            k->pack_rows(tile + (r - first) * width, &w->rows, r,
-                         end - r < k->panel_rows ? end - r : k->panel_rows, scratch);
-        k->multiply_panels(floats_of(x) + first, x->shape[1], tokens, n_tokens, tile, end - first, n);
+}
+
+static void linear_many(cpu *e, node *x, const products *p, int thread) {
+    const cpu_weight *w = cpu_weight_of(x, 0);
+    int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
+    const float *in = floats_of(x->in[0]);
+    while (p && pool_take(&x->taken[0], cpu_token_panels(p, n_tokens), 1, &first, &end))
+        cpu_pack_tokens(p, x->workspace, &w->rows, first, in, n_tokens);
+    if (p) pool_barrier(e->pool, thread);
+    while (pool_take(&x->taken[1], n_rows, cpu_rows_per_piece(e, n_rows, n_tokens), &first, &end)) {
+        cpu_multiply(e, p, floats_of(x), n_rows, &w->rows, first, end, in, n_tokens, x->workspace,
+                     e->thread_scratch[thread]);
         add_bias(w, floats_of(x), n_tokens, first, end);
     }
 }
 
 void cpu_linear(cpu *e, node *x, int thread) {
-    const cpu_weight *w = cpu_weight_of(x, 0);
-    float *tile = (float *)(void *)e->thread_scratch[thread], *out = floats_of(x);
-    int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
-    if (uses_panels(e, x)) {
-        linear_panels(e, x, thread);
-        return;
-    }
-    int64_t step = cpu_rows_per_piece(e, n_rows, n_tokens);
-    while (pool_take(&x->taken[0], n_rows, step, &first, &end)) {
-        cpu_multiply(e, out, n_rows, &w->rows, first, end, floats_of(x->in[0]), w->rows.n, n_tokens, tile);
-        add_bias(w, out, n_tokens, first, end);
-    }
+    const products *p = products_of(e, x);
+    if (x->shape[0] <= FEW_TOKENS)
+        linear_few(e, x, p, e->thread_scratch[thread]);
+    else
+        linear_many(e, x, p, thread);
 }
