@@ -172,6 +172,18 @@ static int load(bench *b, const params *p) {
     return -1;
 }
 
+/* mlx-lm generate.py: wired_limit, which warns of the same models. */
+static void note_wired_limit(const bench *b, const char *name) {
+    int64_t limit = engine_describe(b->loaded.engine).wired_limit,
+            weights = engine_memory_used(b->loaded.engine).weights;
+    if (limit && (double)weights > 0.9 * (double)limit)
+        progress_note(
+            &b->progress,
+            "the weights of %s take %lld MB, close to the %lld MB the GPU should keep resident, so it "
+            "may be slow",
+            name, (long long)(weights >> 20), (long long)(limit >> 20));
+}
+
 /* For the model just loaded: what is wrong with the command is found before anything is measured. Later it is
  * an error of the configuration alone, which finds it again. */
 static int check_all(const bench *b, int64_t first) {
@@ -185,6 +197,7 @@ static int check_all(const bench *b, int64_t first) {
         limited |= how.max_kv_size > 0;
         from_text |= !strcmp(other.prompt_source, "text");
     }
+    note_wired_limit(b, p.model);
     if (limited && model_describe(b->loaded.model)->own_caches)
         progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
                       p.model);

@@ -48,7 +48,8 @@ typedef struct engine_info {
     int threads;             /* in use; 0 where it means nothing */
     const char *graph;       /* in use: "fused" or "mlx-lm"; NULL where it means nothing */
     const char *activations; /* in use: "exact" or "int8"; NULL where it means nothing */
-    bool lookahead; /* graph_end returns before the work is done: the next step should be queued first */
+    bool lookahead;      /* graph_end returns before the work is done: the next step should be queued first */
+    int64_t wired_limit; /* bytes that its GPU keeps resident at most; 0 where there is no such limit */
 } engine_info;
 engine_info engine_describe(const engine *e);
 

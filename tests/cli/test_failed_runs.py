@@ -48,18 +48,50 @@ const engine_module *mlxbench_engine_module(void) {
 """
 
 
+# In place of MLX: the engine that computes nothing, on a GPU that keeps LIMIT bytes resident.
+WIRED = """
+#include "engine/graph.h"
+
+static engine_class type;
+
+static engine_info describe(const engine *e) {
+    engine_info info = fake_engine.describe(e);
+    info.wired_limit = LIMIT;
+    return info;
+}
+
+const engine_module *mlxbench_engine_module(void) {
+    static const engine_module module = {ENGINE_MODULE_ABI, sizeof(node), "a test", &type};
+    type = fake_engine;
+    type.describe = describe;
+    return &module;
+}
+"""
+
+
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory):
-    """The environment in which the engine mlx fails at more than 20 tokens."""
+def engine_module():
+    """engine_module(folder, source) -> the environment in which the engine mlx is that source."""
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("no C compiler to build a module with")
+
+    def engine_module(folder, source):
+        folder.mkdir(exist_ok=True)
+        (folder / "module.c").write_text(source)
+        flags = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
+        subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-shared", "-fPIC", *flags, "-o",
+                        folder / MODULE, folder / "module.c"], check=True)
+        return {"MLXBENCH_ENGINE_PATH": str(folder)}
+
+    return engine_module
+
+
+@pytest.fixture(scope="module")
+def failing(engine_module, tmp_path_factory):
+    """The environment in which the engine mlx fails at more than 20 tokens."""
     folder = tmp_path_factory.mktemp("failing")
-    (folder / "module.c").write_text(FAILING)
-    flags = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-    subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-shared", "-fPIC", *flags, "-o",
-                    folder / MODULE, folder / "module.c"], check=True)
-    return {"MLXBENCH_ENGINE_PATH": str(folder), "LOADS": str(folder / "loads")}
+    return {**engine_module(folder, FAILING), "LOADS": str(folder / "loads")}
 
 
 def rows_of(done):
@@ -116,6 +148,19 @@ def test_model_that_does_not_load(run, good_folder, tmp_path):
     assert done.returncode == 1
     assert [bool(row["error"]) for row in rows_of(done)] == [True, True, False, False]
     assert len(done.stderr.splitlines()) == 2
+
+
+def test_model_close_to_what_a_gpu_keeps_resident(run, good_folder, engine_module, tmp_path):
+    """As mlx-lm warns: above 0.9 of Metal's recommended working set. The weights are counted by the fake engine."""
+    command = ["--model", good_folder, "-np", "8,9", *SMALL]
+    row, _ = rows_of(run("--engine", "fake", *command, check=True))
+    weights = round(row["weights_gb"] * 1e9)
+    for limit, noted in [(weights * 10 // 9 + 1000, False), (weights * 10 // 9 - 1000, True), (weights // 2, True)]:
+        environment = engine_module(tmp_path / str(limit), WIRED.replace("LIMIT", str(limit)))
+        done = run("--engine", "mlx", *command, env=environment, check=True)
+        lines = done.stderr.splitlines()
+        assert len(lines) == noted  # once per model
+        assert all(f"{weights >> 20} MB, close to the {limit >> 20} MB" in line for line in lines)
 
 
 def test_formats(run, good_folder, failing, tmp_path):

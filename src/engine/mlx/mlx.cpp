@@ -1,17 +1,19 @@
-/* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and running a graph.
- * The module's border: no MLX type and no exception leaves it. All work of an engine is on one stream of its
- * own. */
+/* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and
+ * running a graph. The module's border: no MLX type and no exception leaves it.
+ * All work of an engine is on one stream of its own. */
 #include "engine/mlx/mlx.hpp"
 
 #include <cstring>
 #include <unistd.h>
 
-#define TEXT_OF(x)    #x
-#define TEXT(x)       TEXT_OF(x)
-#define BUILT_AGAINST TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
+#define TEXT_OF(x) #x
+#define TEXT(x)    TEXT_OF(x)
+#define BUILT_AGAINST                                                                                        \
+    TEXT(MLX_VERSION_MAJOR)                                                                                  \
+    "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
 
-/* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error, and
- * false. */
+/* Runs work with the engine's stream as the default one. What is thrown becomes
+ * the recorded error, and false. */
 template <typename F> static bool guarded(const mlx_engine *e, const F &work) noexcept {
     try {
         mx::StreamContext context(e->stream);
@@ -58,8 +60,9 @@ static double memory_of(const mx::Device &device) {
 
 static engine *open_mlx(const engine_options *options) {
     if (strcmp(mx::version(), BUILT_AGAINST) != 0) {
-        fail("mlx: this engine was built against MLX %s and found MLX %s; build it again", BUILT_AGAINST,
-             mx::version());
+        fail("mlx: this engine was built against MLX %s and found MLX %s; build it "
+             "again",
+             BUILT_AGAINST, mx::version());
         return nullptr;
     }
     try {
@@ -93,13 +96,18 @@ static void drop_weights(engine *base) {
     });
 }
 
-static void close_mlx(engine *base) {
-    drop_weights(base);
-    delete engine_of(base);
+/* Bytes that Metal advises to keep resident at most; no other device reports
+ * this size: 0. */
+static int64_t wired_limit_of(const mx::Device &device) {
+    const auto &info = mx::device_info(device);
+    auto found = info.find("max_recommended_working_set_size");
+    return found == info.end() ? 0 : static_cast<int64_t>(std::get<size_t>(found->second));
 }
 
 static engine_info describe(const engine *base) {
+    const mlx_engine *e = engine_of(base);
     engine_info info = {};
+    guarded(e, [&] { info.wired_limit = wired_limit_of(e->stream.device); });
     info.name = "mlx";
     info.version = mx::version();
     info.device = engine_of(base)->device.c_str();
@@ -125,7 +133,8 @@ static engine_memory memory_used(const engine *base) {
     return m;
 }
 
-/* What an earlier run still has under way must not be in the next one's time and peak. */
+/* What an earlier run still has under way must not be in the next one's time
+ * and peak. */
 static void reset_peak(engine *base) {
     mlx_engine *e = engine_of(base);
     guarded(e, [&] {
@@ -134,8 +143,8 @@ static void reset_peak(engine *base) {
     });
 }
 
-/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when they
- * don't. */
+/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend
+ * ends the program when they don't. */
 static void check_memory(const mlx_engine &e, double bytes, const char *what) {
     double left = e.total_memory - static_cast<double>(mx::get_active_memory());
     if (bytes <= left) return;
@@ -166,7 +175,8 @@ static mx::Dtype dtype_of(dtype type) {
     throw std::invalid_argument("a weight of a type that cannot be computed with");
 }
 
-/* A copy in MLX's memory, from any address; the pages of the original are given back. */
+/* A copy in MLX's memory, from any address; the pages of the original are given
+ * back. */
 static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) {
     size_t bytes = array_bytes(&a);
     check_memory(e, static_cast<double>(bytes), name);
@@ -212,12 +222,11 @@ static weight *new_weight(engine *base, const weight_source *source) {
 
 /* ---- KV caches ---- */
 
-/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in use, which is while there are
- * caches: every way out of a run frees them. Elsewhere no device reports this size. */
+/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in
+ * use, which is while there are caches: every way out of a run frees them. */
 static void raise_wired_limit(mlx_engine &e) {
-    const auto &info = mx::device_info(e.stream.device);
-    auto found = info.find("max_recommended_working_set_size");
-    if (found != info.end()) e.wired_before = mx::set_wired_limit(std::get<size_t>(found->second));
+    int64_t limit = wired_limit_of(e.stream.device);
+    if (limit && !e.wired_before) e.wired_before = mx::set_wired_limit(static_cast<size_t>(limit));
 }
 
 static void restore_wired_limit(mlx_engine &e) {
@@ -225,6 +234,13 @@ static void restore_wired_limit(mlx_engine &e) {
     mx::synchronize(e.stream);
     mx::set_wired_limit(*e.wired_before);
     e.wired_before.reset();
+}
+
+static void close_mlx(engine *base) {
+    mlx_engine *e = engine_of(base);
+    guarded(e, [&] { restore_wired_limit(*e); }); /* raised, and then the first cache was not to be had */
+    drop_weights(base);
+    delete e;
 }
 
 static kv *new_kv(engine *base, const kv_spec *) {
@@ -264,8 +280,8 @@ static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
 
 /* ---- running a graph ---- */
 
-/* What a node's result may take, or its largest intermediate: attention's scores, which MLX's CPU backend
- * stores. */
+/* What a node's result may take, or its largest intermediate: attention's
+ * scores, which MLX's CPU backend stores. */
 static double bytes_of(const node *x) {
     double bytes = static_cast<double>(tensor_count(x)) * 4;
     if (x->op == OP_EXPERTS)
@@ -288,7 +304,8 @@ static void record(mlx_engine *e, const graph *g) {
     e->last_mask = {};
 }
 
-/* The keys and values of every cache that the graph writes: all that a prefill chunk evaluates. */
+/* The keys and values of every cache that the graph writes: all that a prefill
+ * chunk evaluates. */
 static std::vector<mx::array> cache_states(const graph *g) {
     std::vector<mx::array> states;
     for (int i = 0; i < g->n_nodes; i++) {
@@ -301,7 +318,8 @@ static std::vector<mx::array> cache_states(const graph *g) {
     return states;
 }
 
-/* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is evaluated.
+/* MLX reuses a buffer in place only when nobody else holds it: our handles go
+ * before anything is evaluated.
  */
 static void prefill(mlx_engine *e, const graph *g) {
     e->values.clear();
@@ -317,7 +335,8 @@ static mx::array output_of(const mlx_engine &e, tensor x) {
     return x->dtype == DTYPE_I32 ? out : mx::astype(out, mx::float32);
 }
 
-/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller gets. */
+/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are
+ * what its caller gets. */
 static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[], result *results[]) {
     std::vector<mx::array> wanted;
     for (int i = 0; i < n; i++) wanted.push_back(output_of(*e, outputs[i]));
@@ -332,8 +351,8 @@ static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[],
     e->steps++;
 }
 
-/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512, ... was read, when one more
- * step is under way. */
+/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512,
+ * ... was read, when one more step is under way. */
 static bool clears_now(mlx_engine *e) {
     bool clear = e->clear_next || (e->steps >= 2 && (e->steps - 2) % 256 == 0);
     e->clear_next = false;
