@@ -1,19 +1,17 @@
-/* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and
- * running a graph. The module's border: no MLX type and no exception leaves it.
- * All work of an engine is on one stream of its own. */
+/* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and running a graph.
+ * The module's border: no MLX type and no exception leaves it. All work of an engine is on one stream of its
+ * own. */
 #include "engine/mlx/mlx.hpp"
 
 #include <cstring>
 #include <unistd.h>
 
-#define TEXT_OF(x) #x
-#define TEXT(x)    TEXT_OF(x)
-#define BUILT_AGAINST                                                                                        \
-    TEXT(MLX_VERSION_MAJOR)                                                                                  \
-    "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
+#define TEXT_OF(x)    #x
+#define TEXT(x)       TEXT_OF(x)
+#define BUILT_AGAINST TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
 
-/* Runs work with the engine's stream as the default one. What is thrown becomes
- * the recorded error, and false. */
+/* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error, and
+ * false. */
 template <typename F> static bool guarded(const mlx_engine *e, const F &work) noexcept {
     try {
         mx::StreamContext context(e->stream);
@@ -58,11 +56,17 @@ static double memory_of(const mx::Device &device) {
     return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 
+/* Bytes that Metal advises to keep resident at most; no other device reports this size: 0. */
+static int64_t wired_limit_of(const mx::Device &device) {
+    const auto &info = mx::device_info(device);
+    auto found = info.find("max_recommended_working_set_size");
+    return found == info.end() ? 0 : static_cast<int64_t>(std::get<size_t>(found->second));
+}
+
 static engine *open_mlx(const engine_options *options) {
     if (strcmp(mx::version(), BUILT_AGAINST) != 0) {
-        fail("mlx: this engine was built against MLX %s and found MLX %s; build it "
-             "again",
-             BUILT_AGAINST, mx::version());
+        fail("mlx: this engine was built against MLX %s and found MLX %s; build it again", BUILT_AGAINST,
+             mx::version());
         return nullptr;
     }
     try {
@@ -71,6 +75,7 @@ static engine *open_mlx(const engine_options *options) {
                                  .stream = mx::new_stream(device),
                                  .device = device_name(device),
                                  .total_memory = memory_of(device),
+                                 .wired_limit = wired_limit_of(device),
                                  .mlx_lm_graph = options->mlx_lm_graph};
         return &e->base;
     } catch (const std::exception &error) {
@@ -96,22 +101,13 @@ static void drop_weights(engine *base) {
     });
 }
 
-/* Bytes that Metal advises to keep resident at most; no other device reports
- * this size: 0. */
-static int64_t wired_limit_of(const mx::Device &device) {
-    const auto &info = mx::device_info(device);
-    auto found = info.find("max_recommended_working_set_size");
-    return found == info.end() ? 0 : static_cast<int64_t>(std::get<size_t>(found->second));
-}
-
 static engine_info describe(const engine *base) {
-    const mlx_engine *e = engine_of(base);
     engine_info info = {};
-    guarded(e, [&] { info.wired_limit = wired_limit_of(e->stream.device); });
     info.name = "mlx";
     info.version = mx::version();
     info.device = engine_of(base)->device.c_str();
     info.lookahead = true;
+    info.wired_limit = engine_of(base)->wired_limit;
     info.graph = "mlx-lm";
     return info;
 }
@@ -133,8 +129,7 @@ static engine_memory memory_used(const engine *base) {
     return m;
 }
 
-/* What an earlier run still has under way must not be in the next one's time
- * and peak. */
+/* What an earlier run still has under way must not be in the next one's time and peak. */
 static void reset_peak(engine *base) {
     mlx_engine *e = engine_of(base);
     guarded(e, [&] {
@@ -143,8 +138,8 @@ static void reset_peak(engine *base) {
     });
 }
 
-/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend
- * ends the program when they don't. */
+/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when they
+ * don't. */
 static void check_memory(const mlx_engine &e, double bytes, const char *what) {
     double left = e.total_memory - static_cast<double>(mx::get_active_memory());
     if (bytes <= left) return;
@@ -175,8 +170,7 @@ static mx::Dtype dtype_of(dtype type) {
     throw std::invalid_argument("a weight of a type that cannot be computed with");
 }
 
-/* A copy in MLX's memory, from any address; the pages of the original are given
- * back. */
+/* A copy in MLX's memory, from any address; the pages of the original are given back. */
 static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) {
     size_t bytes = array_bytes(&a);
     check_memory(e, static_cast<double>(bytes), name);
@@ -222,11 +216,11 @@ static weight *new_weight(engine *base, const weight_source *source) {
 
 /* ---- KV caches ---- */
 
-/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in
- * use, which is while there are caches: every way out of a run frees them. */
+/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in use, which is while there are
+ * caches: every way out of a run frees them. */
 static void raise_wired_limit(mlx_engine &e) {
-    int64_t limit = wired_limit_of(e.stream.device);
-    if (limit && !e.wired_before) e.wired_before = mx::set_wired_limit(static_cast<size_t>(limit));
+    if (e.wired_limit && !e.wired_before)
+        e.wired_before = mx::set_wired_limit(static_cast<size_t>(e.wired_limit));
 }
 
 static void restore_wired_limit(mlx_engine &e) {
@@ -280,8 +274,8 @@ static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
 
 /* ---- running a graph ---- */
 
-/* What a node's result may take, or its largest intermediate: attention's
- * scores, which MLX's CPU backend stores. */
+/* What a node's result may take, or its largest intermediate: attention's scores, which MLX's CPU backend
+ * stores. */
 static double bytes_of(const node *x) {
     double bytes = static_cast<double>(tensor_count(x)) * 4;
     if (x->op == OP_EXPERTS)
@@ -304,8 +298,7 @@ static void record(mlx_engine *e, const graph *g) {
     e->last_mask = {};
 }
 
-/* The keys and values of every cache that the graph writes: all that a prefill
- * chunk evaluates. */
+/* The keys and values of every cache that the graph writes: all that a prefill chunk evaluates. */
 static std::vector<mx::array> cache_states(const graph *g) {
     std::vector<mx::array> states;
     for (int i = 0; i < g->n_nodes; i++) {
@@ -318,8 +311,7 @@ static std::vector<mx::array> cache_states(const graph *g) {
     return states;
 }
 
-/* MLX reuses a buffer in place only when nobody else holds it: our handles go
- * before anything is evaluated.
+/* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is evaluated.
  */
 static void prefill(mlx_engine *e, const graph *g) {
     e->values.clear();
@@ -335,8 +327,7 @@ static mx::array output_of(const mlx_engine &e, tensor x) {
     return x->dtype == DTYPE_I32 ? out : mx::astype(out, mx::float32);
 }
 
-/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are
- * what its caller gets. */
+/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller gets. */
 static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[], result *results[]) {
     std::vector<mx::array> wanted;
     for (int i = 0; i < n; i++) wanted.push_back(output_of(*e, outputs[i]));
@@ -351,8 +342,8 @@ static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[],
     e->steps++;
 }
 
-/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512,
- * ... was read, when one more step is under way. */
+/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512, ... was read, when one more
+ * step is under way. */
 static bool clears_now(mlx_engine *e) {
     bool clear = e->clear_next || (e->steps >= 2 && (e->steps - 2) % 256 == 0);
     e->clear_next = false;

@@ -57,6 +57,7 @@ struct mlx_engine {
     mx::Stream stream;
     std::string device;
     double total_memory; /* bytes */
+    int64_t wired_limit; /* bytes, of Metal; else 0 */
     bool mlx_lm_graph;   /* as in engine_options */
     std::vector<std::unique_ptr<mlx_weight>> weights{};
     std::vector<mlx_kv *> caches{};
