@@ -98,7 +98,7 @@ extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512bf16;
 #elif defined(__aarch64__)
-extern const kernels kernels_neon;
+extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
 /* mx.quantize of one row in affine mode, bit for bit in F32: n values in groups -> words [n * bits / 32],

@@ -4,11 +4,53 @@
 
 #include <math.h>
 
+#ifdef __APPLE__
+#include <sys/sysctl.h>
+#elif defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 enum { MAX_GROUPS = 256 }; /* a row's scales are converted this many at a time */
+
+/* ---- what the processor has ---- */
 
 static bool supported(void) {
     return true;
 }
+
+#ifdef __APPLE__
+static bool has(const char *feature) {
+    int value = 0;
+    size_t size = sizeof value;
+    return !sysctlbyname(feature, &value, &size, NULL, 0) && value;
+}
+
+bool neon_has_dotprod(void) {
+    return has("hw.optional.arm.FEAT_DotProd");
+}
+
+bool neon_has_matrix_products(void) {
+    return neon_has_dotprod() && has("hw.optional.arm.FEAT_I8MM") && has("hw.optional.arm.FEAT_BF16");
+}
+#elif defined(__linux__)
+bool neon_has_dotprod(void) {
+    return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+
+bool neon_has_matrix_products(void) {
+    unsigned long both = HWCAP2_I8MM | HWCAP2_BF16;
+    return neon_has_dotprod() && (getauxval(AT_HWCAP2) & both) == both;
+}
+#else
+bool neon_has_dotprod(void) {
+    return false;
+}
+
+bool neon_has_matrix_products(void) {
+    return false;
+}
+#endif
 
 /* ---- conversions ---- */
 

@@ -9,6 +9,10 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* What the processor has. Here, because files for its extensions are compiled with them. */
+bool neon_has_dotprod(void);
+bool neon_has_matrix_products(void); /* of int8 and of BF16 */
+
 INLINE size_t size_of(dtype type) {
     return type == DTYPE_F32 ? 4 : 2;
 }
@@ -58,13 +62,19 @@ INLINE uint8x16_t quants16(uint8x16_t v, int from, int bits) {
     return vandq_u8(bytes, vdupq_n_u8((uint8_t)((1 << bits) - 1)));
 }
 
+/* 32 values of 4 bits as bytes: the even ones, the odd ones. */
+INLINE uint8x16x2_t nibbles32(const uint8_t *packed) {
+    uint8x16_t v = vld1q_u8(packed);
+    return (uint8x16x2_t){{vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)}};
+}
+
 /* 32 quantized values of 2 to 8 bits as bytes: 4 * bits bytes, the first value in the lowest bits. Where they
  * are no whole number of vectors, the second load ends where they end, and overlaps the first. */
 INLINE uint8x16x2_t quants32(const uint8_t *packed, int bits) {
     if (bits == 8) return (uint8x16x2_t){{vld1q_u8(packed), vld1q_u8(packed + 16)}};
     if (bits == 4) {
-        uint8x16_t v = vld1q_u8(packed);
-        return vzipq_u8(vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4));
+        uint8x16x2_t q = nibbles32(packed);
+        return vzipq_u8(q.val[0], q.val[1]);
     }
     int size = bits < 4 ? 8 : 16, second = 4 * bits - size;
     uint8x16_t first, last;
