@@ -103,6 +103,11 @@ void cpu_kv_store(const cpu *e, cpu_kv *c, int part, int64_t h, int64_t i, const
         e->kernels->from_f32(values, type, x, to->dim);
 }
 
+const void *cpu_kv_entries(const cpu_kv *c, int part, int64_t h) {
+    const cpu_entries *from = &c->entries[part];
+    return (const char *)from->values + (size_t)(h * c->capacity) * value_bytes(&c->base, from->dim);
+}
+
 const float *cpu_kv_load(const cpu *e, const cpu_kv *c, int part, int64_t h, int64_t first, int64_t n,
                          float *buffer) {
     const cpu_entries *from = &c->entries[part];

@@ -87,6 +87,9 @@ void cpu_kv_store(const cpu *e, cpu_kv *cache, int part, int64_t h, int64_t i, c
 const float *cpu_kv_load(const cpu *e, const cpu_kv *cache, int part, int64_t h, int64_t first, int64_t n,
                          float *buffer);
 
+/* All entries of head h as they are stored. */
+const void *cpu_kv_entries(const cpu_kv *cache, int part, int64_t h);
+
 /* ---- plan.c ---- */
 
 /* Gives every live node its memory and sets where threads must meet. */

@@ -35,6 +35,7 @@ kernels kernels_complete(const kernels *t) {
         TAKE(gated);
         TAKE(max);
         TAKE(exp_sum);
+        TAKE(attention);
         TAKE(bf16);
         TAKE(int16);
         TAKE(int8);

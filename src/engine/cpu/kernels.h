@@ -36,6 +36,34 @@ typedef struct products {
                      int64_t n_rows, const rows *w);
 } products;
 
+/* Running softmax of one query row over the keys seen so far. */
+typedef struct softmax_state {
+    float max, sum;
+} softmax_state;
+
+typedef struct seen_keys {
+    int64_t low, end; /* [low, end) */
+} seen_keys;
+
+/* Attention of some query rows to the entries of the KV head they share, over keys [first, end). */
+typedef struct attention {
+    int64_t n_rows, dim, v_dim;
+    const float *q;            /* [n_rows][dim], scaled */
+    const seen_keys *seen;     /* of each row; low and end never fall from row to row */
+    const void *keys, *values; /* [..][dim], [..][v_dim], from key 0 on */
+    int64_t first, end;
+    float *out; /* [n_rows][v_dim]: sums of exp(score - max) * value */
+    softmax_state *state;
+} attention;
+
+/* The whole of it for entries that are read as they are stored; queries and probabilities are rounded to the
+ * entries' dtype. */
+typedef struct attention_kernels {
+    bool (*fits)(dtype type, int64_t dim, int64_t v_dim); /* of the entries */
+    size_t (*scratch_bytes)(int64_t n_rows, int64_t dim, int64_t v_dim);
+    void (*attend)(const attention *a, void *scratch); /* scratch is aligned to 64 bytes */
+} attention_kernels;
+
 typedef struct kernels {
     const char *name;        /* "scalar", "avx2": what MLXBENCH_CPU takes */
     bool (*supported)(void); /* can this processor run it? */
@@ -84,6 +112,8 @@ typedef struct kernels {
      * makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
     const products *bf16, *int16, *int8;
 
+    const attention_kernels *attention; /* NULL: entries are converted, then multiplied and mixed */
+
     const struct kernels *base; /* the table that has what this one lacks; NULL: it lacks only products */
 } kernels;
 
@@ -97,6 +127,7 @@ kernels kernels_complete(const kernels *t);
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512bf16;
+extern const attention_kernels attention_bf16;
 #elif defined(__aarch64__)
 extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif

@@ -212,5 +212,6 @@ const kernels kernels_avx512bf16 = {
     .name = "avx512bf16",
     .supported = supported,
     .base = &kernels_avx512vnni,
+    .attention = &attention_bf16,
     .bf16 = &bf16_products,
 };

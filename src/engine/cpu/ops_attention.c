@@ -8,7 +8,7 @@
 
 enum {
     BLOCK_KEYS = 64,
-    BLOCK_ROWS = 32,  /* query rows of one unit of work, at least one token's */
+    BLOCK_ROWS = 128, /* query rows of one unit of work, at least one token's */
     SPLIT_KEYS = 512, /* a single token's long context is shared out in parts of this many keys */
 };
 
@@ -58,9 +58,10 @@ typedef struct cut {
     int64_t split, n_splits;          /* keys per unit */
     int dim, v_dim;
     const cpu_kv *cache;
+    bool as_stored; /* entries are read as they are */
 } cut;
 
-static cut make_cut(const node *x) {
+static cut make_cut(const cpu *e, const node *x) {
     const cpu_kv *c = (const cpu_kv *)x->cache;
     const kv_spec *s = &c->base.spec;
     cut u = {
@@ -68,17 +69,15 @@ static cut make_cut(const node *x) {
     u.cache = c;
     u.group = u.n_heads / s->n_kv_heads;
     u.block = BLOCK_ROWS / u.group < 1 ? 1 : BLOCK_ROWS / u.group;
+    if (u.block > u.n_tokens) u.block = u.n_tokens;
     u.n_blocks = (u.n_tokens + u.block - 1) / u.block;
     bool split = u.n_tokens == 1 && c->n_visible > SPLIT_KEYS; /* one thread, too: the sums are the same */
     u.split = split ? SPLIT_KEYS : c->n_visible;
     u.n_splits = (c->n_visible + u.split - 1) / u.split;
+    const attention_kernels *k = e->kernels->attention;
+    u.as_stored = k && !c->base.bits && x->in[0]->dtype == s->dtype && k->fits(s->dtype, u.dim, u.v_dim);
     return u;
 }
-
-/* Running softmax of one query row over the keys seen so far. */
-typedef struct row_state {
-    float max, sum;
-} row_state;
 
 static int64_t rows_of(const cut *u) {
     return u->block * u->group;
@@ -86,32 +85,60 @@ static int64_t rows_of(const cut *u) {
 
 /* Workspace: for each (head, split) of a single token, its state and its unnormalized output. */
 size_t cpu_attend_workspace(const cpu *e, const node *x) {
-    (void)e;
-    cut u = make_cut(x);
+    cut u = make_cut(e, x);
     if (u.n_splits == 1) return 0;
-    return (size_t)(u.n_heads * u.n_splits) * (sizeof(row_state) + (size_t)u.v_dim * sizeof(float));
+    return (size_t)(u.n_heads * u.n_splits) * (sizeof(softmax_state) + (size_t)u.v_dim * sizeof(float));
+}
+
+/* A thread's memory for one unit. */
+typedef struct unit_memory {
+    float *q, *out;
+    softmax_state *states;
+    seen_keys *seen;
+    float *inner; /* what the products need: scores and converted entries, or the kernel's scratch */
+} unit_memory;
+
+static size_t align_up(size_t n) {
+    return (n + 63) / 64 * 64;
+}
+
+/* Sets m's pointers into scratch (NULL: only the size is wanted); returns the bytes it takes. */
+static size_t place(const cpu *e, const cut *u, char *scratch, unit_memory *m) {
+    uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
+    size_t n = (size_t)rows_of(u), dim = (size_t)u->dim, v_dim = (size_t)u->v_dim, at = 0;
+    size_t inner = (n * BLOCK_KEYS + BLOCK_KEYS * (dim + v_dim)) * sizeof(float);
+    if (u->as_stored) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
+    m->q = (float *)(void *)(start + at);
+    at += align_up(n * dim * sizeof *m->q);
+    m->out = (float *)(void *)(start + at);
+    at += align_up(n * v_dim * sizeof *m->out);
+    m->states = (softmax_state *)(void *)(start + at);
+    at += align_up(n * sizeof *m->states);
+    m->seen = (seen_keys *)(void *)(start + at);
+    at += align_up(n * sizeof *m->seen);
+    m->inner = (float *)(void *)(start + at);
+    return at + align_up(inner);
 }
 
 size_t cpu_attend_scratch(const cpu *e, const node *x) {
-    (void)e;
-    cut u = make_cut(x);
-    size_t floats = (size_t)rows_of(&u) * (size_t)(u.dim + u.v_dim + BLOCK_KEYS) +
-                    (size_t)BLOCK_KEYS * (size_t)(u.dim + u.v_dim);
-    return floats * sizeof(float) + (size_t)rows_of(&u) * sizeof(row_state);
+    cut u = make_cut(e, x);
+    unit_memory m;
+    return place(e, &u, NULL, &m);
 }
 
-/* The visible keys of token t are [*low, *high). */
-static void visible(const cut *u, int64_t t, int64_t *low, int64_t *high) {
+/* The keys that token t sees. */
+static seen_keys visible(const cut *u, int64_t t) {
     const cpu_kv *c = u->cache;
-    *high = c->whole ? c->n_visible : c->n_visible - u->n_tokens + t + 1;
-    *low = c->window && *high > c->window ? *high - c->window : 0;
+    int64_t end = c->whole ? c->n_visible : c->n_visible - u->n_tokens + t + 1;
+    return (seen_keys){c->window && end > c->window ? end - c->window : 0, end};
 }
 
 /* One block of scores into probabilities: row r's keys outside its view count as nothing. */
-static void soften(const cpu *e, float *scores, row_state *state, float *out, const cut *u, int64_t low,
-                   int64_t high, int64_t first, int64_t n) {
+static void soften(const cpu *e, float *scores, const attention *a, int64_t r, int64_t first, int64_t n) {
+    softmax_state *state = &a->state[r];
+    float *out = a->out + r * a->v_dim;
     for (int64_t i = 0; i < n; i++)
-        if (first + i < low || first + i >= high) scores[i] = -INFINITY;
+        if (first + i < a->seen[r].low || first + i >= a->seen[r].end) scores[i] = -INFINITY;
     float max = e->kernels->max(scores, n);
     max = max > state->max ? max : state->max;
     if (max == -INFINITY) { /* nothing seen yet */
@@ -121,59 +148,63 @@ static void soften(const cpu *e, float *scores, row_state *state, float *out, co
     float old = expf(state->max - max);
     state->sum = state->sum * old + e->kernels->exp_sum(scores, n, max);
     state->max = max;
-    for (int d = 0; d < u->v_dim && old != 1; d++) out[d] *= old;
+    for (int64_t d = 0; d < a->v_dim && old != 1; d++) out[d] *= old;
 }
 
-/* The unit's rows over keys [first_key, end_key): out [rows, v_dim] unnormalized, and the rows' states. */
-static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t first_token,
-                        int64_t n_tokens, int64_t first_key, int64_t end_key, char *scratch, float **out,
-                        row_state **states) {
-    int64_t n_rows = n_tokens * u->group;
-    float *q = (float *)(void *)scratch, *acc = q + rows_of(u) * u->dim,
-          *scores = acc + rows_of(u) * u->v_dim;
+/* As attention_kernels' attend, on entries that are converted to F32 block by block. */
+static void attend_converted(const cpu *e, const cut *u, int64_t kv_head, const attention *a, float *scores) {
     float *keys = scores + rows_of(u) * BLOCK_KEYS, *values = keys + BLOCK_KEYS * u->dim;
-    row_state *state = (row_state *)(void *)(values + BLOCK_KEYS * u->v_dim);
+    for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
+    memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
+    for (int64_t at = a->first; at < a->end; at += BLOCK_KEYS) {
+        int64_t n = a->end - at < BLOCK_KEYS ? a->end - at : BLOCK_KEYS;
+        const float *k = cpu_kv_load(e, u->cache, 0, kv_head, at, n, keys);
+        e->kernels->matmul(scores, BLOCK_KEYS, a->q, u->dim, a->n_rows, k, n, u->dim);
+        for (int64_t r = 0; r < a->n_rows; r++) soften(e, scores + r * BLOCK_KEYS, a, r, at, n);
+        const float *v = cpu_kv_load(e, u->cache, 1, kv_head, at, n, values);
+        e->kernels->mix(a->out, u->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, u->v_dim);
+    }
+}
+
+/* The unit's rows over keys [first_key, end_key): m->out [rows, v_dim] unnormalized, and the rows' states. */
+static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t first_token,
+                        int64_t n_tokens, int64_t first_key, int64_t end_key, const unit_memory *m) {
+    int64_t n_rows = n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
         const float *from = floats_of(x->in[0]) + (t * u->n_heads + h) * u->dim;
-        for (int d = 0; d < u->dim; d++) q[r * u->dim + d] = from[d] * x->scale;
-        state[r] = (row_state){-INFINITY, 0};
+        for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
+        m->seen[r] = visible(u, t);
     }
-    memset(acc, 0, (size_t)(n_rows * u->v_dim) * sizeof *acc);
-    int64_t low, high, unused;
-    visible(u, first_token, &low, &unused);
-    visible(u, first_token + n_tokens - 1, &unused, &high);
-    if (low < first_key) low = first_key;
-    if (high > end_key) high = end_key;
-    for (int64_t at = low; at < high; at += BLOCK_KEYS) {
-        int64_t n = high - at < BLOCK_KEYS ? high - at : BLOCK_KEYS;
-        const float *k = cpu_kv_load(e, u->cache, 0, kv_head, at, n, keys);
-        e->kernels->matmul(scores, BLOCK_KEYS, q, u->dim, n_rows, k, n, u->dim);
-        for (int64_t r = 0; r < n_rows; r++) {
-            int64_t row_low, row_high;
-            visible(u, first_token + r / u->group, &row_low, &row_high);
-            soften(e, scores + r * BLOCK_KEYS, &state[r], acc + r * u->v_dim, u, row_low, row_high, at, n);
-        }
-        const float *v = cpu_kv_load(e, u->cache, 1, kv_head, at, n, values);
-        e->kernels->mix(acc, u->v_dim, scores, BLOCK_KEYS, n_rows, v, n, u->v_dim);
+    int64_t low = m->seen[0].low, end = m->seen[n_rows - 1].end;
+    attention a = {.n_rows = n_rows, .dim = u->dim, .v_dim = u->v_dim, .q = m->q, .seen = m->seen};
+    a.first = low > first_key ? low : first_key;
+    a.end = end < end_key ? end : end_key;
+    a.out = m->out;
+    a.state = m->states;
+    if (!u->as_stored) {
+        attend_converted(e, u, kv_head, &a, m->inner);
+        return;
     }
-    *out = acc;
-    *states = state;
+    a.keys = cpu_kv_entries(u->cache, 0, kv_head);
+    a.values = cpu_kv_entries(u->cache, 1, kv_head);
+    e->kernels->attention->attend(&a, m->inner);
 }
 
 static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t first_token, int64_t n_tokens,
-                       const float *acc, const row_state *state) {
+                       const unit_memory *m) {
     for (int64_t r = 0; r < n_tokens * u->group; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
         float *out = floats_of(x) + (t * u->n_heads + h) * u->v_dim;
-        for (int d = 0; d < u->v_dim; d++) out[d] = acc[r * u->v_dim + d] / state[r].sum;
+        for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
 }
 
 /* Joins the splits of head h of a single token. */
-static void join_splits(const node *x, const cut *u, int64_t h, const row_state *states, const float *parts) {
+static void join_splits(const node *x, const cut *u, int64_t h, const softmax_state *states,
+                        const float *parts) {
     float max = -INFINITY, sum = 0, *out = floats_of(x) + h * u->v_dim;
-    const row_state *s = states + h * u->n_splits;
+    const softmax_state *s = states + h * u->n_splits;
     for (int64_t i = 0; i < u->n_splits; i++) max = s[i].max > max ? s[i].max : max;
     memset(out, 0, (size_t)u->v_dim * sizeof *out);
     for (int64_t i = 0; i < u->n_splits; i++) {
@@ -185,27 +216,27 @@ static void join_splits(const node *x, const cut *u, int64_t h, const row_state 
 }
 
 void cpu_attend(cpu *e, node *x, int thread) {
-    cut u = make_cut(x);
-    row_state *states = x->workspace;
+    cut u = make_cut(e, x);
+    unit_memory m;
+    place(e, &u, e->thread_scratch[thread], &m);
+    softmax_state *states = x->workspace;
     float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
     int64_t n_kv = u.n_heads / u.group, i, end;
     while (pool_take(&x->taken[0], n_kv * u.n_blocks * u.n_splits, 1, &i, &end)) {
-        /* The last blocks of a causal chunk see the most keys: they go first. */
-        int64_t kv_head = i % n_kv, block = u.n_blocks - 1 - i / n_kv % u.n_blocks,
-                split = i / n_kv / u.n_blocks;
+        /* The last blocks of a causal chunk see the most keys: they go first. Splits of a head are neighbours
+         * in memory. */
+        int64_t kv_head = i / u.n_splits % n_kv, split = i % u.n_splits;
+        int64_t block = u.n_blocks - 1 - i / u.n_splits / n_kv;
         int64_t first = block * u.block, n = u.n_tokens - first < u.block ? u.n_tokens - first : u.block;
-        float *acc;
-        row_state *state;
-        attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split,
-                    e->thread_scratch[thread], &acc, &state);
+        attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split, &m);
         if (u.n_splits == 1) {
-            write_rows(x, &u, kv_head, first, n, acc, state);
+            write_rows(x, &u, kv_head, first, n, &m);
             continue;
         }
         for (int64_t g = 0; g < u.group; g++) {
             int64_t at = (kv_head * u.group + g) * u.n_splits + split;
-            states[at] = state[g];
-            memcpy(parts + at * u.v_dim, acc + g * u.v_dim, (size_t)u.v_dim * sizeof *acc);
+            states[at] = m.states[g];
+            memcpy(parts + at * u.v_dim, m.out + g * u.v_dim, (size_t)u.v_dim * sizeof *m.out);
         }
     }
     if (u.n_splits == 1) return;
