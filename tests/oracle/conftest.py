@@ -1,6 +1,9 @@
 """Fixtures of the tests that compare with mlx-lm: checkpoints made once, and the program's ids and logits."""
 
+import json
+
 import make_checkpoint
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -18,6 +21,17 @@ def checkpoint(tmp_path_factory):
         return made[key]
 
     return checkpoint
+
+
+@pytest.fixture(scope="session")
+def device(run):
+    """What the engine mlx computes on: "cpu", or a GPU, where kernels are fused and the last bits may differ."""
+    engines = json.loads(run("hwinfo", "--json", check=True).stdout)["engines"]
+    mlx = next(engine for engine in engines if engine["name"] == "mlx")
+    if "missing" in mlx:
+        pytest.skip(mlx["missing"])
+    assert mlx["version"] == mx.__version__
+    return mlx["device"]
 
 
 @pytest.fixture

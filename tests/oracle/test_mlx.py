@@ -16,17 +16,6 @@ N = 16
 FOUR_BITS = dict(bits=4, group_size=32)
 
 
-@pytest.fixture(scope="module")
-def device(run):
-    """What the engine computes on: "cpu", or a GPU, where kernels are fused and the last bits may differ."""
-    engines = json.loads(run("hwinfo", "--json", check=True).stdout)["engines"]
-    mlx = next(engine for engine in engines if engine["name"] == "mlx")
-    if "missing" in mlx:
-        pytest.skip(mlx["missing"])
-    assert mlx["version"] == mx.__version__
-    return mlx["device"]
-
-
 @pytest.fixture
 def assert_same(ours, device):
     def assert_same(model, ids, n=N, **options):
@@ -62,9 +51,17 @@ def test_prompts_and_chunks(checkpoint, assert_same, name, n, step):
     assert_same(checkpoint(name, "bfloat16", FOUR_BITS), prompt(n), prefill_step_size=step)
 
 
-@pytest.mark.parametrize("name, step", [("llama", 128), ("llama", 2048), ("gemma3_text", 128), ("qwen3_moe", 2048)])
+@pytest.mark.parametrize("step", [128, 2048])
+@pytest.mark.parametrize("name", make_checkpoint.FAMILIES)
 def test_long_prompt(checkpoint, assert_same, name, step):
     assert_same(checkpoint(name), prompt(2100), n=3, prefill_step_size=step)
+
+
+@pytest.mark.parametrize("step", [128, 2048])
+@pytest.mark.parametrize("cache", [dict(max_kv_size=64), dict(kv_bits=4), dict(kv_bits=8, quantized_kv_start=1000)],
+                         ids=["rotating", "4-bit", "8-bit-later"])
+def test_long_prompt_in_other_caches(checkpoint, assert_same, cache, step):
+    assert_same(checkpoint("qwen3", "bfloat16"), prompt(2100), n=3, prefill_step_size=step, **cache)
 
 
 @pytest.mark.parametrize("scaling", [

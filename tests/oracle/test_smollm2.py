@@ -35,6 +35,20 @@ def test_same_ids_and_logits(source, folder, demo_model, prompt, ours):
 
 
 @pytest.mark.parametrize("source", ["folder", "gguf"])
+def test_same_on_mlx(source, folder, demo_model, prompt, ours, device):
+    """A few tokens, since MLX's CPU backend is slow. The folder has F32 scales and gives mlx-lm's bits there; the
+    GGUF file's are F16, and so is what MLX computes with them."""
+    n = 8
+    found_ids, found = ours(folder if source == "folder" else demo_model, prompt, n, engine="mlx")
+    wanted_ids, wanted = (x[:n] for x in reference.generate(folder, prompt, N))
+    assert found_ids == wanted_ids
+    if source == "folder" and device == "cpu":
+        assert np.array_equal(found, wanted)
+    else:
+        assert np.abs(found - wanted).max() <= (1e-4 if source == "folder" else 2e-3) * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("source", ["folder", "gguf"])
 def test_text_in_text_out(source, folder, demo_model, tokenizer, prompt, run):
     done = run("generate", "--model", folder if source == "folder" else demo_model, "--prompt", PROMPT,
                "--max-tokens", 7, check=True)
