@@ -1,10 +1,6 @@
 /* kernels_avx512bf16.c - products of BF16 weights for processors with AVX-512 BF16 (2020 and later).
  * vdpbf16ps multiplies pairs of BF16 numbers and adds them to F32 sums: no conversion of either side. */
-#include "engine/cpu/kernels.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
+#include "engine/cpu/kernels_avx512.h"
 
 /* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
  * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
@@ -12,10 +8,6 @@ enum { ROWS = 16, TOKENS = 12, BLOCK_COLUMNS = 2048, CHUNK = 32, AHEAD = 4096 };
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx512bf16") && kernels_avx512vnni.supported();
-}
-
-INLINE int64_t round_up(int64_t n, int64_t unit) {
-    return (n + unit - 1) / unit * unit;
 }
 
 /* ---- packing ---- */
@@ -32,33 +24,8 @@ INLINE __m512i some_pairs_of(const float *x, int64_t n) {
 }
 
 /* The first n numbers, at most 32, then zeros. */
-INLINE __m512i load_some(const uint16_t *p, int64_t n) {
+INLINE __m512i load_pairs(const uint16_t *p, int64_t n) {
     return _mm512_maskz_loadu_epi16(n < CHUNK ? (1u << n) - 1 : 0xffffffff, p);
-}
-
-/* 16 rows of 16 pairs into 16 pairs of 16 rows. */
-INLINE void transpose(__m512i a[ROWS]) {
-    __m512i b[ROWS];
-    for (int i = 0; i < ROWS; i += 4) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-        b[i + 2] = _mm512_unpacklo_epi32(a[i + 2], a[i + 3]),
-              b[i + 3] = _mm512_unpackhi_epi32(a[i + 2], a[i + 3]);
-    }
-    for (int i = 0; i < ROWS; i += 4) { /* a[i + j]: pair 4 l + j of rows i .. i + 3, in lane l */
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]),
-              a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-    for (int j = 0; j < 4; j++) {
-        __m512i low = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x44),
-                high = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xee);
-        __m512i low2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x44),
-                high2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xee);
-        b[j] = _mm512_shuffle_i32x4(low, low2, 0x88), b[j + 4] = _mm512_shuffle_i32x4(low, low2, 0xdd);
-        b[j + 8] = _mm512_shuffle_i32x4(high, high2, 0x88),
-              b[j + 12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
-    }
-    for (int i = 0; i < ROWS; i++) a[i] = b[i];
 }
 
 static size_t panel_bytes(const rows *w, int64_t count) {
@@ -81,7 +48,7 @@ static void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows)
         int64_t n = w->n - c < CHUNK ? w->n - c : CHUNK;
         for (int64_t i = 0; i < ROWS; i++) {
             const uint16_t *from = (const uint16_t *)w->values + (first + i) * w->n + c;
-            a[i] = i < n_rows ? load_some(from, n) : _mm512_setzero_si512();
+            a[i] = i < n_rows ? load_pairs(from, n) : _mm512_setzero_si512();
         }
         transpose(a);
         for (int i = 0; i < ROWS; i++) _mm512_storeu_si512(to + i * 2 * ROWS, a[i]);
@@ -128,7 +95,7 @@ static void matvec(float *y, const rows *w, int64_t first, int64_t end, const vo
                                           (__m512bh)_mm512_loadu_si512(x + c + k * CHUNK));
             }
         for (; c < w->n; c += CHUNK)
-            sum[0] = _mm512_dpbf16_ps(sum[0], (__m512bh)load_some(row + c, w->n - c),
+            sum[0] = _mm512_dpbf16_ps(sum[0], (__m512bh)load_pairs(row + c, w->n - c),
                                       (__m512bh)_mm512_loadu_si512(x + c));
         y[r] =
             _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));

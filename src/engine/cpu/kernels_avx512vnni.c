@@ -1,10 +1,453 @@
-/* kernels_avx512vnni.c
- * Its own kernels follow; until then its base has them all. */
-#include "engine/cpu/kernels.h"
+/* kernels_avx512vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and later).
+ * vpdpbusd multiplies 64 unsigned with 64 signed bytes, vpdpwssd 32 with 32 words, both adding to 32-bit
+ * sums: int8 and int16 are one code with two numbers' widths. Quantized values are used as they are; the
+ * scale is applied once per group. That 16 bits in fixed point serve as exact activations was found here;
+ * int8 activations per group are llama.cpp's idea. */
+#include "engine/cpu/kernels_avx512.h"
+
+#include <float.h>
+
+/* Rows that share the loads of x; as many rows ahead weights are fetched, since the processor's own
+ * prefetching stops at a page's end. Scales are applied for 16 groups at once. */
+enum { ROWS_AT_ONCE = 4, CHUNK_GROUPS = 16 };
+
+/* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
+ * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass. */
+enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024 };
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
            kernels_avx512.supported();
 }
 
-const kernels kernels_avx512vnni = {.name = "avx512vnni", .supported = supported, .base = &kernels_avx512};
+/* `words`, everywhere below: activations have 16 bits, else 8. */
+
+INLINE __m512i dot_add(__m512i sum, __m512i q, __m512i x, bool words) {
+    return words ? _mm512_dpwssd_epi32(sum, q, x) : _mm512_dpbusd_epi32(sum, q, x);
+}
+
+/* ---- quantizing activations ---- */
+
+/* One group, in natural order -> its values; *scale and *sum as kernels.h defines them. */
+INLINE void quantize_group(void *values, float *scale, float *sum, const float *x, int group_size,
+                           bool words) {
+    __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
+    for (int i = 0; i < group_size; i += 16) /* compared as integers, NaN is the largest of all */
+        most = _mm512_max_epu32(most,
+                                _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(0x7fffffff)));
+    uint32_t bits = _mm512_reduce_max_epu32(most);
+    float largest, limit = words ? 32767 : 127;
+    memcpy(&largest, &bits, sizeof largest);
+    bool usable = largest >= 1e-30f && largest <= FLT_MAX;
+    __m512 factor = _mm512_set1_ps(usable ? limit / largest : 0);
+    for (int i = 0; i < group_size; i += 16) {
+        __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
+        total = _mm512_add_epi32(total, q);
+        if (words)
+            _mm256_storeu_si256((void *)((int16_t *)values + i), _mm512_cvtsepi32_epi16(q));
+        else
+            _mm_storeu_si128((void *)((int8_t *)values + i), _mm512_cvtsepi32_epi8(q));
+    }
+    *scale = largest < 1e-30f ? 0 : largest / limit;
+    *sum = *scale * (float)_mm512_reduce_add_epi32(total);
+}
+
+/* ---- one token ---- */
+
+/* Columns of a block: what 64 bytes hold when 4 bits wide, else 64, which become a register of bytes. */
+INLINE int block_width(int bits) {
+    return bits == 4 ? 128 : 64;
+}
+
+/* A block's values lie in this many registers, at most 4: register k has columns k, k + registers, ... */
+INLINE int registers(int bits, bool words) {
+    return (bits == 4 ? 2 : 1) * (words ? 2 : 1);
+}
+
+/* A prepared token: scales of the groups, their sums, both padded to 16; then the blocks. */
+INLINE int64_t padded_groups(const rows *w) {
+    return round_up(w->n / w->group_size, CHUNK_GROUPS);
+}
+
+INLINE size_t prepared_size(const rows *w, bool words) {
+    int64_t width = block_width(w->bits);
+    return (size_t)(2 * padded_groups(w)) * sizeof(float) + (size_t)(round_up(w->n, width) * (words ? 2 : 1));
+}
+
+/* A block from natural order to registers, in place. */
+INLINE void arrange(char *block, int bits, bool words) {
+    int n = registers(bits, words);
+    __m512i v[4];
+    for (int i = 0; i < n; i++) v[i] = _mm512_load_si512(block + i * 64);
+    for (int i = 0; i < n; i++)
+        for (unsigned k = 0; k < (unsigned)n; k++) {
+            char *to = block + k * 64 + i * (64 / n);
+            if (n == 4) _mm_store_si128((void *)to, _mm512_cvtepi64_epi16(_mm512_srli_epi64(v[i], 16 * k)));
+            if (n == 2 && words)
+                _mm256_store_si256((void *)to, _mm512_cvtepi32_epi16(_mm512_srli_epi32(v[i], 16 * k)));
+            if (n == 2 && !words)
+                _mm256_store_si256((void *)to, _mm512_cvtepi16_epi8(_mm512_srli_epi16(v[i], 8 * k)));
+        }
+}
+
+INLINE void prepare(void *prepared, const rows *w, const float *x, bool words) {
+    int64_t groups = w->n / w->group_size, padded = padded_groups(w);
+    float *scales = prepared, *sums = scales + padded;
+    char *values = (char *)(sums + padded);
+    memset(prepared, 0, prepared_size(w, words)); /* padding */
+    for (int64_t g = 0; g < groups; g++)
+        quantize_group(values + g * w->group_size * (words ? 2 : 1), scales + g, sums + g,
+                       x + g * w->group_size, w->group_size, words);
+    int64_t block = registers(w->bits, words) * 64;
+    for (int64_t c = 0; c < w->n; c += block_width(w->bits), values += block) arrange(values, w->bits, words);
+}
+
+/* 64 values of 2 to 8 bits, as bytes: packed holds 8 * bits bytes, of which n_bytes exist. */
+INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
+    __mmask64 some = n_bytes >= 64 ? ~0ull : (1ull << n_bytes) - 1;
+    if (bits == 8) return n_bytes >= 64 ? _mm512_loadu_si512(packed) : _mm512_maskz_loadu_epi8(some, packed);
+    __m512i v = _mm512_maskz_loadu_epi8(some & ((1ull << 8 * bits) - 1), packed);
+    /* each 64 bits get the `bits` bytes that hold 8 values, then each byte the bits of its value */
+    __m512i lanes = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
+                                       _mm512_set1_epi64(bits * 0x0101010101010101ll));
+    __m512i spread = _mm512_add_epi8(lanes, _mm512_set1_epi64(0x0706050403020100ll));
+    __m512i shifts = _mm512_set1_epi64(0x0706050403020100ll * bits);
+    v = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(spread, v));
+    return _mm512_and_si512(v, _mm512_set1_epi8((char)((1 << bits) - 1)));
+}
+
+/* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16 and on.
+ */
+INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const __m512i x[4], int bits, bool words) {
+    __m512i sum = _mm512_setzero_si512();
+    if (bits == 4) {
+        __m512i q = n_bytes >= 64 ? _mm512_loadu_si512(packed)
+                                  : _mm512_maskz_loadu_epi8((1ull << n_bytes) - 1, packed);
+        __m512i mask = words ? _mm512_set1_epi16(15) : _mm512_set1_epi8(15);
+        for (unsigned k = 0; k < (words ? 3 : 2); k++)
+            sum = dot_add(sum, _mm512_and_si512(_mm512_srli_epi16(q, 4 * k), mask), x[k], words);
+        return words ? dot_add(sum, _mm512_srli_epi16(q, 12), x[3], words) : sum;
+    }
+    __m512i q = unpack_bytes(packed, bits, n_bytes);
+    if (!words) return dot_add(sum, q, x[0], words);
+    sum = dot_add(sum, _mm512_and_si512(q, _mm512_set1_epi16(255)), x[0], words);
+    return dot_add(sum, _mm512_srli_epi16(q, 8), x[1], words);
+}
+
+/* y[k] = dot(row r + k, x) for k < R. */
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const void *prepared, int bits, int group_size,
+                     bool words, int R) {
+    int64_t groups = w->n / group_size, row_bytes = w->n * bits / 8, padded = padded_groups(w);
+    int64_t width = block_width(bits), bytes = width * bits / 8, n_registers = registers(bits, words);
+    const float *scales = prepared, *sums = scales + padded;
+    const char *x = (const char *)(sums + padded);
+    const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
+    /* the group of each lane's columns, counted from the block's first */
+    __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    lanes = _mm512_srli_epi32(lanes, (unsigned)__builtin_ctz((unsigned)(group_size * 16 / width)));
+    __m512 total[ROWS_AT_ONCE], scale[ROWS_AT_ONCE];
+    for (int k = 0; k < R; k++) total[k] = _mm512_setzero_ps();
+    for (int64_t g = 0; g < groups; g += CHUNK_GROUPS) {
+        int64_t first = g * group_size, end = first + CHUNK_GROUPS * group_size;
+        end = end < w->n ? end : w->n;
+        for (int k = 0; k < R; k++) {
+            int64_t at_group = (r + k) * groups + g;
+            scale[k] = _mm512_mul_ps(load_some(at(w->scales, w->dtype, at_group), w->dtype, groups - g),
+                                     _mm512_load_ps(scales + g));
+            total[k] = _mm512_fmadd_ps(load_some(at(w->biases, w->dtype, at_group), w->dtype, groups - g),
+                                       _mm512_load_ps(sums + g), total[k]);
+        }
+        for (int64_t c = first; c < end; c += width, x += n_registers * 64, packed += bytes) {
+            __m512i xs[4],
+                group = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)((c - first) / group_size)));
+            for (int i = 0; i < n_registers; i++) xs[i] = _mm512_load_si512(x + i * 64);
+            for (int k = 0; k < R; k++) {
+                const uint8_t *q = packed + k * row_bytes;
+                _mm_prefetch((const char *)q + ROWS_AT_ONCE * row_bytes, _MM_HINT_T0);
+                __m512i dot = dot_block(q, (end - c) * bits / 8, xs, bits, words);
+                total[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_permutexvar_ps(group, scale[k]),
+                                           total[k]);
+            }
+        }
+    }
+    for (int k = 0; k < R; k++) y[k] = _mm512_reduce_add_ps(total[k]);
+}
+
+INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const void *x, int bits,
+                      int group_size, bool words) {
+    int64_t r = first;
+    for (; r + ROWS_AT_ONCE <= end; r += ROWS_AT_ONCE)
+        dot_rows(y + r, w, r, x, bits, group_size, words, ROWS_AT_ONCE);
+    for (; r < end; r++) dot_rows(y + r, w, r, x, bits, group_size, words, 1);
+}
+
+/* Makes a constant of the group size. */
+INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, const void *x, int bits,
+                        bool words) {
+    if (w->group_size == 32) matvec_of(y, w, first, end, x, bits, 32, words);
+    if (w->group_size == 64) matvec_of(y, w, first, end, x, bits, 64, words);
+    if (w->group_size == 128) matvec_of(y, w, first, end, x, bits, 128, words);
+}
+
+INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *x, bool words) {
+    switch (w->bits) {
+    case 2:
+        matvec_bits(y, w, first, end, x, 2, words);
+        break;
+    case 3:
+        matvec_bits(y, w, first, end, x, 3, words);
+        break;
+    case 4:
+        matvec_bits(y, w, first, end, x, 4, words);
+        break;
+    case 5:
+        matvec_bits(y, w, first, end, x, 5, words);
+        break;
+    case 6:
+        matvec_bits(y, w, first, end, x, 6, words);
+        break;
+    case 8:
+        matvec_bits(y, w, first, end, x, 8, words);
+        break;
+    }
+}
+
+/* ---- many tokens ---- */
+
+/* A panel of rows: for each group 16 scales, 16 biases, and [group_size / unit][16] units of 32 bits, which
+ * hold `unit` values each. A panel of tokens: 16 scales and 16 sums, of which 12 are used, and [..][12]. */
+INLINE int unit_of(bool words) {
+    return words ? 2 : 4;
+}
+
+INLINE size_t panel_size(const rows *w, int count, bool words) {
+    size_t group = 2 * 16 * sizeof(float) + (size_t)(w->group_size / unit_of(words) * count) * 4;
+    return (size_t)(w->n / w->group_size) * group;
+}
+
+/* 64 columns from c of row r as bytes, in order; those from n on are zeros. */
+INLINE __m512i take_bytes(const rows *w, int64_t r, int64_t c, int bits) {
+    const uint8_t *packed = (const uint8_t *)w->values + (r * w->n + c) * bits / 8;
+    if (bits != 4) return unpack_bytes(packed, bits, (w->n - c) * bits / 8);
+    __m256i q = w->n - c >= 64 ? _mm256_loadu_si256((const void *)packed)
+                               : _mm256_castsi128_si256(_mm_loadu_si128((const void *)packed));
+    __m512i wide = _mm512_cvtepu8_epi16(q);
+    wide = _mm512_or_si512(wide, _mm512_slli_epi16(wide, 4));
+    return _mm512_and_si512(wide, _mm512_set1_epi8(15));
+}
+
+/* Scales or biases of 16 groups from g on, for 16 rows, to their places in the panel. */
+static void pack_scales(char *panel, size_t group_bytes, const void *values, const rows *w, int64_t first,
+                        int64_t n_rows) {
+    int64_t groups = w->n / w->group_size;
+    for (int64_t g = 0; g < groups; g += 16) {
+        __m512i a[16];
+        for (int64_t i = 0; i < 16; i++)
+            a[i] = i < n_rows ? _mm512_castps_si512(load_some(at(values, w->dtype, (first + i) * groups + g),
+                                                              w->dtype, groups - g))
+                              : _mm512_setzero_si512();
+        transpose(a);
+        for (int64_t i = 0; i < 16 && g + i < groups; i++)
+            _mm512_store_si512(panel + (size_t)(g + i) * group_bytes, a[i]);
+    }
+}
+
+INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, int bits, bool words) {
+    int64_t unit = unit_of(words), per_group = w->group_size / unit;
+    size_t group_bytes = 128 + (size_t)per_group * 64;
+    for (int64_t c = 0; c < w->n; c += 64) {
+        __m512i a[16], high[16];
+        for (int64_t i = 0; i < 16; i++) {
+            a[i] = i < n_rows ? take_bytes(w, first + i, c, bits) : _mm512_setzero_si512();
+            if (!words) continue;
+            high[i] = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(a[i], 1));
+            a[i] = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(a[i]));
+        }
+        for (int half = 0; half < (words ? 2 : 1); half++) {
+            __m512i *b = half ? high : a;
+            transpose(b);
+            for (int64_t i = 0, at_unit = (c + half * 32) / unit; i < 16 && at_unit * unit < w->n;
+                 i++, at_unit++)
+                _mm512_store_si512(panel + (size_t)(at_unit / per_group) * group_bytes + 128 +
+                                       at_unit % per_group * 64,
+                                   b[i]);
+        }
+    }
+}
+
+INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
+    size_t group_bytes = 128 + (size_t)(w->group_size / unit_of(words)) * 64;
+    pack_scales(panel, group_bytes, w->scales, w, first, n_rows);
+    pack_scales((char *)panel + 64, group_bytes, w->biases, w, first, n_rows);
+    switch (w->bits) {
+    case 2:
+        pack_values(panel, w, first, n_rows, 2, words);
+        break;
+    case 3:
+        pack_values(panel, w, first, n_rows, 3, words);
+        break;
+    case 4:
+        pack_values(panel, w, first, n_rows, 4, words);
+        break;
+    case 5:
+        pack_values(panel, w, first, n_rows, 5, words);
+        break;
+    case 6:
+        pack_values(panel, w, first, n_rows, 6, words);
+        break;
+    case 8:
+        pack_values(panel, w, first, n_rows, 8, words);
+        break;
+    }
+}
+
+INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens,
+                        bool words) {
+    int64_t groups = w->n / w->group_size, units = w->group_size / unit_of(words);
+    size_t group_bytes = 128 + (size_t)units * TOKENS * 4;
+    if (n_tokens < TOKENS) memset(panel, 0, (size_t)groups * group_bytes);
+    for (int64_t g = 0; g < groups; g++) {
+        float *scales = (float *)(void *)((char *)panel + (size_t)g * group_bytes);
+        int32_t *values = (int32_t *)(scales + 32), natural[64];
+        for (int64_t t = 0; t < n_tokens; t++) {
+            quantize_group(natural, scales + t, scales + 16 + t, x + t * x_stride + g * w->group_size,
+                           w->group_size, words);
+            for (int64_t i = 0; i < units; i++) values[i * TOKENS + t] = natural[i];
+        }
+    }
+}
+
+typedef float tile_sums[TOKENS][2][ROWS];
+
+/* Adds one group's part to the sums of T tokens and 2 panels of rows. */
+INLINE void multiply_group(tile_sums sums, const char *x, const char *w, int64_t w_stride, int group_size,
+                           bool words, int T) {
+    __m512i dot[TOKENS][2];
+    const char *values = w + 128, *tokens = x + 128;
+    for (int t = 0; t < T; t++) dot[t][0] = dot[t][1] = _mm512_setzero_si512();
+    for (int i = 0; i < group_size / unit_of(words); i++, values += 64, tokens += TOKENS * 4) {
+        __m512i q[2] = {_mm512_load_si512(values), _mm512_load_si512(values + w_stride)};
+        for (int t = 0; t < T; t++) {
+            int32_t unit;
+            memcpy(&unit, tokens + t * 4, sizeof unit);
+            __m512i all = _mm512_set1_epi32(unit);
+            for (int p = 0; p < 2; p++) dot[t][p] = dot_add(dot[t][p], q[p], all, words);
+        }
+    }
+    const float *scales = (const float *)(const void *)x;
+    for (int p = 0; p < 2; p++) {
+        __m512 scale = _mm512_load_ps(w + p * w_stride), bias = _mm512_load_ps(w + p * w_stride + 64);
+        for (int t = 0; t < T; t++) {
+            __m512 sum = _mm512_fmadd_ps(bias, _mm512_set1_ps(scales[16 + t]), _mm512_load_ps(sums[t][p]));
+            __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t][p]), _mm512_set1_ps(scales[t]));
+            _mm512_store_ps(sums[t][p], _mm512_fmadd_ps(product, scale, sum));
+        }
+    }
+}
+
+/* Where the parts of both sides lie. */
+typedef struct panels {
+    const char *x, *w;
+    int64_t x_panel, w_panel, x_group, w_group; /* bytes */
+    int64_t groups;
+    int group_size;
+} panels;
+
+/* T tokens times 2 panels of rows over n_groups groups; added to out when `add`. rest: rows that exist; where
+ * that is one panel's, it is read twice. */
+INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const char *x, const char *w,
+                          int64_t n_groups, bool add, int64_t rest, bool words, int T) {
+    _Alignas(64) tile_sums sums;
+    __mmask16 masks[2] = {first_lanes(rest), rest > ROWS ? first_lanes(rest - ROWS) : 0};
+    for (int t = 0; t < T; t++)
+        for (int k = 0; k < 2; k++) {
+            const float *from = out + t * out_stride + k * ROWS;
+            _mm512_store_ps(sums[t][k], _mm512_maskz_loadu_ps(add ? masks[k] : 0, from));
+        }
+    for (int64_t g = 0; g < n_groups; g++, x += p->x_group, w += p->w_group)
+        multiply_group(sums, x, w, rest > ROWS ? p->w_panel : 0, p->group_size, words, T);
+    for (int t = 0; t < T; t++)
+        for (int k = 0; k < 2; k++)
+            _mm512_mask_storeu_ps(out + t * out_stride + k * ROWS, masks[k], _mm512_load_ps(sums[t][k]));
+}
+
+/* One panel of tokens; few of them are not padded to all twelve. */
+INLINE void multiply_tokens(float *out, int64_t out_stride, const panels *p, const char *x, const char *w,
+                            int64_t n_groups, bool add, int64_t rest, bool words, int64_t n_tokens) {
+    if (n_tokens >= TOKENS) {
+        multiply_tile(out, out_stride, p, x, w, n_groups, add, rest, words, TOKENS);
+        return;
+    }
+    for (; n_tokens >= 4; n_tokens -= 4, out += 4 * out_stride, x += 16)
+        multiply_tile(out, out_stride, p, x, w, n_groups, add, rest, words, 4);
+    for (; n_tokens; n_tokens--, out += out_stride, x += 4)
+        multiply_tile(out, out_stride, p, x, w, n_groups, add, rest, words, 1);
+}
+
+INLINE void multiply(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens, const void *tile,
+                     int64_t n_rows, const rows *w, bool words) {
+    panels p = {.x = tokens, .w = tile, .groups = w->n / w->group_size, .group_size = w->group_size};
+    p.x_panel = (int64_t)panel_size(w, TOKENS, words), p.x_group = p.x_panel / p.groups;
+    p.w_panel = (int64_t)panel_size(w, ROWS, words), p.w_group = p.w_panel / p.groups;
+    int64_t block = TOKEN_BYTES / p.x_group; /* groups, at least 2 */
+    for (int64_t g = 0; g < p.groups; g += block)
+        for (int64_t t = 0; t < n_tokens; t += TOKENS)
+            for (int64_t r = 0; r < n_rows; r += 2 * ROWS)
+                multiply_tokens(
+                    out + t * out_stride + r, out_stride, &p, p.x + t / TOKENS * p.x_panel + g * p.x_group,
+                    p.w + r / ROWS * p.w_panel + g * p.w_group, p.groups - g < block ? p.groups - g : block,
+                    g > 0, n_rows - r, words, n_tokens - t);
+}
+
+/* ---- both widths ---- */
+
+#define FIXED_POINT(name, words)                                                                             \
+    static size_t prepared_bytes_##name(const rows *w) {                                                     \
+        return prepared_size(w, words);                                                                      \
+    }                                                                                                        \
+    static void prepare_##name(void *prepared, const rows *w, const float *x) {                              \
+        prepare(prepared, w, x, words);                                                                      \
+    }                                                                                                        \
+    static void matvec_##name(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {   \
+        matvec(y, w, first, end, prepared, words);                                                           \
+    }                                                                                                        \
+    static size_t row_panel_bytes_##name(const rows *w) {                                                    \
+        return panel_size(w, ROWS, words);                                                                   \
+    }                                                                                                        \
+    static size_t token_panel_bytes_##name(const rows *w) {                                                  \
+        return panel_size(w, TOKENS, words);                                                                 \
+    }                                                                                                        \
+    static void pack_rows_##name(void *panel, const rows *w, int64_t first, int64_t n_rows) {                \
+        pack_rows(panel, w, first, n_rows, words);                                                           \
+    }                                                                                                        \
+    static void pack_tokens_##name(void *panel, const rows *w, const float *x, int64_t x_stride,             \
+                                   int64_t n_tokens) {                                                       \
+        pack_tokens(panel, w, x, x_stride, n_tokens, words);                                                 \
+    }                                                                                                        \
+    static void multiply_##name(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens,        \
+                                const void *tile, int64_t n_rows, const rows *w) {                           \
+        multiply(out, out_stride, tokens, n_tokens, tile, n_rows, w, words);                                 \
+    }                                                                                                        \
+    static const products name##_products = {                                                                \
+        .prepared_bytes = prepared_bytes_##name,                                                             \
+        .prepare = prepare_##name,                                                                           \
+        .matvec = matvec_##name,                                                                             \
+        .panel_rows = ROWS,                                                                                  \
+        .panel_tokens = TOKENS,                                                                              \
+        .row_panel_bytes = row_panel_bytes_##name,                                                           \
+        .token_panel_bytes = token_panel_bytes_##name,                                                       \
+        .pack_rows = pack_rows_##name,                                                                       \
+        .pack_tokens = pack_tokens_##name,                                                                   \
+        .multiply = multiply_##name,                                                                         \
+    }
+
+FIXED_POINT(int16, true);
+FIXED_POINT(int8, false);
+
+const kernels kernels_avx512vnni = {
+    .name = "avx512vnni",
+    .supported = supported,
+    .base = &kernels_avx512,
+    .int16 = &int16_products,
+    .int8 = &int8_products,
+};

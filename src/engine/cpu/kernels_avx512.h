@@ -1,0 +1,73 @@
+/* kernels_avx512.h - what the files of AVX-512 kernels share: loads of any number type, and a transposition.
+ */
+#ifndef ENGINE_CPU_KERNELS_AVX512_H
+#define ENGINE_CPU_KERNELS_AVX512_H
+
+#include "engine/cpu/kernels.h"
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE size_t size_of(dtype type) {
+    return type == DTYPE_F32 ? 4 : 2;
+}
+
+INLINE const char *at(const void *values, dtype type, int64_t i) {
+    return (const char *)values + (size_t)i * size_of(type);
+}
+
+INLINE int64_t round_up(int64_t n, int64_t unit) {
+    return (n + unit - 1) / unit * unit;
+}
+
+/* The first n lanes of 16. */
+INLINE __mmask16 first_lanes(int64_t n) {
+    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+INLINE __m512 from_bf16(__m256i half) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* 16 floats stored as `type`. */
+INLINE __m512 load16(const void *p, dtype type) {
+    if (type == DTYPE_F32) return _mm512_loadu_ps(p);
+    __m256i half = _mm256_loadu_si256(p);
+    return type == DTYPE_F16 ? _mm512_cvtph_ps(half) : from_bf16(half);
+}
+
+/* The first n of them, at most 16, then zeros. */
+INLINE __m512 load_some(const void *p, dtype type, int64_t n) {
+    if (n >= 16) return load16(p, type);
+    if (type == DTYPE_F32) return _mm512_maskz_loadu_ps(first_lanes(n), p);
+    __m256i half = _mm256_maskz_loadu_epi16(first_lanes(n), p);
+    return type == DTYPE_F16 ? _mm512_cvtph_ps(half) : from_bf16(half);
+}
+
+/* 16 rows of 16 numbers of 32 bits, transposed in place. */
+INLINE void transpose(__m512i a[16]) {
+    __m512i b[16];
+    for (int i = 0; i < 16; i += 4) {
+        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+        b[i + 2] = _mm512_unpacklo_epi32(a[i + 2], a[i + 3]);
+        b[i + 3] = _mm512_unpackhi_epi32(a[i + 2], a[i + 3]);
+    }
+    for (int i = 0; i < 16; i += 4) { /* a[i + j]: number 4 l + j of rows i .. i + 3, in lane l */
+        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+    }
+    for (int j = 0; j < 4; j++) {
+        __m512i low = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x44);
+        __m512i high = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xee);
+        __m512i low2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x44);
+        __m512i high2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xee);
+        b[j] = _mm512_shuffle_i32x4(low, low2, 0x88), b[j + 4] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+        b[j + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);
+        b[j + 12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+    }
+    for (int i = 0; i < 16; i++) a[i] = b[i];
+}
+
+#endif
