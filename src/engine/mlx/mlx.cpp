@@ -170,6 +170,16 @@ static mx::Dtype dtype_of(dtype type) {
     throw std::invalid_argument("a weight of a type that cannot be computed with");
 }
 
+/* Of memory from MLX's allocator: a buffer, or since MLX 0.32.4 its owner. */
+template <typename Memory> static void *address_of(Memory &memory) {
+    if constexpr (requires { memory.raw_ptr(); }) {
+        return memory.raw_ptr();
+    } else {
+        auto buffer = memory.buffer();
+        return buffer.raw_ptr();
+    }
+}
+
 /* A copy in MLX's memory, from any address; the pages of the original are given back. */
 static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) {
     size_t bytes = array_bytes(&a);
@@ -179,10 +189,10 @@ static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) 
         if (a.shape[i] > INT32_MAX) throw std::invalid_argument(std::string(name) + " is too large for MLX");
         shape.push_back(static_cast<int>(a.shape[i]));
     }
-    mx::allocator::Data memory = mx::allocator::malloc(bytes);
-    mx::allocator::Buffer buffer = memory.buffer();
-    if (!buffer.raw_ptr()) throw std::bad_alloc();
-    memcpy(buffer.raw_ptr(), a.data, bytes);
+    auto memory = mx::allocator::malloc(bytes);
+    void *data = address_of(memory);
+    if (!data) throw std::bad_alloc();
+    memcpy(data, a.data, bytes);
     file_map_release(a.data, bytes);
     mx::array x(std::move(memory), shape, dtype_of(a.dtype));
     if (e.stream.device == mx::Device::cpu) return x;

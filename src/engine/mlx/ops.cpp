@@ -111,7 +111,11 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
                                bool sorted) {
     if (w.bits)
         return mx::gather_qmm(x, w.values, *w.scales, w.biases, std::nullopt, experts, true, w.group_size,
-                              w.bits, "affine", std::nullopt, sorted);
+                              w.bits, "affine",
+#if MLX_VERSION_NUMERIC >= 32003
+                              std::nullopt, /* a scale for all of it, which affine weights have not */
+#endif
+                              sorted);
     return mx::gather_mm(x, mx::swapaxes(w.values, -1, -2), std::nullopt, experts, sorted);
 }
 
