@@ -224,7 +224,7 @@ static void test_affine_panels(void) {
 static void test_plain(void) {
     static const int64_t sizes[][3] = {{1, 1, 32},   {5, 16, 64},  {12, 17, 96}, {13, 32, 128},
                                        {24, 33, 32}, {30, 49, 64}, {7, 64, 160}, {12, 32, 2112},
-                                       {4, 3, 4128}, {12, 16, 40}, {3, 5, 7}};
+                                       {4, 3, 4128}, {12, 16, 40}, {3, 5, 7},    {16, 16, 39}};
     if (!tested->bf16) return;
     for
         EACH(i, sizes) {

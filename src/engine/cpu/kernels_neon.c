@@ -234,11 +234,6 @@ INLINE void matmul_tile(float *out, int64_t out_stride, const float *x, int64_t 
             for (int r = 0; r < R; r++) sum[t][r] = vfmaq_f32(sum[t][r], token, row[r]);
         }
     }
-    if (i < k)
-        for (int t = 0; t < T; t++)
-            for (int r = 0; r < R; r++)
-                sum[t][r] = vfmaq_f32(sum[t][r], load_some(x + t * x_stride + i, DTYPE_F32, k - i),
-                                      load_some(w + r * n + i, DTYPE_F32, k - i));
     for (int t = 0; t < T; t++) {
         float *to = out + t * out_stride;
         float32x4_t total = vpaddq_f32(vpaddq_f32(sum[t][0], sum[t][1]), vpaddq_f32(sum[t][2], sum[t][3]));
@@ -248,6 +243,9 @@ INLINE void matmul_tile(float *out, int64_t out_stride, const float *x, int64_t 
         else
             store_some(to, total, R);
     }
+    for (; i < k; i++) /* here, so that no index but a constant keeps the sums out of registers */
+        for (int t = 0; t < T; t++)
+            for (int r = 0; r < R; r++) out[t * out_stride + r] += x[t * x_stride + i] * w[r * n + i];
 }
 
 INLINE void matmul_tokens(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w,

@@ -11,8 +11,8 @@
 
 #include <float.h>
 
-/* A panel of rows or tokens holds UNIT columns of each one after another. TOKENS x ROWS sums take 8 registers
- * in F32, 8 or 16 as integers. */
+/* A panel of rows or tokens holds UNIT columns of each one after another, as those of Arm's KleidiAI do.
+ * TOKENS x ROWS sums take 8 registers in F32, 8 or 16 as integers. */
 enum { ROWS = 8, TOKENS = 4, MAX_GROUPS = 256, MAX_GROUP = 128 };
 #ifdef __ARM_FEATURE_MATMUL_INT8
 enum { UNIT = 8 };
