@@ -9,12 +9,15 @@ using std::atomic_long;
 #else
 #include <stdatomic.h>
 #endif
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct pool pool;
 
-/* n threads in all, the caller included (n >= 1). NULL with a recorded error. */
-pool *pool_new(int n);
+/* n threads in all, the caller included (n >= 1). spin: wait busily for some microseconds before sleeping,
+ * for when there is a core for each. cpus: thread i stays on CPU cpus[i % n_cpus], the caller until
+ * pool_free; NULL: the system decides. NULL with a recorded error. */
+pool *pool_new(int n, bool spin, const int *cpus, int n_cpus);
 void pool_free(pool *p);
 int pool_size(const pool *p);
 

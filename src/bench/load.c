@@ -14,7 +14,11 @@ generate_options params_generate(const params *p) {
 }
 
 engine_options params_engine(const params *p) {
-    return (engine_options){.threads = p->threads ? (int)p->threads : sys_usable_cores(),
+    static core_list cores; /* asked once: later this thread may be kept on one of them */
+    if (!cores.n) sys_cores(&cores);
+    return (engine_options){.threads = p->threads ? (int)p->threads : cores.n_fast,
+                            .cores = cores.n,
+                            .cpus = strcmp(p->affinity, "cores") ? NULL : cores.cpus,
                             .mlx_lm_graph = !strcmp(p->graph, "mlx-lm"),
                             .int8_activations = !strcmp(p->activations, "int8")};
 }

@@ -72,6 +72,7 @@ static void set_what_ran(const bench *b, params *p) {
         engine_info info = engine_describe(l->engine);
         p->engine = info.name;
         p->threads = info.threads;
+        if (!info.threads) p->affinity = NULL;
         p->graph = info.graph;
         p->activations = info.activations;
         if (!l->prompt_text.n) p->prompt_source = "random";

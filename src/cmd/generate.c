@@ -12,6 +12,7 @@
 typedef struct command {
     const char *model_name, *engine_name, *graph, *activations, *prompt, *prompt_ids, *logits_file;
     int64_t max_tokens, threads, seed, kv_bits;
+    int usable_cores;
     bool ignore_eos, ids;
     generate_options options;
     checkpoint *checkpoint;
@@ -43,7 +44,8 @@ static int parse_options(command *c, int argc, char **argv) {
         {"logits", NULL, "FILE.npy", "write the logits of every new token, float32 [n_new, vocab]",
          OPTION_TEXT, &c->logits_file, 0, 0},
         {"engine", NULL, "NAME", "what computes: auto, cpu, mlx (auto)", OPTION_TEXT, &c->engine_name, 0, 0},
-        {"threads", "t", "N", "CPU threads (physical cores)", OPTION_NUMBER, &c->threads, 1, 1024},
+        {"threads", "t", "N", "CPU threads (physical cores; of two kinds the fast ones)", OPTION_NUMBER,
+         &c->threads, 1, 1024},
         {"graph", NULL, "KIND", "operations of the engine mlx: fused, mlx-lm (fused)", OPTION_TEXT, &c->graph,
          0, 0},
         {"activations", NULL, "KIND", "of the engine cpu: exact, int8 (exact)", OPTION_TEXT, &c->activations,
@@ -76,7 +78,7 @@ static int parse_choice(const char *name, const char *text, const char *first, c
 }
 
 static int open_engine(command *c) {
-    engine_options how = {.threads = (int)c->threads};
+    engine_options how = {.threads = (int)c->threads, .cores = c->usable_cores};
     if (parse_choice("graph", c->graph, "fused", "mlx-lm", &how.mlx_lm_graph)) return -1;
     if (parse_choice("activations", c->activations, "exact", "int8", &how.int8_activations)) return -1;
     c->engine = engine_open(c->engine_name, &how);
@@ -209,11 +211,14 @@ static int run(command *c) {
 }
 
 int cmd_generate(int argc, char **argv) {
+    core_list cores;
+    sys_cores(&cores);
     command c = {.engine_name = "auto",
                  .graph = "fused",
                  .activations = "exact",
                  .max_tokens = 100,
-                 .threads = sys_usable_cores(),
+                 .threads = cores.n_fast,
+                 .usable_cores = cores.n,
                  .options = {.prefill_step_size = 2048, .kv_group_size = 64}};
     int status = parse_options(&c, argc, argv);
     if (!status) status = run(&c);

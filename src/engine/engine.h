@@ -26,7 +26,9 @@ typedef struct result result;      /* a value that outlives its graph */
 
 /* An engine ignores what means nothing to it, and describes what it uses (engine_info). */
 typedef struct engine_options {
-    int threads;           /* CPU threads; 0: one per physical core */
+    int threads;     /* CPU threads; 0: one per physical core */
+    int cores;       /* physical cores this process may use; 0: unknown. More threads wait without spinning */
+    const int *cpus; /* cpu: thread i stays on CPU cpus[i % cores]; NULL: the system decides */
     bool mlx_lm_graph;     /* mlx: exactly mlx-lm's operations; false: fused kernels where there are some */
     bool int8_activations; /* cpu: what quantized weights are multiplied with is rounded to 8 bits */
 } engine_options;

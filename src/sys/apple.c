@@ -90,6 +90,15 @@ static void cores(hardware *h, const apple_source *s) {
     }
 }
 
+void apple_cores(core_list *list, const apple_source *s) {
+    hardware h = {0};
+    cores(&h, s);
+    int n = h.physical_cores < SYS_MAX_CORES ? h.physical_cores : SYS_MAX_CORES;
+    *list = (core_list){.n = n > 0 ? n : 1, .n_fast = h.performance_cores};
+    if (!list->n_fast || list->n_fast > list->n) list->n_fast = list->n;
+    for (int i = 0; i < list->n; i++) list->cpus[i] = -1;
+}
+
 void apple_hardware(hardware *h, const apple_source *s) {
     *h = (hardware){0};
     if (!s->text(s->context, "machdep.cpu.brand_string", h->chip, sizeof h->chip)) h->chip[0] = '\0';

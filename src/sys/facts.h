@@ -30,6 +30,9 @@ typedef struct apple_source {
     void *context;
 } apple_source;
 
+/* sys_cores' list for a Mac, where CPUs have no numbers. */
+void apple_cores(core_list *list, const apple_source *source);
+
 /* Everything of a Mac but kernel and architecture. Missing keys leave the fact unknown. */
 void apple_hardware(hardware *h, const apple_source *source);
 

@@ -71,20 +71,26 @@ int64_t sys_available_memory(void) {
     return linux_available_memory("");
 }
 
-int sys_usable_cores(void) {
-    cpu_mask *allowed = mem_new(1, sizeof *allowed, "the affinity mask");
+/* The CPUs this process may run on. */
+static cpu_mask affinity(void) {
+    cpu_mask allowed = {0};
     cpu_set_t *set = CPU_ALLOC(LINUX_MAX_CPUS);
     size_t size = CPU_ALLOC_SIZE(LINUX_MAX_CPUS);
-    int n = 1;
-    if (allowed && set) {
-        CPU_ZERO_S(size, set);
-        bool known = !sched_getaffinity(0, size, set);
-        long online = sysconf(_SC_NPROCESSORS_ONLN);
-        for (int c = 0; c < LINUX_MAX_CPUS; c++)
-            allowed->has[c] = known ? CPU_ISSET_S((size_t)c, size, set) : c < online;
-        n = linux_usable_cores("", allowed);
-    }
+    if (set) CPU_ZERO_S(size, set);
+    bool known = set && !sched_getaffinity(0, size, set);
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    for (int c = 0; c < LINUX_MAX_CPUS; c++)
+        allowed.has[c] = known ? CPU_ISSET_S((size_t)c, size, set) : c < online;
     if (set) CPU_FREE(set);
-    free(allowed);
-    return n;
+    return allowed;
+}
+
+int sys_usable_cores(void) {
+    cpu_mask allowed = affinity();
+    return linux_usable_cores("", &allowed);
+}
+
+void sys_cores(core_list *cores) {
+    cpu_mask allowed = affinity();
+    linux_cores("", &allowed, cores);
 }

@@ -24,6 +24,15 @@ int64_t linux_value(const char *root, const char *path, const char *key);
 /* A list such as "0-3,8": sets the mask and returns how many CPUs it names. */
 int linux_cpus(const char *list, cpu_mask *mask);
 
+/* The CPUs a file lists; returns how many. */
+int linux_read_cpus(const char *root, const char *path, cpu_mask *mask);
+
+/* A number that all CPUs of one core share. */
+long linux_core_of(const char *root, int cpu);
+
+/* Sets fast to the performance cores' CPUs among those online; false where there is only one kind of core. */
+bool linux_fast_cpus(const char *root, const cpu_mask *online, cpu_mask *fast);
+
 /* Physical cores among these CPUs. */
 int linux_count_cores(const char *root, const cpu_mask *cpus);
 
@@ -32,6 +41,7 @@ void linux_hardware(const char *root, hardware *h);
 
 /* sys.h's functions for the files below root; allowed is the process's affinity mask. */
 int linux_usable_cores(const char *root, const cpu_mask *allowed);
+void linux_cores(const char *root, const cpu_mask *allowed, core_list *cores);
 int64_t linux_available_memory(const char *root);
 
 #endif

@@ -25,8 +25,7 @@ int linux_cpus(const char *list, cpu_mask *mask) {
     return n;
 }
 
-/* The CPUs (or nodes) a file lists; returns how many. */
-static int read_cpus(const char *root, const char *path, cpu_mask *mask) {
+int linux_read_cpus(const char *root, const char *path, cpu_mask *mask) {
     char line[4096];
     *mask = (cpu_mask){0};
     return linux_line(line, sizeof line, root, "%s", path) ? linux_cpus(line, mask) : 0;
@@ -49,12 +48,16 @@ static int threads_per_core(const char *root) {
     return cores > 0 && siblings > cores && siblings < LINUX_MAX_CPUS ? (int)(siblings / cores) : 1;
 }
 
+long linux_core_of(const char *root, int cpu) {
+    return first_sharing(root, cpu, "topology/thread_siblings_list");
+}
+
 int linux_count_cores(const char *root, const cpu_mask *cpus) {
     cpu_mask seen = {0};
     int cores = 0, threads = threads_per_core(root);
     for (int cpu = 0; cpu < LINUX_MAX_CPUS; cpu++) {
         if (!cpus->has[cpu]) continue;
-        long core = first_sharing(root, cpu, "topology/thread_siblings_list");
+        long core = linux_core_of(root, cpu);
         cores += !seen.has[core];
         seen.has[core] = true;
     }
@@ -186,39 +189,39 @@ static void add_caches(const char *root, int cpu, hardware *h) {
     }
 }
 
-/* Physical cores among the CPUs a file lists. */
-static int count_listed(const char *root, const char *path) {
-    cpu_mask cpus;
-    return read_cpus(root, path, &cpus) ? linux_count_cores(root, &cpus) : 0;
-}
-
-/* Fast and slow cores: Intel's hybrid chips list theirs; ARM's CPUs tell their capacity, and those of the
- * lowest count as efficiency cores. */
-static void core_kinds(const char *root, hardware *h, const cpu_mask *online) {
-    cpu_mask slow = {0};
+/* ARM's CPUs tell their capacity; those of the lowest count as efficiency cores. */
+static bool by_capacity(const char *root, const cpu_mask *online, cpu_mask *fast) {
+    int64_t capacities[LINUX_MAX_CPUS], lowest = INT64_MAX, highest = 0;
     char line[32];
-    int fast = count_listed(root, "/sys/devices/cpu_core/cpus");
-    int efficient = count_listed(root, "/sys/devices/cpu_atom/cpus") +
-                    count_listed(root, "/sys/devices/cpu_lowpower/cpus");
-    if (fast && efficient) {
-        h->performance_cores = fast;
-        h->efficiency_cores = efficient;
-        return;
-    }
-    int64_t lowest = INT64_MAX, highest = 0;
     for (int cpu = 0; cpu < LINUX_MAX_CPUS; cpu++) {
         if (!online->has[cpu]) continue;
         linux_line(line, sizeof line, root, CPU "/cpu%d/cpu_capacity", cpu);
-        int64_t capacity = linux_number(line);
-        if (capacity < 0) return;
-        if (capacity < lowest) slow = (cpu_mask){0};
+        int64_t capacity = capacities[cpu] = linux_number(line);
+        if (capacity < 0) return false;
         if (capacity < lowest) lowest = capacity;
         if (capacity > highest) highest = capacity;
-        slow.has[cpu] = capacity == lowest;
     }
-    if (lowest >= highest) return;
-    h->efficiency_cores = linux_count_cores(root, &slow);
-    h->performance_cores = h->physical_cores - h->efficiency_cores;
+    for (int cpu = 0; cpu < LINUX_MAX_CPUS; cpu++)
+        fast->has[cpu] = online->has[cpu] && capacities[cpu] > lowest;
+    return lowest < highest;
+}
+
+/* Intel's hybrid chips list their fast and slow cores. */
+bool linux_fast_cpus(const char *root, const cpu_mask *online, cpu_mask *fast) {
+    cpu_mask slow;
+    *fast = (cpu_mask){0};
+    if (linux_read_cpus(root, "/sys/devices/cpu_core/cpus", fast) &&
+        (linux_read_cpus(root, "/sys/devices/cpu_atom/cpus", &slow) ||
+         linux_read_cpus(root, "/sys/devices/cpu_lowpower/cpus", &slow)))
+        return true;
+    return by_capacity(root, online, fast);
+}
+
+static void core_kinds(const char *root, hardware *h, const cpu_mask *online) {
+    cpu_mask fast;
+    if (!linux_fast_cpus(root, online, &fast)) return;
+    h->performance_cores = linux_count_cores(root, &fast);
+    h->efficiency_cores = h->physical_cores - h->performance_cores;
 }
 
 /* os-release(5): NAME=value, NAME='value' or NAME="value". */
@@ -245,7 +248,7 @@ void linux_hardware(const char *root, hardware *h) {
     cpu_mask online, nodes;
     *h = (hardware){0};
     int processors = read_cpuinfo(root, h);
-    if (!read_cpus(root, CPU "/online", &online))
+    if (!linux_read_cpus(root, CPU "/online", &online))
         for (int cpu = 0; cpu < processors && cpu < LINUX_MAX_CPUS; cpu++) online.has[cpu] = true;
     for (int cpu = 0; cpu < LINUX_MAX_CPUS; cpu++) {
         if (!online.has[cpu]) continue;
@@ -254,7 +257,7 @@ void linux_hardware(const char *root, hardware *h) {
     }
     h->physical_cores = linux_count_cores(root, &online);
     core_kinds(root, h, &online);
-    h->numa_nodes = read_cpus(root, "/sys/devices/system/node/online", &nodes);
+    h->numa_nodes = linux_read_cpus(root, "/sys/devices/system/node/online", &nodes);
     int64_t kilobytes = linux_value(root, "/proc/meminfo", "MemTotal");
     if (kilobytes > 0) h->memory_bytes = kilobytes * 1024;
     os_name(root, h);

@@ -47,13 +47,51 @@ static void min_cores(void *context, const char *root, const char *folder) {
     if (quota > 0 && period > 0 && quota / period < *cores) *cores = quota / period;
 }
 
-int linux_usable_cores(const char *root, const cpu_mask *allowed) {
+/* n, or what the control groups leave of it. A share of a core would stall all other threads at the next
+ * barrier: rounded down. */
+static int limited(const char *root, int n) {
     double quota = LINUX_MAX_CPUS;
     visit_groups(root, "cpu", min_cores, &quota);
-    int cores = linux_count_cores(root, allowed);
-    /* A share of a core would stall all other threads at the next barrier: rounded down. */
-    if (quota < cores) cores = (int)quota;
-    return cores > 0 ? cores : 1;
+    if (quota < n) n = (int)quota;
+    return n > 0 ? n : 1;
+}
+
+int linux_usable_cores(const char *root, const cpu_mask *allowed) {
+    return limited(root, linux_count_cores(root, allowed));
+}
+
+/* Appends the first CPU of each core not yet seen, among those that are wanted. */
+static void add_cores(const char *root, const cpu_mask *allowed, const cpu_mask *fast, bool want_fast,
+                      const cpu_mask *node, cpu_mask *seen, core_list *cores) {
+    for (int cpu = 0; cpu < LINUX_MAX_CPUS && cores->n < SYS_MAX_CORES; cpu++) {
+        if (!allowed->has[cpu] || fast->has[cpu] != want_fast || (node && !node->has[cpu])) continue;
+        long core = linux_core_of(root, cpu);
+        if (!seen->has[core]) cores->cpus[cores->n++] = cpu;
+        seen->has[core] = true;
+    }
+}
+
+void linux_cores(const char *root, const cpu_mask *allowed, core_list *cores) {
+    cpu_mask fast, seen = {0}, nodes, node;
+    char path[64];
+    *cores = (core_list){.n = 0};
+    bool two_kinds = linux_fast_cpus(root, allowed, &fast);
+    linux_read_cpus(root, "/sys/devices/system/node/online", &nodes);
+    for (int slow = 0; slow < 2; slow++) {
+        if (!two_kinds) fast = slow ? (cpu_mask){0} : *allowed;
+        for (int i = 0; i < LINUX_MAX_CPUS; i++) {
+            if (!nodes.has[i]) continue;
+            snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpulist", i);
+            if (linux_read_cpus(root, path, &node))
+                add_cores(root, allowed, &fast, !slow, &node, &seen, cores);
+        }
+        add_cores(root, allowed, &fast, !slow, NULL, &seen, cores); /* those of no node */
+        if (!slow) cores->n_fast = cores->n;
+    }
+    if (!cores->n) cores->n = 1;                    /* nothing is known: CPU 0 */
+    int counted = linux_count_cores(root, allowed); /* fewer where only cpuinfo tells of threads per core */
+    cores->n = limited(root, counted < cores->n ? counted : cores->n);
+    if (!cores->n_fast || cores->n_fast > cores->n) cores->n_fast = cores->n;
 }
 
 static int64_t group_number(const char *root, const char *folder, const char *file) {

@@ -73,3 +73,7 @@ int sys_usable_cores(void) {
     int64_t n;
     return get_number(NULL, "hw.physicalcpu", &n) && n > 0 ? (int)n : 1;
 }
+
+void sys_cores(core_list *cores) {
+    apple_cores(cores, &(apple_source){.number = get_number, .text = get_text});
+}

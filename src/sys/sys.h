@@ -6,7 +6,7 @@
 
 #include "base/base.h"
 
-enum { SYS_MAX_GPUS = 16, SYS_MAX_CACHES = 8 };
+enum { SYS_MAX_GPUS = 16, SYS_MAX_CACHES = 8, SYS_MAX_CORES = 1024 };
 
 typedef struct gpu_facts {
     char name[128];
@@ -50,5 +50,14 @@ int64_t sys_available_memory(void);
 
 /* Physical cores this process may use: affinity and cgroup limits included. At least 1. */
 int sys_usable_cores(void);
+
+/* The same cores as places for threads, one CPU of each, the best first: performance cores before efficiency
+ * cores, then one memory node after another. A step of a model ends with its slowest thread, so threads run
+ * on the n_fast first by default: all cores where there is one kind. cpus[i] is Linux's number, else -1. */
+typedef struct core_list {
+    int n, n_fast; /* at least 1 */
+    int cpus[SYS_MAX_CORES];
+} core_list;
+void sys_cores(core_list *cores);
 
 #endif

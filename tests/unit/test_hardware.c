@@ -125,6 +125,11 @@ static void apple_chips(void **state) {
         assert_int_equal(h.efficiency_cores, macs[i].efficiency);
         assert_int_equal(h.physical_cores, macs[i].performance + macs[i].efficiency);
         assert_int_equal(h.logical_cores, h.physical_cores);
+        core_list cores;
+        apple_cores(&cores, &(apple_source){recorded_number, recorded_text, (void *)macs[i].recorded});
+        assert_int_equal(cores.n, h.physical_cores);
+        assert_int_equal(cores.n_fast, macs[i].performance);
+        assert_int_equal(cores.cpus[0], -1);
         assert_int_equal(h.n_caches, 6);
         assert_cache(&h, 1, "Data", 128 * KIB, macs[i].performance);
         assert_cache(&h, 1, "Instruction", 128 * KIB, macs[i].efficiency);

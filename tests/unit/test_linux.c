@@ -68,6 +68,19 @@ static int usable(const char *cpus) {
     return linux_usable_cores(root, &allowed);
 }
 
+/* "CPUS | N_FAST" as sys_cores would list them for the CPUs that are allowed. */
+static const char *cores(const char *cpus) {
+    static char text[256];
+    cpu_mask allowed = {0};
+    core_list list;
+    linux_cpus(cpus, &allowed);
+    linux_cores(root, &allowed, &list);
+    int n = 0;
+    for (int i = 0; i < list.n; i++) n += snprintf(text + n, sizeof text - (size_t)n, "%d ", list.cpus[i]);
+    snprintf(text + n, sizeof text - (size_t)n, "| %d", list.n_fast);
+    return text;
+}
+
 static void linux_virtual_machine(void **state) {
     (void)state;
     put("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) Processor @ 2.30GHz\n"
@@ -107,6 +120,8 @@ static void linux_virtual_machine(void **state) {
     assert_names(&h, "Intel Xeon | 23.5GB | 2 cores", "intelxeon_24gb_2cpu");
     assert_int_equal(usable("0-1"), 2);
     assert_int_equal(usable("1"), 1);
+    assert_string_equal(cores("0-1"), "0 1 | 2");
+    assert_string_equal(cores("1"), "1 | 1");
     assert_int_equal(linux_available_memory(root), 24314412 * (int64_t)KIB);
 }
 
@@ -145,6 +160,28 @@ static void linux_hybrid(void **state) {
     assert_int_equal(usable("0-15"), 12);
     assert_int_equal(usable("0-1"), 1);   /* two threads of one core */
     assert_int_equal(usable("1,3,8"), 3); /* one thread of each */
+    assert_string_equal(cores("0-15"), "0 2 4 6 8 9 10 11 12 13 14 15 | 4");
+    assert_string_equal(cores("1,3,8"), "1 3 8 | 2");
+    assert_string_equal(cores("8-11"), "8 9 10 11 | 4"); /* slow ones only: better than none */
+}
+
+/* Two memory nodes whose CPUs are numbered in turns, two threads a core. */
+static void linux_nodes(void **state) {
+    (void)state;
+    put("0-7\n", "/sys/devices/system/cpu/online");
+    put("0-1\n", "/sys/devices/system/node/online");
+    put("0,2,4,6\n", "/sys/devices/system/node/node0/cpulist");
+    put("1,3,5,7\n", "/sys/devices/system/node/node1/cpulist");
+    for (int cpu = 0; cpu < 8; cpu++) {
+        char own[16];
+        snprintf(own, sizeof own, "%d,%d\n", cpu % 4, cpu % 4 + 4);
+        put(own, CPU "topology/thread_siblings_list", cpu);
+    }
+    assert_string_equal(cores("0-7"), "0 2 1 3 | 4");
+    assert_string_equal(cores("1,3,5-7"), "6 1 3 | 3");
+    put("0::/\n", "/proc/self/cgroup");
+    put("200000 100000\n", "/sys/fs/cgroup/cpu.max");
+    assert_string_equal(cores("0-7"), "0 2 | 2");
 }
 
 static void linux_arm(void **state) {
@@ -172,6 +209,9 @@ static void linux_arm(void **state) {
     assert_string_equal(h.chip, "Cortex-A55 + Cortex-A76 + ARM 0x99/0xabc");
     assert_int_equal(h.performance_cores, 4);
     assert_int_equal(h.efficiency_cores, 4);
+    assert_string_equal(cores("0-7"), "4 5 6 7 0 1 2 3 | 4");
+    put("800\n", CPU "cpu_capacity", 3); /* three kinds: only the slowest are left out */
+    assert_string_equal(cores("0-7"), "3 4 5 6 7 0 1 2 | 5");
 }
 
 /* Threads of a core where a sandbox hides /sys: four CPUs of two cores. */
@@ -184,6 +224,7 @@ static void linux_without_sys(void **state) {
     assert_int_equal(h.logical_cores, 4);
     assert_int_equal(h.physical_cores, 2);
     assert_int_equal(usable("0-3"), 2);
+    assert_string_equal(cores("0-3"), "0 1 | 2");
 }
 
 static void linux_nothing_and_nonsense(void **state) {
@@ -195,6 +236,7 @@ static void linux_nothing_and_nonsense(void **state) {
     assert_int_equal(h.physical_cores + h.logical_cores + h.n_caches + h.n_gpus, 0);
     assert_int_equal(h.memory_bytes, 0);
     assert_int_equal(usable(""), 1);
+    assert_string_equal(cores(""), "0 | 1");
     assert_int_equal(usable("0-2"), 3); /* each its own core as far as is known */
     assert_int_equal(linux_available_memory(root), 0);
 
@@ -215,6 +257,7 @@ static void linux_nothing_and_nonsense(void **state) {
     assert_int_equal(h.n_caches, 0);
     assert_int_equal(h.memory_bytes, 0);
     assert_int_equal(usable("8191"), 1);
+    assert_string_equal(cores("8191"), "8191 | 1");
     assert_int_equal(linux_available_memory(root), 0);
 }
 
@@ -319,6 +362,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_ROOT(linux_virtual_machine),
         IN_ROOT(linux_hybrid),
+        IN_ROOT(linux_nodes),
         IN_ROOT(linux_arm),
         IN_ROOT(linux_without_sys),
         IN_ROOT(linux_nothing_and_nonsense),

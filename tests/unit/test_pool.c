@@ -8,6 +8,8 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <time.h>
 
@@ -18,7 +20,7 @@ static const int sizes[] = {1, 2, 3, MAX_THREADS};
 /* Each check gets a pool of each size. */
 static void on_each_size(void (*check)(pool *p)) {
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        pool *p = pool_new(sizes[i]);
+        pool *p = pool_new(sizes[i], i % 2, NULL, 0);
         assert_non_null(p);
         assert_int_equal(pool_size(p), sizes[i]);
         check(p);
@@ -134,7 +136,7 @@ static void test_take(void **state) {
 static void test_lifetime(void **state) {
     (void)state;
     for (int i = 0; i < 50; i++) {
-        pool *a = pool_new(3), *b = pool_new(2);
+        pool *a = pool_new(3, true, NULL, 0), *b = pool_new(2, false, NULL, 0);
         assert_true(a && b);
         context c = {.pool = a}, d = {.pool = b};
         if (i % 2) {
@@ -148,10 +150,51 @@ static void test_lifetime(void **state) {
     pool_free(NULL);
 }
 
+#ifdef __linux__
+static void note_cpus(void *argument, int thread) {
+    cpu_set_t set;
+    assert_int_equal(pthread_getaffinity_np(pthread_self(), sizeof set, &set), 0);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &set)) ((context *)argument)->values[thread] = cpu;
+    ((context *)argument)->runs[thread] = CPU_COUNT(&set);
+}
+
+/* Each thread stays on the CPU it was given, and the caller is free again afterwards. */
+static void test_affinity(void **state) {
+    (void)state;
+    cpu_set_t before, after;
+    int cpus[2] = {-1, -1}, n = 0, most = CPU_SETSIZE;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    for (int cpu = 0; cpu < most && n < 2; cpu++)
+        if (CPU_ISSET(cpu, &before)) cpus[n++] = cpu;
+    pool *p = pool_new(3, false, cpus, n);
+    assert_non_null(p);
+    context c = {.pool = p};
+    pool_run(p, note_cpus, &c);
+    for (int t = 0; t < 3; t++) {
+        assert_int_equal(c.runs[t], 1);
+        assert_int_equal(c.values[t], cpus[t % n]);
+    }
+    pool_free(p);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+    assert_null(pool_new(2, true, (const int[]){most}, 1));
+    assert_non_null(strstr(error_message(), "CPU"));
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+}
+#else
+static void test_affinity(void **state) {
+    (void)state;
+    assert_null(pool_new(2, true, (const int[]){0}, 1));
+    assert_non_null(strstr(error_message(), "Linux"));
+}
+#endif
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_runs), cmocka_unit_test(test_sleep),    cmocka_unit_test(test_barrier),
-        cmocka_unit_test(test_take), cmocka_unit_test(test_lifetime),
+        cmocka_unit_test(test_take), cmocka_unit_test(test_lifetime), cmocka_unit_test(test_affinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,7 +149,7 @@ static void test_csv(void **state) {
     check_text(
         written("csv", &one_plan, rows, 2),
         "run,prompt_tokens,prompt_tps,generation_tokens,generation_tps,peak_memory_gb,model,engine,"
-        "threads,graph,activations,n_prompt,"
+        "threads,affinity,graph,activations,n_prompt,"
         "n_generate,prompt_source,max_kv_size,kv_bits,kv_group_size,quantized_kv_start,prefill_step_"
         "size,mlx_ops_per_buffer,mlx_mb_per_buffer,mlx_cuda_graphs,mlx_cuda_graph_cache,mlx_cudnn_attention,"
         "mlx_tf32,mlx_bfs_width,ttft_ms,"
@@ -157,11 +157,11 @@ static void test_csv(void **state) {
         "quantization,"
         "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,measured_at,error\n"
         "1,10,20.000,4,6.000,1.234568,\"a \"\"quoted\"\", "
-        "long\nname\",fake,2,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,100.000,"
+        "long\nname\",fake,2,none,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,100.000,"
         "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,none,"
         "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS 15.1,0.1.0,2026-01-02T03:04:05Z,\n"
-        "2,10,20.000,1,,1.234568,a-model,fake,2,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,,,0."
+        "2,10,20.000,1,,1.234568,a-model,fake,2,none,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,,,0."
         "500000,0.250000,1."
         "000000,0.002000,"
         "0.000500,1.500000,llama,4-bit g64,13000000,true,0.1.0,none,m2ultra_192gb_76gpu,Apple M2 "

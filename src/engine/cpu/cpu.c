@@ -41,8 +41,14 @@ static int configure(engine *base, const engine_options *options) {
     e->int8_activations = options->int8_activations;
     int threads = options->threads > 0 ? options->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads < 1) threads = 1;
-    if (e->pool && threads == e->threads) return 0;
-    pool *p = pool_new(threads);
+    if (e->pool && threads == e->threads && options->cpus == e->cpus) return 0;
+    bool spin = !options->cores || threads <= options->cores;
+    if (e->cpus) { /* the new pool must not find the caller kept on one core by the old one */
+        pool_free(e->pool);
+        e->pool = NULL;
+        e->cpus = NULL;
+    }
+    pool *p = pool_new(threads, spin, options->cpus, options->cores);
     char **scratch = p ? mem_new((size_t)threads, sizeof *scratch, "threads") : NULL;
     if (!scratch) {
         pool_free(p);
@@ -52,6 +58,7 @@ static int configure(engine *base, const engine_options *options) {
     pool_free(e->pool);
     e->pool = p;
     e->threads = threads;
+    e->cpus = options->cpus;
     e->thread_scratch = scratch;
     return 0;
 }

@@ -27,6 +27,7 @@ typedef struct cpu {
     pool *pool;
     const kernels *kernels;
     int threads;
+    const int *cpus; /* as in engine_options */
     bool int8_activations;
     engine_memory memory;
     cpu_weight *weights;
