@@ -37,7 +37,9 @@ static int find_module(const char *name, str *path) {
 
 static const engine_class *load(const char *name, const char *path) {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!library) return fail_null("engine %s: %s (was it built against another version?)", name, dlerror());
+    if (!library)
+        return fail_null("engine %s: %s (was it built against a library of another version or device?)", name,
+                         dlerror());
     engine_module_get *get;
     *(void **)&get = dlsym(library, ENGINE_MODULE_SYMBOL); /* POSIX's way around ISO C */
     const engine_module *m = get ? get() : NULL;

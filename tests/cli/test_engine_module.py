@@ -45,6 +45,20 @@ def test_another_library(run, tmp_path, source, complaint):
     assert complaint in refused(run, tmp_path / MODULE)
 
 
+def test_library_of_another_version(mlxbench, run, tmp_path):
+    """The loader finds a libmlx that lacks what the module was built with."""
+    module = pathlib.Path(mlxbench).parent / MODULE
+    compiler = shutil.which("cc")
+    if not module.exists() or not compiler or sys.platform == "darwin":
+        pytest.skip("needs a build with MLX, a C compiler and LD_LIBRARY_PATH")
+    (tmp_path / "mlx.c").write_text("int nothing;")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", tmp_path / "libmlx.so", tmp_path / "mlx.c"], check=True)
+    done = run("generate", "--engine", "mlx", *MODEL, env={"LD_LIBRARY_PATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "built against a library of another version" in done.stderr
+
+
 def test_found_below_the_prefix(mlxbench, tmp_path):
     """As installed: PREFIX/bin/mlxbench and PREFIX/lib/mlxbench/mlxbench-mlx.so."""
     module = pathlib.Path(mlxbench).parent / MODULE
