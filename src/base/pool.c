@@ -5,13 +5,14 @@
 #include "base/base.h"
 
 #include <pthread.h>
-#ifdef __linux__
 #include <sched.h>
-#endif
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPINS = 4000 }; /* 50 us at 13 ns for an instruction that waits */
+enum {
+    SPINS = 4000, /* 50 us at 13 ns for an instruction that waits */
+    YIELDS = 100,
+};
 
 typedef struct worker {
     pool *pool;
@@ -47,11 +48,17 @@ static inline void cpu_relax(void) {
 #endif
 }
 
-/* Waits until *counter is no longer `old`: spins, then sleeps. */
+/* Waits until *counter is no longer `old`: spins, then offers its core to others, then sleeps. A thread that
+ * sleeps is often woken on its waker's core, and two that share one sleep at every barrier from then on;
+ * while they yield, the system sees two busy threads and moves one. */
 static void wait_change(pool *p, atomic_uint *counter, unsigned old) {
     for (int i = 0; i < p->spins; i++) {
         if (atomic_load_explicit(counter, memory_order_acquire) != old) return;
         cpu_relax();
+    }
+    for (int i = 0; i < YIELDS; i++) {
+        if (atomic_load_explicit(counter, memory_order_acquire) != old) return;
+        sched_yield();
     }
     atomic_fetch_add(&p->sleepers, 1);
     pthread_mutex_lock(&p->lock);
