@@ -64,13 +64,13 @@ static int run_once(bench *b, const params *p, const int32_t *prompt, sample *ou
 
 /* ---- its row ---- */
 
-/* What ran, where the parameters leave it open. Nothing did when there is no engine: the row shows what was
- * asked for. */
-static void set_what_ran(const bench *b, params *p) {
+/* What ran, where the parameters leave it open. Of a configuration that failed, the row shows what was asked
+ * for. */
+static void set_what_ran(const bench *b, params *p, bool failed) {
     const loaded *l = &b->loaded;
-    if (l->engine) {
-        engine_info info = engine_describe(l->engine);
-        p->engine = info.name;
+    engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
+    p->engine = info.name;
+    if (!failed) {
         p->threads = info.threads;
         if (!info.threads) p->affinity = NULL;
         p->graph = info.graph;
@@ -106,7 +106,7 @@ static facts get_facts(bench *b) {
 static int hand_over(bench *b, const params *p, const sample *s, const char *error) {
     record r = {.run = ++b->n_rows, .params = *p, .sample = *s, .facts = get_facts(b)};
     r.facts.error = error;
-    set_what_ran(b, &r.params);
+    set_what_ran(b, &r.params, error != NULL);
     progress_clear(&b->progress);
     b->stopped = b->on_row(b->context, &r) != 0;
     return b->stopped ? -1 : 0;

@@ -101,7 +101,7 @@ def rows_of(done):
 def test_sweep_goes_on(run, good_folder, failing):
     loads = pathlib.Path(failing["LOADS"])
     loads.unlink(missing_ok=True)
-    done = run("--engine", "mlx", "--model", good_folder, "-np", "8,64,100,9", "-r", 2, *SMALL, env=failing)
+    done = run("--engine", "mlx", "--model", good_folder, "-np", "8,64,100,9", "-r", 2, "-t", 1, *SMALL, env=failing)
     rows = rows_of(done)
     assert done.returncode == 1
     assert [row["run"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -110,7 +110,7 @@ def test_sweep_goes_on(run, good_folder, failing):
         error = f"mlx: {row['n_prompt'] - 1} tokens are too many" if row["n_prompt"] > 20 else None
         assert row["error"] == error
         assert all((row[metric] is None) == bool(error) for metric in METRICS)
-        assert (row["model_type"], row["synthetic"]) == ("llama", False)
+        assert (row["model_type"], row["synthetic"], row["threads"]) == ("llama", False, 1)
         assert len(row["token_ns"]) == (0 if error else 4)
     assert done.stderr.splitlines() == [
         "mlxbench: note: run 3 failed: mlx: 63 tokens are too many",
