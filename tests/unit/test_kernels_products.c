@@ -205,6 +205,14 @@ static void test_affine_matvec(void) {
                     }
 }
 
+/* More than kernels convert the scales of at once. */
+static void test_many_groups(void) {
+    for (size_t b = 0; b < COUNT(widths); b++) {
+        if (tested->int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+        check_matvecs(INT8, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+    }
+}
+
 static void test_affine_panels(void) {
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
                                    {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33}};
@@ -266,11 +274,9 @@ static void test_tables_are_complete(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        ON_EACH_TABLE(test_affine_matvec),
-        ON_EACH_TABLE(test_affine_panels),
-        ON_EACH_TABLE(test_plain),
-        ON_EACH_TABLE(test_not_finite),
-        cmocka_unit_test(test_tables_are_complete),
+        ON_EACH_TABLE(test_affine_matvec), ON_EACH_TABLE(test_many_groups),
+        ON_EACH_TABLE(test_affine_panels), ON_EACH_TABLE(test_plain),
+        ON_EACH_TABLE(test_not_finite),    cmocka_unit_test(test_tables_are_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
