@@ -142,7 +142,7 @@ extern const engine_class cpu_engine, fake_engine;
 
 /* To be raised with every change of what a module shares with the program: this header and those it includes.
  */
-enum { ENGINE_MODULE_ABI = 3 };
+enum { ENGINE_MODULE_ABI = 4 };
 
 /* What a module exports, as a function of the name below and of this type. It may use the program's
  * functions. */
