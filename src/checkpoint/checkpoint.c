@@ -11,6 +11,8 @@
 
 /* ---- memory ---- */
 
+enum { HUGE_PAGE = 2 << 20 };
+
 struct owned_memory {
     struct owned_memory *next;
     void *data;
@@ -42,6 +44,10 @@ void *own_memory(checkpoint *c, size_t bytes, const char *what) {
     void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED)
         return fail_null("out of memory: %s needs %.2f GB: %s", what, (double)bytes / 1e9, strerror(errno));
+#ifdef MADV_HUGEPAGE
+    if (size >= HUGE_PAGE)
+        madvise(data, size, MADV_HUGEPAGE); /* the first touch takes longer than the copying */
+#endif
     *owned = (struct owned_memory){.next = c->owned, .data = data, .size = size};
     c->owned = owned;
     return data;

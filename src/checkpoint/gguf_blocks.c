@@ -21,16 +21,28 @@ static int64_t source_row(const stored *t, int64_t rows, int64_t r) {
     return head * head_dim + at % (head_dim / 2) * 2 + at / (head_dim / 2);
 }
 
-/* 16 bytes with value i low and value i + 16 high, to 16 bytes with values in order. */
-static void unpack_nibbles(uint8_t *out, const uint8_t *in) {
-    for (int i = 0; i < 8; i++) {
-        out[i] = (uint8_t)((in[2 * i] & 15) | (in[2 * i + 1] & 15) << 4);
-        out[8 + i] = (uint8_t)(in[2 * i] >> 4 | (in[2 * i + 1] & 0xf0));
-    }
+/* The low halves of 8 bytes, side by side. */
+static uint32_t low_nibbles(uint64_t x) {
+    x &= 0x0f0f0f0f0f0f0f0f;
+    x = (x | x >> 4) & 0x00ff00ff00ff00ff;
+    x = (x | x >> 8) & 0x0000ffff0000ffff;
+    return (uint32_t)(x | x >> 16);
 }
 
-static uint16_t times(float factor, uint16_t scale) {
-    return f32_to_f16(factor * f16_to_f32(scale));
+/* 16 bytes with value i low and value i + 16 high, to 16 bytes with values in order. */
+static void unpack_nibbles(uint8_t *out, const uint8_t *in) {
+    uint64_t bytes[2];
+    memcpy(bytes, in, sizeof bytes);
+    uint32_t words[] = {low_nibbles(bytes[0]), low_nibbles(bytes[1]), low_nibbles(bytes[0] >> 4),
+                        low_nibbles(bytes[1] >> 4)};
+    memcpy(out, words, sizeof words);
+}
+
+/* -2^power times an F16: its exponent grows, unless it is at an end of its range. */
+static uint16_t times_minus(int power, uint16_t scale) {
+    int exponent = scale >> 10 & 31;
+    if (exponent && exponent + power < 31) return (uint16_t)((scale ^ 0x8000) + (power << 10));
+    return f32_to_f16((float)-(1 << power) * f16_to_f32(scale));
 }
 
 static void repack_q8_0(repack *to, const uint8_t *block, int64_t n) {
@@ -39,7 +51,7 @@ static void repack_q8_0(repack *to, const uint8_t *block, int64_t n) {
         memcpy(&scale, block, sizeof scale);
         for (int i = 0; i < 32; i++) to->values[i] = block[2 + i] ^ 0x80; /* signed q to q + 128 */
         *to->scales++ = scale;
-        *to->biases++ = times(-128, scale);
+        *to->biases++ = times_minus(7, scale);
     }
 }
 
@@ -49,7 +61,7 @@ static void repack_q4_0(repack *to, const uint8_t *block, int64_t n) {
         memcpy(&scale, block, sizeof scale);
         unpack_nibbles(to->values, block + 2);
         *to->scales++ = scale;
-        *to->biases++ = times(-8, scale);
+        *to->biases++ = times_minus(3, scale);
     }
 }
 
