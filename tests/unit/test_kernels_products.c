@@ -1,14 +1,14 @@
-/* test_kernels_products.c - bf16, int16 and int8 products of every kernel table, against double-precision
- * loops over the rounded numbers. All bit widths and group sizes; rows, tokens and columns around every
- * panel's size; what lies beside the result must stay as it is. */
+/* test_kernels_products.c - f32, bf16, int16 and int8 products of every kernel table, against
+ * double-precision loops over the rounded numbers. All bit widths and group sizes; rows, tokens and columns
+ * around every panel's size; what lies beside the result must stay as it is. */
 #include "kernel_tables.h"
 
 #include <float.h>
 
-typedef enum form { BF16, INT16, INT8 } form;
+typedef enum form { BF16, F32, INT16, INT8 } form; /* the last three are for affine weights, too */
 
 static const products *products_of(const kernels *k, form f) {
-    return f == BF16 ? k->bf16 : f == INT16 ? k->int16 : k->int8;
+    return f == BF16 ? k->bf16 : f == F32 ? k->f32 : f == INT16 ? k->int16 : k->int8;
 }
 
 /* Random weights: words of `bits`, and scales and biases of `type`; or plain BF16. The memory starts `skew`
@@ -54,8 +54,8 @@ static void free_weights(weights *m) {
 static double *rounded(const float *x, int64_t n, const rows *w, form f) {
     double *to = get_memory((size_t)n * sizeof *to);
     float most = f == INT16 ? 32767 : 127;
-    for (int64_t i = 0; i < n && f == BF16; i++) to[i] = bf16_to_f32(f32_to_bf16(x[i]));
-    for (int64_t at = 0; at < n && f != BF16; at += w->group_size) {
+    for (int64_t i = 0; i < n; i++) to[i] = f == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : x[i];
+    for (int64_t at = 0; at < n && f >= INT16; at += w->group_size) {
         float largest = 0;
         for (int64_t i = at; i < at + w->group_size; i++) largest = fmaxf(largest, fabsf(x[i]));
         for (int64_t i = at; i < at + w->group_size; i++)
@@ -192,7 +192,7 @@ static const int widths[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
 
 static void test_affine_matvec(void) {
     static const int multiples[] = {1, 2, 3, 5, 17, 35};
-    for (form f = INT16; f <= INT8; f++)
+    for (form f = F32; f <= INT8; f++)
         for
             EACH(b, widths)
             for
@@ -216,7 +216,7 @@ static void test_many_groups(void) {
 static void test_affine_panels(void) {
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
                                    {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33}};
-    for (form f = INT16; f <= INT8; f++)
+    for (form f = F32; f <= INT8; f++)
         for
             EACH(b, widths)
             for
@@ -233,19 +233,23 @@ static void test_plain(void) {
     static const int64_t sizes[][3] = {{1, 1, 32},   {5, 16, 64},  {12, 17, 96}, {13, 32, 128},
                                        {24, 33, 32}, {30, 49, 64}, {7, 64, 160}, {12, 32, 2112},
                                        {4, 3, 4128}, {12, 16, 40}, {3, 5, 7},    {16, 16, 39}};
-    if (!tested->bf16) return;
-    for
-        EACH(i, sizes) {
-            check_product(BF16, sizes[i][0], sizes[i][1], sizes[i][2], DTYPE_BF16, 0, 0);
-            check_matvecs(BF16, sizes[i][2], DTYPE_BF16, 0, 0, i % 4);
-        }
+    for (form f = BF16; f <= F32; f++)
+        for
+            EACH(t, float_types)
+            for
+                EACH(i, sizes) {
+                    dtype type = float_types[t];
+                    if (!products_of(tested, f) || (f == BF16 && type != DTYPE_BF16)) continue;
+                    check_product(f, sizes[i][0], sizes[i][1], sizes[i][2], type, 0, 0);
+                    check_matvecs(f, sizes[i][2], type, 0, 0, i % 4);
+                }
 }
 
 /* A number that is not finite must not become one that is. */
 static void test_not_finite(void) {
     float x[128] = {1, 2, 3};
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (form f = INT16; f <= INT8; f++)
+    for (form f = F32; f <= INT8; f++)
         for
             EACH(i, bad) {
                 const products *p = products_of(tested, f);

@@ -115,7 +115,7 @@ void cpu_linear(cpu *e, node *x, int thread);
 size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
-/* How activations of that dtype are multiplied with w; NULL: in F32. */
+/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. */
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations);
 
 /* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows [first, end). */

@@ -36,6 +36,7 @@ kernels kernels_complete(const kernels *t) {
         TAKE(max);
         TAKE(exp_sum);
         TAKE(attention);
+        TAKE(f32);
         TAKE(bf16);
         TAKE(int16);
         TAKE(int8);

@@ -105,12 +105,13 @@ typedef struct kernels {
     float (*exp_sum)(float *x, int64_t n, float shift);
 
     /* Faster products, each NULL where the processor gains nothing from it, except int8.
+     * f32: any weights; the same sums as matvec and matmul, in another order.
      * bf16: plain BF16 weights and activations rounded to BF16.
      * int16, int8: affine weights and activations in fixed point, 16 or 8 bits, per group of the weights:
      * with largest = max |x| of a group, x is round(x * (m / largest)) * (largest / m), m = 32767 or 127.
      * Products of integers are exact; group sums are those of the rounded activations. A NaN or an infinity
      * makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
-    const products *bf16, *int16, *int8;
+    const products *f32, *bf16, *int16, *int8;
 
     const attention_kernels *attention; /* NULL: entries are converted, then multiplied and mixed */
 

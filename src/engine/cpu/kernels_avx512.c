@@ -1,6 +1,12 @@
-/* kernels_avx512.c
- * Its own kernels follow; until then its base has them all. */
-#include "engine/cpu/kernels.h"
+/* kernels_avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
+ * Where the VNNI and BF16 tables have nothing faster, which is where activations are F32, they take these. */
+#include "engine/cpu/kernels_avx512.h"
+
+enum { AHEAD = 4096 }; /* bytes that plain weights are fetched ahead */
+
+/* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
+ * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
+enum { ROWS = 16, TOKENS = 12, BLOCK_COLUMNS = 512 };
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -8,4 +14,248 @@ static bool supported(void) {
            kernels_avx2.supported();
 }
 
-const kernels kernels_avx512 = {.name = "avx512", .supported = supported, .base = &kernels_avx2};
+/* ---- affine rows times one token ---- */
+
+/* 4 bits: 64 bytes, where bits 4 k and on of the 16 words are looked up, which needs no conversion. Else two
+ * registers of 16 values. */
+INLINE int block_width(int bits) {
+    return bits == 4 ? 128 : 32;
+}
+
+INLINE int block_bytes(int bits, bool words) {
+    (void)words;
+    return block_width(bits) * (int)sizeof(float);
+}
+
+/* 16 values of 2 to 8 bits: 2 * bits bytes. */
+INLINE __m512 quants16(const uint8_t *packed, int bits) {
+    if (bits == 8) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)packed)));
+    __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)((1u << 2 * bits) - 1), packed);
+    __m512i first_bit = _mm512_mullo_epi32(
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(bits));
+    /* each lane gets the two bytes its value may lie in, and zeros */
+    __m512i byte = _mm512_srli_epi32(first_bit, 3);
+    __m512i two = _mm512_add_epi32(_mm512_mullo_epi32(byte, _mm512_set1_epi32(0x0101)),
+                                   _mm512_set1_epi32((int)0x80800100));
+    __m512i q = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), two);
+    q = _mm512_srlv_epi32(q, _mm512_and_si512(first_bit, _mm512_set1_epi32(7)));
+    return _mm512_cvtepi32_ps(_mm512_and_si512(q, _mm512_set1_epi32((1 << bits) - 1)));
+}
+
+INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
+    (void)words;
+    if (bits != 4)
+        return _mm512_fmadd_ps(quants16(packed + 2 * bits, bits), _mm512_load_ps(x + 64),
+                               _mm512_mul_ps(quants16(packed, bits), _mm512_load_ps(x)));
+    __m512i q =
+        n_bytes >= 64 ? _mm512_loadu_si512(packed) : _mm512_maskz_loadu_epi8((1ull << n_bytes) - 1, packed);
+    __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values), _mm512_load_ps(x));
+    for (unsigned k = 1; k < 8; k++)
+        sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4 * k), values),
+                              _mm512_load_ps(x + k * 64), sum);
+    return sum;
+}
+
+#include "engine/cpu/kernels_avx512_matvec.h"
+
+/* ---- plain rows times one token ---- */
+
+INLINE float dot_plain(const rows *w, int64_t r, const float *x, dtype type) {
+    const char *row = at(w->values, type, r * w->n);
+    int64_t c = 0;
+    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (; c + 64 <= w->n; c += 64)
+        for (int k = 0; k < 4; k++) {
+            const char *p = at(row, type, c + k * 16);
+            if (k % 2 == 0 || type == DTYPE_F32) _mm_prefetch(p + AHEAD, _MM_HINT_T0);
+            sum[k] = _mm512_fmadd_ps(load16(p, type), _mm512_load_ps(x + c + k * 16), sum[k]);
+        }
+    for (; c < w->n; c += 16)
+        sum[0] = _mm512_fmadd_ps(load_some(at(row, type, c), type, w->n - c), _mm512_load_ps(x + c), sum[0]);
+    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+
+INLINE void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x, dtype type) {
+    for (int64_t r = first; r < end; r++) y[r] = dot_plain(w, r, x, type);
+}
+
+static void matvec_f32(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
+    if (w->bits) matvec(y, w, first, end, prepared, false);
+    if (!w->bits && w->dtype == DTYPE_BF16) matvec_plain(y, w, first, end, prepared, DTYPE_BF16);
+    if (!w->bits && w->dtype == DTYPE_F16) matvec_plain(y, w, first, end, prepared, DTYPE_F16);
+    if (!w->bits && w->dtype == DTYPE_F32) matvec_plain(y, w, first, end, prepared, DTYPE_F32);
+}
+
+static size_t prepared_bytes(const rows *w) {
+    if (!w->bits) return (size_t)round_up(w->n, 16) * sizeof(float);
+    return prepared_size(w, block_bytes(w->bits, false));
+}
+
+/* A copy of x; in blocks of 4-bit weights register k has columns k, k + 8, ... */
+static void prepare(void *prepared, const rows *w, const float *x) {
+    float *to = prepared;
+    memset(prepared, 0, prepared_bytes(w));
+    if (w->bits) {
+        for (int64_t g = 0; g < w->n / w->group_size; g++) to[g] = 1;
+        to += padded_groups(w);
+        kernels_avx2.group_sums(to, x, w->n, w->group_size);
+        to += padded_groups(w);
+    }
+    if (w->bits != 4) {
+        memcpy(to, x, (size_t)w->n * sizeof *x);
+        return;
+    }
+    __m512i every_8th = _mm512_setr_epi32(0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120);
+    for (int64_t c = 0; c < w->n; c += 128, to += 128) {
+        __mmask16 some = first_lanes((w->n - c) / 8);
+        for (int k = 0; k < 8; k++)
+            _mm512_store_ps(to + k * 16,
+                            _mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, every_8th, x + c + k, 4));
+    }
+}
+
+/* ---- many tokens ---- */
+
+/* Number i in all lanes. */
+INLINE __m512 load1(const void *values, dtype type, int64_t i) {
+    uint32_t single;
+    uint16_t half;
+    memcpy(&half, at(values, type, i), sizeof half);
+    if (type == DTYPE_F16) return _mm512_set1_ps(_cvtsh_ss(half));
+    if (type == DTYPE_BF16) return _mm512_castsi512_ps(_mm512_set1_epi32((int)((uint32_t)half << 16)));
+    memcpy(&single, at(values, type, i), sizeof single);
+    return _mm512_castsi512_ps(_mm512_set1_epi32((int)single));
+}
+
+/* 16 columns of row r from column c on, as floats, zeros beyond the last. */
+INLINE __m512i take_row(const rows *w, int64_t r, int64_t c, int bits) {
+    int64_t i = r * w->n + c, g = i >> (bits ? __builtin_ctz((unsigned)w->group_size) : 0);
+    if (!bits) return _mm512_castps_si512(load_some(at(w->values, w->dtype, i), w->dtype, w->n - c));
+    __m512 q = quants16((const uint8_t *)w->values + i * bits / 8, bits);
+    return _mm512_castps_si512(
+        _mm512_fmadd_ps(q, load1(w->scales, w->dtype, g), load1(w->biases, w->dtype, g)));
+}
+
+static size_t row_panel_bytes(const rows *w) {
+    return (size_t)(round_up(w->n, 16) * ROWS) * sizeof(float);
+}
+
+static size_t token_panel_bytes(const rows *w) {
+    return (size_t)(round_up(w->n, 16) * TOKENS) * sizeof(float);
+}
+
+/* A panel: [columns][ROWS or TOKENS], zeros where there is no row, token or column. */
+INLINE void pack_row_panel(void *panel, const rows *w, int64_t first, int64_t n_rows, int bits) {
+    float *to = panel;
+    for (int64_t c = 0; c < w->n; c += 16, to += 16 * ROWS) {
+        __m512i a[ROWS];
+        for (int64_t i = 0; i < ROWS; i++)
+            a[i] = i < n_rows ? take_row(w, first + i, c, bits) : _mm512_setzero_si512();
+        transpose(a);
+        for (int i = 0; i < ROWS; i++) _mm512_store_si512(to + i * ROWS, a[i]);
+    }
+}
+
+static void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows) {
+    switch (w->bits) {
+    case 2:
+        pack_row_panel(panel, w, first, n_rows, 2);
+        break;
+    case 3:
+        pack_row_panel(panel, w, first, n_rows, 3);
+        break;
+    case 4:
+        pack_row_panel(panel, w, first, n_rows, 4);
+        break;
+    case 5:
+        pack_row_panel(panel, w, first, n_rows, 5);
+        break;
+    case 6:
+        pack_row_panel(panel, w, first, n_rows, 6);
+        break;
+    case 8:
+        pack_row_panel(panel, w, first, n_rows, 8);
+        break;
+    default:
+        pack_row_panel(panel, w, first, n_rows, 0);
+    }
+}
+
+static void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens) {
+    float columns[16], *to = panel;
+    if (n_tokens < TOKENS) memset(panel, 0, token_panel_bytes(w));
+    for (int64_t c = 0; c < w->n; c += 16, to += 16 * TOKENS)
+        for (int64_t t = 0; t < n_tokens; t++) {
+            _mm512_storeu_ps(columns, load_some(x + t * x_stride + c, DTYPE_F32, w->n - c));
+            for (int i = 0; i < 16; i++) to[i * TOKENS + t] = columns[i];
+        }
+}
+
+/* Sums of n columns in registers; added to out when `add`. masks: which rows of each panel exist. */
+INLINE void multiply_tile(float *out, int64_t out_stride, const float *x, const float *w, int64_t w_stride,
+                          int64_t n, bool add, const __mmask16 masks[2], int T) {
+    __m512 sum[TOKENS][2];
+    UNROLL
+    for (int t = 0; t < T; t++)
+        for (int p = 0; p < 2; p++)
+            sum[t][p] = _mm512_maskz_loadu_ps(add ? masks[p] : 0, out + t * out_stride + p * ROWS);
+    for (int64_t k = 0; k < n; k++, w += ROWS, x += TOKENS) {
+        __m512 row[2] = {_mm512_load_ps(w), _mm512_load_ps(w + w_stride)};
+        UNROLL
+        for (int t = 0; t < T; t++)
+            for (int p = 0; p < 2; p++) sum[t][p] = _mm512_fmadd_ps(row[p], _mm512_set1_ps(x[t]), sum[t][p]);
+    }
+    UNROLL
+    for (int t = 0; t < T; t++)
+        for (int p = 0; p < 2; p++)
+            _mm512_mask_storeu_ps(out + t * out_stride + p * ROWS, masks[p], sum[t][p]);
+}
+
+/* One panel of tokens; few of them are not padded to all twelve. rest: rows that exist; where that is one
+ * panel's, it is read twice. */
+static void multiply_tokens(float *out, int64_t out_stride, const float *x, const float *w,
+                            int64_t panel_floats, int64_t n, bool add, int64_t rest, int64_t n_tokens) {
+    const __mmask16 masks[2] = {first_lanes(rest), rest > ROWS ? first_lanes(rest - ROWS) : 0};
+    int64_t w_stride = rest > ROWS ? panel_floats : 0;
+    if (n_tokens >= TOKENS) {
+        multiply_tile(out, out_stride, x, w, w_stride, n, add, masks, TOKENS);
+        return;
+    }
+    for (; n_tokens >= 4; n_tokens -= 4, out += 4 * out_stride, x += 4)
+        multiply_tile(out, out_stride, x, w, w_stride, n, add, masks, 4);
+    for (; n_tokens; n_tokens--, out += out_stride, x++)
+        multiply_tile(out, out_stride, x, w, w_stride, n, add, masks, 1);
+}
+
+static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens, const void *panels,
+                     int64_t n_rows, const rows *w) {
+    int64_t width = round_up(w->n, 16);
+    for (int64_t c = 0; c < width; c += BLOCK_COLUMNS)
+        for (int64_t t = 0; t < n_tokens; t += TOKENS)
+            for (int64_t r = 0; r < n_rows; r += 2 * ROWS)
+                multiply_tokens(
+                    out + t * out_stride + r, out_stride, (const float *)tokens + t * width + c * TOKENS,
+                    (const float *)panels + r * width + c * ROWS, width * ROWS,
+                    width - c < BLOCK_COLUMNS ? width - c : BLOCK_COLUMNS, c > 0, n_rows - r, n_tokens - t);
+}
+
+static const products f32_products = {
+    .prepared_bytes = prepared_bytes,
+    .prepare = prepare,
+    .matvec = matvec_f32,
+    .panel_rows = ROWS,
+    .panel_tokens = TOKENS,
+    .row_panel_bytes = row_panel_bytes,
+    .token_panel_bytes = token_panel_bytes,
+    .pack_rows = pack_rows,
+    .pack_tokens = pack_tokens,
+    .multiply = multiply,
+};
+
+const kernels kernels_avx512 = {
+    .name = "avx512",
+    .supported = supported,
+    .base = &kernels_avx2,
+    .f32 = &f32_products,
+};

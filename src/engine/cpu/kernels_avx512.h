@@ -9,6 +9,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Sums stay in registers only if no loop over them is left. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 INLINE size_t size_of(dtype type) {
     return type == DTYPE_F32 ? 4 : 2;
 }

@@ -21,9 +21,11 @@ void cpu_embed(cpu *e, node *x, int thread) {
 
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations) {
     const kernels *k = e->kernels;
-    bool bf16 = activations == DTYPE_BF16;
-    if (!w->bits) return bf16 && w->dtype == DTYPE_BF16 ? k->bf16 : NULL;
-    return e->int8_activations ? k->int8 : bf16 ? k->int16 : NULL;
+    const products *faster = NULL;
+    if (!w->bits && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
+    if (w->bits && activations != DTYPE_F32) faster = k->int16;
+    if (w->bits && e->int8_activations) faster = k->int8;
+    return faster ? faster : k->f32;
 }
 
 /* ---- few tokens ---- */
