@@ -129,6 +129,7 @@ extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512bf16;
 extern const attention_kernels attention_bf16;
+extern const products avx2_int8;
 #elif defined(__aarch64__)
 extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif

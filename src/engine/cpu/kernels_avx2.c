@@ -1,11 +1,8 @@
 /* kernels_avx2.c - the kernels for x86-64 processors with AVX2, FMA and F16C (2013 and later).
  * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_avx2.h"
 
-#include <immintrin.h>
 #include <math.h>
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* x is worked on in chunks of this many columns (a multiple of every group size), so that what a chunk needs
  * fits the first-level cache and the stack. */
@@ -17,7 +14,7 @@ enum { AHEAD = 4096 };
 
 static bool supported(void) {
     /* every processor with AVX2 has F16C */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
 
 /* ---- loads, stores, sums ---- */
@@ -55,24 +52,7 @@ INLINE const void *at(const void *values, dtype type, int64_t i) {
     return (const char *)values + (size_t)i * size_of(type);
 }
 
-INLINE float sum8(__m256 x) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
 /* ---- affine weights ---- */
-
-/* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
- * memory would make the load wait for the stores, many times the cost of all the rest. */
-INLINE uint64_t load_bytes(const uint8_t *p, int n) {
-    uint32_t four = 0;
-    uint16_t two = 0;
-    if (n & 4) memcpy(&four, p, 4);
-    if (n & 2) memcpy(&two, p + (n & 4), 2);
-    uint64_t bytes = four | (uint64_t)two << (8 * (n & 4));
-    return n & 1 ? bytes | (uint64_t)p[n - 1] << (8 * (n - 1)) : bytes;
-}
 
 /* 8 quantized values of 2 to 8 bits: `bits` bytes, the first value in the lowest bits. */
 INLINE __m256 quants8(const uint8_t *packed, int bits) {
@@ -552,4 +532,5 @@ const kernels kernels_avx2 = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
+    .int8 = &avx2_int8,
 };
