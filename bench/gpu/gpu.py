@@ -1,11 +1,12 @@
 """mlxbench's MLX engine against mlx-lm on a GPU, on random weights of real models' shapes, in turn, a process per
-measurement; medians and ratios in one table.
+model and round; medians and ratios in one table. mlxbench runs twice: with its fused kernels, and with mlx-lm's graph.
 
 usage: python bench/gpu/gpu.py --models llama-3.2-1b,qwen3-0.6b --quantizations 4bit,bf16 > table.md
 mlxbench must have been built with MLX for this GPU, and this Python must have mlx and mlx-lm.
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import statistics
@@ -15,7 +16,8 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-OURS, PEER = "mlxbench", "mlx-lm"
+PEER = "mlx-lm"
+PROGRAMS = {"fused": "mlxbench", "mlx-lm": "mlxbench --graph mlx-lm", None: PEER}  # by the row's graph
 METRICS = ["prompt_tps", "generation_tps", "peak_memory_gb"]
 
 
@@ -26,54 +28,57 @@ def arguments():
     parser.add_argument("--n-prompt", default="512,4096")
     parser.add_argument("--n-generate", default=256, type=int)
     parser.add_argument("--rounds", default=3, type=int)
-    parser.add_argument("--seconds", default=3600, type=int, help="no new model is begun after this long")
+    parser.add_argument("--repeats", default=2, type=int, help="measured runs in each process")
+    parser.add_argument("--seconds", default=3600, type=int, help="no process is begun after this long")
     parser.add_argument("--mlxbench", default=str(ROOT / "build" / "mlxbench"))
     return parser.parse_args()
 
 
-def measure(program, model, quantization, options):
-    """{prompt length: row} of one process."""
-    if program == PEER:
-        bits = "0" if quantization == "bf16" else quantization.removesuffix("bit")
-        command = [sys.executable, HERE / "peer_mlx_lm.py", ROOT / "share" / "presets" / f"{model}.json", bits,
-                   options.n_generate, *options.n_prompt.split(",")]
-    else:
-        command = [options.mlxbench, "--model", f"synthetic:{model}-{quantization}", "--engine", "mlx",
-                   "--prompt-tokens", "random", "-np", options.n_prompt, "-n", options.n_generate, "-o", "jsonl"]
+def commands(model, quantization, options):
+    """What measures a model: mlxbench, then mlx-lm. Both print a JSON object per run."""
+    bits = "0" if quantization == "bf16" else quantization.removesuffix("bit")
+    yield [options.mlxbench, "--model", f"synthetic:{model}-{quantization}", "--engine", "mlx", "--graph",
+           "fused,mlx-lm", "--prompt-tokens", "random", "-np", options.n_prompt, "-n", options.n_generate, "-r",
+           options.repeats, "-o", "jsonl"]
+    yield [sys.executable, HERE / "peer_mlx_lm.py", ROOT / "share" / "presets" / f"{model}.json", bits,
+           options.n_generate, options.repeats, *options.n_prompt.split(",")]
+
+
+def measure(command):
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         print(f"gpu: failed: {' '.join(map(str, command))}", file=sys.stderr)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return {row["n_prompt"]: row for row in rows}
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def print_table(model, quantization, rows, programs):
-    for n_prompt in sorted({n for row in rows[PEER] for n in row}):
-        medians = {}
-        for program in programs:
-            measured = [row[n_prompt] for row in rows[program] if n_prompt in row]
-            if measured:
-                medians[program] = [statistics.median(row[metric] for row in measured) for metric in METRICS]
+def print_table(rows):
+    """rows: {(model, prompt length): {program: [row]}}"""
+    print("| model | prompt | program | runs | prompt tok/s | generation tok/s | peak GB |")
+    print("|---|--:|---|--:|--:|--:|--:|")
+    for (model, n_prompt), programs in rows.items():
+        medians = {program: [statistics.median(row[metric] for row in of) for metric in METRICS]
+                   for program, of in programs.items()}
         for program, values in medians.items():
-            ratios = [value / peer for value, peer in zip(values, medians[PEER])]
-            cells = [f"{values[i]:.2f} ({ratios[i]:.2f})" for i in range(len(METRICS))]
-            print(f"| {model}-{quantization} | {n_prompt} | {program} | {' | '.join(cells)} |", flush=True)
+            cells = [f"{value:.2f} ({value / peer:.2f})" if peer else f"{value:.2f}"
+                     for value, peer in zip(values, medians.get(PEER, [None] * len(METRICS)))]
+            print(f"| {model} | {n_prompt} | {program} | {len(programs[program])} | {' | '.join(cells)} |")
 
 
 def main():
     options, start = arguments(), time.monotonic()
-    programs = [OURS, PEER]
-    print("| model | prompt | program | prompt tok/s | generation tok/s | peak GB |\n|---|--:|---|--:|--:|--:|", flush=True)
-    for quantization in options.quantizations.split(","):
-        for model in options.models.split(","):
-            if time.monotonic() - start > options.seconds:
-                print(f"gpu: no time left for {model}-{quantization}", file=sys.stderr)
-                continue
-            rows = {program: [] for program in programs}
-            for _ in range(options.rounds):
-                for program in programs:
-                    rows[program].append(measure(program, model, quantization, options))
-            print_table(model, quantization, rows, programs)
+    rows = collections.defaultdict(lambda: collections.defaultdict(list))
+    for _ in range(options.rounds):
+        for quantization in options.quantizations.split(","):
+            for model in options.models.split(","):
+                for command in commands(model, quantization, options):
+                    if time.monotonic() - start > options.seconds:
+                        continue
+                    for row in measure(command):
+                        if row.get("generation_tps"):
+                            rows[f"{model}-{quantization}", row["n_prompt"]][PROGRAMS[row.get("graph")]].append(row)
+    if time.monotonic() - start > options.seconds:
+        print("gpu: the time was up before all rounds were done", file=sys.stderr)
+    print_table(rows)
 
 
 main()

@@ -1,5 +1,5 @@
-"""mlx-lm on random weights of a model's shapes, made on the device: CONFIG.json BITS N_NEW N_PROMPT... -> a JSON line
-per prompt length, measured as mlxbench measures. BITS 0 keeps bfloat16; the router of experts has 8, as mlx-lm has it."""
+"""mlx-lm on random weights of a model's shapes, made on the device: CONFIG.json BITS N_NEW REPEATS N_PROMPT... -> a JSON line
+per run, measured as mlxbench measures. BITS 0 keeps bfloat16; the router of experts has 8, as mlx-lm has it."""
 
 import json
 import sys
@@ -36,11 +36,12 @@ def measure(model, n_vocab, n_prompt, n_new):
 
 def main():
     config = json.load(open(sys.argv[1]))
-    bits, n_new, *prompts = map(int, sys.argv[2:])
+    bits, n_new, repeats, *prompts = map(int, sys.argv[2:])
     model = make_model(config, bits)
     for n_prompt in prompts:
         measure(model, config["vocab_size"], n_prompt, n_new)
-        print(json.dumps(measure(model, config["vocab_size"], n_prompt, n_new)), flush=True)
+        for _ in range(repeats):
+            print(json.dumps(measure(model, config["vocab_size"], n_prompt, n_new)), flush=True)
 
 
 main()

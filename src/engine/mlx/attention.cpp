@@ -23,10 +23,9 @@ static mx::array with_entries(const mx::array &x, int64_t first, const mx::array
 }
 
 /* n empty entries of the same kind */
-static mx::array room(const mx::array &like, int64_t n) {
-    mx::Shape shape = like.shape();
+static mx::array room(mx::Shape shape, mx::Dtype type, int64_t n) {
     shape[ENTRIES] = static_cast<int>(n);
-    return mx::zeros(shape, like.dtype());
+    return mx::zeros(shape, type);
 }
 
 static int64_t size_of(const cached &x) {
@@ -35,17 +34,32 @@ static int64_t size_of(const cached &x) {
 
 /* ---- plain and quantized: KVCache, QuantizedKVCache ---- */
 
+/* One part, grown when `n` entries more than `position` do not fit. */
+static mx::array grown(const optional_array &x, const mx::Shape &entries, mx::Dtype type, int64_t position) {
+    int64_t n = entries[ENTRIES], more = (STEP + n - 1) / STEP * STEP;
+    if (!x) return room(entries, type, more);
+    if (position + n <= x->shape(ENTRIES)) return *x;
+    mx::array kept = position % STEP ? between(*x, 0, position) : *x;
+    return mx::concatenate({kept, room(entries, type, more)}, ENTRIES);
+}
+
+void mlx_kv_reserve(cached &x, const mx::Shape &entries, mx::Dtype type, int64_t position) {
+    if (x.empty())
+        x.push_back(grown(std::nullopt, entries, type, position));
+    else if (position + entries[ENTRIES] > x[0].shape(ENTRIES))
+        x[0] = grown(x[0], entries, type, position);
+}
+
 /* added: [1, H, n, hd], or its packed parts. position: entries before it. */
 static void append(cached &x, const cached &added, int64_t position) {
-    int64_t n = size_of(added), grown = (STEP + n - 1) / STEP * STEP;
-    bool full = position + n > size_of(x), first = x.empty();
+    bool first = x.empty();
     for (size_t i = 0; i < added.size(); i++) {
+        mx::array part =
+            grown(first ? std::nullopt : optional_array(x[i]), added[i].shape(), added[i].dtype(), position);
         if (first)
-            x.push_back(room(added[i], grown));
-        else if (full) {
-            if (position % STEP) x[i] = between(x[i], 0, position);
-            x[i] = mx::concatenate({x[i], room(x[i], grown)}, ENTRIES);
-        }
+            x.push_back(part);
+        else
+            x[i] = part;
         x[i] = with_entries(x[i], position, added[i]);
     }
 }
@@ -99,7 +113,7 @@ static int64_t rotate_one(const mlx_kv &cache, cached &x, const mx::array &added
     const kv_spec &s = cache.base.spec;
     int64_t index = cache.index;
     if (x.empty() || (position >= size_of(x) && size_of(x) < s.max_size)) {
-        mx::array fresh = room(added, std::min<int64_t>(STEP, s.max_size - position));
+        mx::array fresh = room(added.shape(), added.dtype(), std::min<int64_t>(STEP, s.max_size - position));
         if (x.empty())
             x.push_back(fresh);
         else
@@ -155,6 +169,11 @@ static cached filled(const cached &x, int64_t n) {
     cached seen;
     for (const mx::array &part : x) seen.push_back(n < size_of(x) ? between(part, 0, n) : part);
     return seen;
+}
+
+void mlx_kv_state(const mlx_kv &cache, std::vector<mx::array> &out) {
+    for (const cached *x : {&cache.keys, &cache.values})
+        for (const mx::array &part : filled(*x, cache.base.offset)) out.push_back(part);
 }
 
 /* base.py: create_causal_mask */

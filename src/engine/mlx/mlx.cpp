@@ -76,7 +76,8 @@ static engine *open_mlx(const engine_options *options) {
                                  .device = device_name(device),
                                  .total_memory = memory_of(device),
                                  .wired_limit = wired_limit_of(device),
-                                 .mlx_lm_graph = options->mlx_lm_graph};
+                                 .mlx_lm_graph = options->mlx_lm_graph,
+                                 .has_kernels = device == mx::Device::gpu && mx::cu::is_available()};
         return &e->base;
     } catch (const std::exception &error) {
         fail("mlx: cannot be used here: %s", error.what());
@@ -96,6 +97,8 @@ static void drop_weights(engine *base) {
     guarded(e, [&] {
         mx::synchronize(e->stream);
         e->freqs.clear();
+        e->fused.inverse_freqs.clear();
+        e->fused.scratch.reset();
         e->weights.clear();
         mx::clear_cache();
     });
@@ -108,7 +111,7 @@ static engine_info describe(const engine *base) {
     info.device = engine_of(base)->device.c_str();
     info.lookahead = true;
     info.wired_limit = engine_of(base)->wired_limit;
-    info.graph = "mlx-lm";
+    info.graph = engine_of(base)->has_kernels && !engine_of(base)->mlx_lm_graph ? "fused" : "mlx-lm";
     return info;
 }
 
@@ -297,14 +300,18 @@ static double bytes_of(const node *x) {
     return bytes;
 }
 
-static void record(mlx_engine *e, const graph *g) {
+static void record(mlx_engine *e, const graph *g, int n, const tensor outputs[]) {
     double largest = 0;
     e->values.assign(static_cast<size_t>(g->n_nodes), value{});
     for (int i = 0; i < g->n_nodes; i++)
         if (graph_node(g, i)->live) largest = std::max(largest, bytes_of(graph_node(g, i)));
     check_memory(*e, largest, "a step");
-    for (int i = 0; i < g->n_nodes; i++)
-        if (graph_node(g, i)->live) mlx_record(*e, g, graph_node(g, i));
+    fusion_begin(*e, g, n, outputs);
+    for (int i = 0; i < g->n_nodes; i++) {
+        const node *x = graph_node(g, i);
+        if (x->live && !fusion_record(*e, g, x)) mlx_record(*e, g, x);
+    }
+    fusion_end(*e);
     e->last_mask = {};
 }
 
@@ -314,9 +321,7 @@ static std::vector<mx::array> cache_states(const graph *g) {
     for (int i = 0; i < g->n_nodes; i++) {
         const node *x = graph_node(g, i);
         if (x->op != OP_KV_WRITE) continue;
-        const auto *cache = reinterpret_cast<const mlx_kv *>(x->cache);
-        states.insert(states.end(), cache->keys.begin(), cache->keys.end());
-        states.insert(states.end(), cache->values.begin(), cache->values.end());
+        mlx_kv_state(*reinterpret_cast<const mlx_kv *>(x->cache), states);
     }
     return states;
 }
@@ -364,7 +369,7 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
     mlx_engine *e = engine_of(base);
     bool done = guarded(e, [&] {
         if (clears_now(e)) mx::clear_cache();
-        record(e, g);
+        record(e, g, n, outputs);
         if (n)
             decode(e, g, n, outputs, results);
         else
@@ -373,6 +378,7 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
     if (!done) {
         e->values.clear();
         e->last_mask = {};
+        fusion_end(*e);
     }
     return done ? 0 : -1;
 }

@@ -52,6 +52,17 @@ struct mask {
     optional_array visible;
 };
 
+/* What fused decode steps need (fusion.cpp). */
+struct fusion {
+    bool running = false;       /* the running graph is a decode step to be fused */
+    std::vector<int> readers{}; /* of the running graph, by node: how many values are computed from it */
+    std::vector<int> reader{};  /* and the last of them */
+    std::vector<bool> done{};   /* nothing more to record for it */
+    optional_array entries{};   /* [position + 1] in this step, for all layers */
+    optional_array scratch{};   /* attention's */
+    std::map<const rope_spec *, mx::array> inverse_freqs{};
+};
+
 struct mlx_engine {
     engine base;
     mx::Stream stream;
@@ -59,6 +70,8 @@ struct mlx_engine {
     double total_memory; /* bytes */
     int64_t wired_limit; /* bytes, of Metal; else 0 */
     bool mlx_lm_graph;   /* as in engine_options */
+    bool has_kernels;    /* there are fused kernels for this device */
+    fusion fused{};
     std::vector<std::unique_ptr<mlx_weight>> weights{};
     std::vector<mlx_kv *> caches{};
     std::map<const float *, mx::array> freqs{}; /* rope frequencies by where the model keeps them */
@@ -74,6 +87,10 @@ struct mlx_result {
     mx::array data;
 };
 
+inline const mlx_weight &weight_of(const weight *w) {
+    return *reinterpret_cast<const mlx_weight *>(w);
+}
+
 /* A constant in x's dtype, as Python's numbers are: an F32 one would promote 16-bit values. */
 inline mx::array constant(double x, const mx::array &like) {
     return mx::array(static_cast<float>(x), like.dtype());
@@ -85,10 +102,61 @@ mx::array heads_first(const value &x);
 /* Builds the value of node x from those of its inputs. */
 void mlx_record(mlx_engine &e, const graph *g, const node *x);
 
+/* ---- fusion.cpp: decode steps with fewer kernels ---- */
+
+/* Whether the graph is a step that is fused, and what of it can be. */
+void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]);
+/* Records node x together with others; false: x is to be recorded by itself. */
+bool fusion_record(mlx_engine &e, const graph *g, const node *x);
+void fusion_end(mlx_engine &e);
+
+/* ---- cuda_matvec.cpp, cuda_attend.cpp ---- */
+
+/* y_i = weight_i times the normalized x, for up to three weights of one kind; x is one row. The ending turns
+ * them into y_0 + residual, or act(y_0) * y_1. */
+enum matvec_ending { MATVEC_PLAIN, MATVEC_ADD, MATVEC_SILU, MATVEC_GELU };
+struct cuda_matvec {
+    mx::array x; /* [1, 1, K], not normalized */
+    optional_array norm{};
+    float eps = 0;
+    int n = 0;
+    const mlx_weight *weights[3] = {};
+    matvec_ending ending = MATVEC_PLAIN;
+    optional_array residual{};
+};
+bool cuda_matvec_takes(const mlx_weight &w);
+std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m); /* [1, 1, N] each */
+
+/* Normalizes (where there are norms) and rotates one token's queries and keys, puts keys and values into
+ * entry `position` of their caches, which are changed in place, and attends to all entries -> [1, 1, n_heads
+ * * head_dim]. */
+struct cuda_attend {
+    mx::array q, k, v;      /* [1, 1, H * head_dim] */
+    mx::array keys, values; /* [1, n_kv_heads, entries, head_dim] */
+    mx::array inverse_freqs;
+    mx::array entries; /* [position + 1]: a shape is all that is read of it */
+    mx::array scratch; /* cuda_attend_scratch floats; it begins with counters, zero before and after */
+    const rope_spec *rope;
+    int n_heads;
+    float scale;
+    optional_array q_norm{}, k_norm{};
+    float eps = 0;
+};
+bool cuda_attend_takes(const kv_spec &s, int n_heads);
+int cuda_attend_scratch(const kv_spec &s, int n_heads);
+mx::array cuda_attend_run(const cuda_attend &a);
+
+/* ---- attention.cpp ---- */
+
+/* A plain cache gets room for n more entries of this shape and dtype. */
+void mlx_kv_reserve(cached &x, const mx::Shape &entries, mx::Dtype type, int64_t position);
+
 /* Adds the keys and values of node x to its cache; the result is what attention sees. */
 void mlx_kv_write(mlx_engine &e, const node *x);
 void mlx_attend(mlx_engine &e, const node *x);
 void mlx_kv_quantize(mlx_kv &cache, int bits, int group_size);
 int64_t mlx_kv_bytes(const mlx_kv &cache);
+/* Keys and values as far as they are filled: cache.py: state */
+void mlx_kv_state(const mlx_kv &cache, std::vector<mx::array> &out);
 
 #endif

@@ -5,10 +5,6 @@
 #include <cmath>
 #include <limits>
 
-static const mlx_weight &weight_of(const weight *w) {
-    return *reinterpret_cast<const mlx_weight *>(w);
-}
-
 static const mx::array &in(mlx_engine &e, const node *x, int i) {
     return *e.values[x->in[i]->index].first;
 }
