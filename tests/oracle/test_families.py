@@ -82,10 +82,10 @@ def test_several_files(tmp_path, ours):
     assert_same(ours, folder, prompt(17))
 
 
-@pytest.mark.parametrize("kernels", ["scalar", "avx2"])
+@pytest.mark.parametrize("kernels", ["scalar", "avx2", "avx512"])
 @pytest.mark.parametrize("quantization", [None, dict(bits=4, group_size=64)])
 def test_each_instruction_set(checkpoint, ours, cpu_flags, kernels, quantization):
-    if kernels not in cpu_flags:
+    if {"avx512": "avx512dq"}.get(kernels, kernels) not in cpu_flags:
         pytest.skip(f"this processor has no {kernels}")
     assert_same(ours, checkpoint("llama", quantization=quantization), prompt(90), env={"MLXBENCH_CPU": kernels})
 
