@@ -2,8 +2,6 @@
  * Where the VNNI and BF16 tables have nothing faster, which is where activations are F32, they take these. */
 #include "engine/cpu/kernels_avx512.h"
 
-enum { AHEAD = 4096 }; /* bytes that plain weights are fetched ahead */
-
 /* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
  * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
 enum { ROWS = 16, TOKENS = 12, BLOCK_COLUMNS = 512 };
@@ -61,6 +59,8 @@ INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, i
 
 /* ---- plain rows times one token ---- */
 
+enum { PLAIN_AHEAD = 4096 }; /* bytes that they are fetched ahead, a single stream */
+
 INLINE float dot_plain(const rows *w, int64_t r, const float *x, dtype type) {
     const char *row = at(w->values, type, r * w->n);
     int64_t c = 0;
@@ -68,7 +68,7 @@ INLINE float dot_plain(const rows *w, int64_t r, const float *x, dtype type) {
     for (; c + 64 <= w->n; c += 64)
         for (int k = 0; k < 4; k++) {
             const char *p = at(row, type, c + k * 16);
-            if (k % 2 == 0 || type == DTYPE_F32) _mm_prefetch(p + AHEAD, _MM_HINT_T0);
+            if (k % 2 == 0 || type == DTYPE_F32) _mm_prefetch(p + PLAIN_AHEAD, _MM_HINT_T0);
             sum[k] = _mm512_fmadd_ps(load16(p, type), _mm512_load_ps(x + c + k * 16), sum[k]);
         }
     for (; c < w->n; c += 16)

@@ -8,9 +8,10 @@
  * `words` is a constant for the including file's use. */
 #include "engine/cpu/kernels_avx512.h"
 
-/* Rows that share the loads of x; as many rows ahead weights are fetched, since the processor's own
- * prefetching stops at a page's end. Scales are applied for 16 groups at once. */
-enum { ROWS_AT_ONCE = 4, CHUNK_GROUPS = 16 };
+/* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
+ * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
+ * AHEAD bytes ahead. Scales are applied for 16 groups at once. */
+enum { ROWS_AT_ONCE = 4, AHEAD = 1024, CHUNK_GROUPS = 16 };
 
 /* A prepared token: scales of the groups, their sums, both padded to 16; then the blocks. */
 INLINE int64_t padded_groups(const rows *w) {
@@ -22,8 +23,9 @@ INLINE size_t prepared_size(const rows *w, int64_t block_size) {
     return (size_t)(2 * padded_groups(w)) * sizeof(float) + (size_t)((w->n + width - 1) / width * block_size);
 }
 
-/* y[k] = dot(row r + k, x) for k < R. */
-INLINE void dot_rows(float *y, const rows *w, int64_t r, const void *prepared, int bits, bool words, int R) {
+/* y[k * apart] = dot(row r + k * apart, x) for k < R. */
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const void *prepared, int bits, bool words, int R,
+                     int64_t apart) {
     int64_t group_size = w->group_size, groups = w->n / group_size, row_bytes = w->n * bits / 8,
             padded = padded_groups(w);
     int64_t width = block_width(bits), bytes = width * bits / 8;
@@ -40,7 +42,7 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const void *prepared, i
         int64_t first = g * group_size, end = first + CHUNK_GROUPS * group_size;
         end = end < w->n ? end : w->n;
         for (int k = 0; k < R; k++) {
-            int64_t at_group = (r + k) * groups + g;
+            int64_t at_group = (r + k * apart) * groups + g;
             scale[k] = _mm512_mul_ps(load_some(at(w->scales, w->dtype, at_group), w->dtype, groups - g),
                                      _mm512_load_ps(scales + g));
             total[k] = _mm512_fmadd_ps(load_some(at(w->biases, w->dtype, at_group), w->dtype, groups - g),
@@ -49,21 +51,21 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const void *prepared, i
         for (int64_t c = first; c < end; c += width, x += block_bytes(bits, words), packed += bytes) {
             __m512i group = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)((c - first) >> log2_group)));
             for (int k = 0; k < R; k++) {
-                const uint8_t *q = packed + k * row_bytes;
-                _mm_prefetch((const char *)q + ROWS_AT_ONCE * row_bytes, _MM_HINT_T0);
+                const uint8_t *q = packed + k * apart * row_bytes;
+                _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
                 __m512 dot = dot_block(q, (end - c) * bits / 8, x, bits, words);
                 total[k] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(group, scale[k]), total[k]);
             }
         }
     }
-    for (int k = 0; k < R; k++) y[k] = _mm512_reduce_add_ps(total[k]);
+    for (int k = 0; k < R; k++) y[k * apart] = _mm512_reduce_add_ps(total[k]);
 }
 
 INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const void *x, int bits,
                       bool words) {
-    int64_t r = first;
-    for (; r + ROWS_AT_ONCE <= end; r += ROWS_AT_ONCE) dot_rows(y + r, w, r, x, bits, words, ROWS_AT_ONCE);
-    for (; r < end; r++) dot_rows(y + r, w, r, x, bits, words, 1);
+    int64_t apart = (end - first) / ROWS_AT_ONCE, r = first;
+    for (; r < first + apart; r++) dot_rows(y + r, w, r, x, bits, words, ROWS_AT_ONCE, apart);
+    for (r = first + ROWS_AT_ONCE * apart; r < end; r++) dot_rows(y + r, w, r, x, bits, words, 1, 0);
 }
 
 INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *x, bool words) {
