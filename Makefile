@@ -18,6 +18,9 @@ run: build/.mlx program ## install what is missing, build, measure the demo mode
 check: .venv/.installed program ## install what the tests need and run all of them
 	@sh scripts/check.sh
 
+perplexity: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## what rounding activations costs (PERPLEXITY="--help")
+	@$(or $(BENCH_PYTHON),.venv-bench/bin/python) bench/perplexity.py $(PERPLEXITY)
+
 bench: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## mlxbench against its peers, in turn (BENCH="--help")
 	@$(or $(BENCH_PYTHON),.venv-bench/bin/python) bench/bench.py $(BENCH)
 
@@ -62,4 +65,4 @@ build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-build
 
 # Two steps at a time would fight over the package manager; each step uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: all run check bench install format clean help program
+.PHONY: all run check bench perplexity install format clean help program

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 
 typedef struct command {
-    const char *model_name, *engine_name, *graph, *activations, *prompt, *prompt_ids, *logits_file;
+    const char *model_name, *engine_name, *graph, *activations, *prompt, *prompt_ids, *follow_ids,
+        *logits_file;
     int64_t max_tokens, threads, seed, kv_bits;
     int usable_cores;
     bool ignore_eos, ids;
@@ -20,7 +21,7 @@ typedef struct command {
     model *model;
     tokenizer *tokenizer; /* NULL with --prompt-ids and --ids */
     detokenizer *detokenizer;
-    token_ids prompt_tokens;
+    token_ids prompt_tokens, follow_tokens;
     FILE *logits;
 } command;
 
@@ -38,6 +39,8 @@ static int parse_options(command *c, int argc, char **argv) {
          &c->model_name, 0, 0},
         {"prompt", "p", "TEXT", "the prompt", OPTION_TEXT, &c->prompt, 0, 0},
         {"prompt-ids", NULL, "N,...", "the prompt as token ids", OPTION_TEXT, &c->prompt_ids, 0, 0},
+        {"follow-ids", NULL, "N,...", "go on with these instead of the chosen ids: a given text's logits",
+         OPTION_TEXT, &c->follow_ids, 0, 0},
         {"max-tokens", "n", "N", "tokens to generate (100)", OPTION_NUMBER, &c->max_tokens, 1, INT32_MAX},
         {"ignore-eos", NULL, NULL, "go on after an end-of-sequence token", OPTION_FLAG, &c->ignore_eos, 0, 0},
         {"ids", NULL, NULL, "print token ids on one line instead of text", OPTION_FLAG, &c->ids, 0, 0},
@@ -102,20 +105,26 @@ static int open_model(command *c) {
     return c->detokenizer ? 0 : -1;
 }
 
-static int read_prompt(command *c) {
-    if (c->prompt)
-        return tokenizer_encode(c->tokenizer, c->prompt, strlen(c->prompt), true, &c->prompt_tokens);
-    for (const char *at = c->prompt_ids;; at++) {
+static int read_ids(const char *text, const char *name, token_ids *out) {
+    for (const char *at = text;; at++) {
         char number[24] = "";
         size_t n = strcspn(at, ",");
         int64_t id;
-        if (!n || n >= sizeof number) return fail_usage("--prompt-ids: an element is empty or no token id");
+        if (!n || n >= sizeof number) return fail_usage("%s: an element is empty or no token id", name);
         memcpy(number, at, n);
-        if (parse_number(number, "--prompt-ids", 0, INT32_MAX, &id)) return -1;
-        if (token_ids_append(&c->prompt_tokens, (int32_t)id)) return -1;
+        if (parse_number(number, name, 0, INT32_MAX, &id)) return -1;
+        if (token_ids_append(out, (int32_t)id)) return -1;
         at += n;
         if (!*at) return 0;
     }
+}
+
+static int read_prompt(command *c) {
+    if (c->follow_ids && read_ids(c->follow_ids, "--follow-ids", &c->follow_tokens)) return -1;
+    c->options.follow = c->follow_tokens.items;
+    c->options.n_follow = c->follow_tokens.n;
+    if (c->prompt_ids) return read_ids(c->prompt_ids, "--prompt-ids", &c->prompt_tokens);
+    return tokenizer_encode(c->tokenizer, c->prompt, strlen(c->prompt), true, &c->prompt_tokens);
 }
 
 enum { NPY_HEADER = 128 };
@@ -224,6 +233,7 @@ int cmd_generate(int argc, char **argv) {
     if (!status) status = run(&c);
     if (c.logits) fclose(c.logits);
     free(c.prompt_tokens.items);
+    free(c.follow_tokens.items);
     detokenizer_free(c.detokenizer);
     tokenizer_free(c.tokenizer);
     model_free(c.model);

@@ -14,6 +14,8 @@ typedef struct generate_options {
     int64_t kv_group_size;
     int64_t quantized_kv_start; /* quantize a cache once it holds this many tokens */
     bool keep_logits;           /* session_logits will be asked for */
+    const int32_t *follow;      /* what to go on with in place of the chosen tokens; NULL: those. Borrowed */
+    int64_t n_follow;           /* no more than n_follow + 1 tokens are produced then */
 } generate_options;
 
 /* Can this model run with these options? -1 with a usage error and its reason, where mlx-lm refuses too. */

@@ -15,7 +15,8 @@ struct session {
     generate_options options;
     int32_t *prompt;
     int64_t n_prompt, max_tokens, produced;
-    kv **caches; /* one per layer */
+    int64_t taken; /* steps after the prompt's, so far */
+    kv **caches;   /* one per layer */
     int64_t n_layers;
     step current, next;
     float *logits; /* with keep_logits: of the last token returned */
@@ -53,9 +54,11 @@ session *session_new(model *m, engine *e, const generate_options *o, const int32
                      int64_t max_tokens) {
     const model_info *info = model_describe(m);
     if (generate_check(m, o) || check_prompt(info, prompt, n_prompt)) return NULL;
+    if (o->n_follow && check_prompt(info, o->follow, o->n_follow)) return NULL;
     session *s = mem_new(1, sizeof *s, "a session");
     if (!s) return NULL;
     *s = (session){.model = m, .engine = e, .options = *o, .n_prompt = n_prompt, .max_tokens = max_tokens};
+    if (o->follow && max_tokens > o->n_follow + 1) s->max_tokens = o->n_follow + 1;
     s->n_layers = info->n_layers;
     s->prompt = mem_new((size_t)n_prompt, sizeof *prompt, "the prompt");
     s->caches = mem_new((size_t)s->n_layers, sizeof(kv *), "KV caches");
@@ -108,7 +111,14 @@ static int prefill(session *s) {
 /* Runs (or queues) the step that follows `from`, or the last prompt token when from is NULL. */
 static int take_step(session *s, result *from, step *out) {
     graph *g = graph_begin(s->engine);
-    tensor ids = from ? token_result(g, from) : tokens(g, s->prompt + s->n_prompt - 1, 1);
+    const int32_t *follow = s->options.follow && s->taken < s->options.n_follow ? s->options.follow : NULL;
+    tensor ids;
+    if (!from)
+        ids = tokens(g, s->prompt + s->n_prompt - 1, 1);
+    else if (follow)
+        ids = tokens(g, follow + s->taken++, 1);
+    else
+        ids = token_result(g, from);
     tensor logits = model_forward(s->model, g, ids, s->caches);
     tensor outputs[2] = {argmax(g, logprobs(g, logits)), logits};
     result *results[2] = {NULL, NULL};

@@ -258,4 +258,5 @@ const kernels kernels_avx512 = {
     .supported = supported,
     .base = &kernels_avx2,
     .f32 = &f32_products,
+    .attention = &attention_avx512,
 };

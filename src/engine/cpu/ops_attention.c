@@ -75,7 +75,7 @@ static cut make_cut(const cpu *e, const node *x) {
     u.split = split ? SPLIT_KEYS : c->n_visible;
     u.n_splits = (c->n_visible + u.split - 1) / u.split;
     const attention_kernels *k = e->kernels->attention;
-    u.as_stored = k && !c->base.bits && x->in[0]->dtype == s->dtype && k->fits(s->dtype, u.dim, u.v_dim);
+    u.as_stored = k && !c->base.bits && k->fits(u.dim, u.v_dim);
     return u;
 }
 
@@ -188,6 +188,7 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_he
     }
     a.keys = cpu_kv_entries(u->cache, 0, kv_head);
     a.values = cpu_kv_entries(u->cache, 1, kv_head);
+    a.type = u->cache->base.spec.dtype;
     e->kernels->attention->attend(&a, m->inner);
 }
 
