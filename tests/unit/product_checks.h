@@ -1,0 +1,284 @@
+/* product_checks.h - checks of f32, bf16, int16 and int8 products of the table under test, those it has,
+ * against double-precision loops over the rounded numbers. All bit widths and group sizes; rows, tokens and
+ * columns around every panel's size; what lies beside the result must stay as it is. */
+#ifndef TESTS_PRODUCT_CHECKS_H
+#define TESTS_PRODUCT_CHECKS_H
+
+#include "kernel_tables.h"
+
+#include <float.h>
+
+typedef enum form { BF16, F32, INT16, INT8 } form; /* the last three are for affine weights, too */
+
+static inline const products *products_of(const kernels *k, form f) {
+    return f == BF16 ? k->bf16 : f == F32 ? k->f32 : f == INT16 ? k->int16 : k->int8;
+}
+
+/* Random weights: words of `bits`, and scales and biases of `type`; or plain BF16. The memory starts `skew`
+ * bytes off its alignment. */
+typedef struct weights {
+    rows w;
+    char *values, *scales, *biases; /* what to free */
+} weights;
+
+static inline char *random_stored(int64_t n, dtype type, size_t skew) {
+    char *stored = get_memory(skew + (size_t)n * dtype_size(type));
+    for (int64_t i = 0; i < n; i++) {
+        float x = uniform();
+        char element[4];
+        floats_to(element, type, &x, 1);
+        memcpy(stored + skew + (size_t)i * dtype_size(type), element, dtype_size(type));
+    }
+    return stored;
+}
+
+static inline weights make_weights(int64_t n_rows, int64_t n, dtype type, int bits, int group_size,
+                                   size_t skew) {
+    weights m = {.w = {.n = n, .dtype = type, .bits = bits, .group_size = group_size}};
+    if (!bits) {
+        m.values = random_stored(n_rows * n, type, skew);
+    } else {
+        int64_t n_bytes = n_rows * n * bits / 8;
+        m.values = get_memory((size_t)n_bytes + skew);
+        for (int64_t i = 0; i < n_bytes; i++) m.values[(size_t)i + skew] = (char)(uniform() * 128);
+        m.scales = random_stored(n_rows * n / group_size, type, skew);
+        m.biases = random_stored(n_rows * n / group_size, type, skew);
+        m.w.scales = m.scales + skew;
+        m.w.biases = m.biases + skew;
+    }
+    m.w.values = m.values + skew;
+    return m;
+}
+
+static inline void free_weights(weights *m) {
+    free(m->values), free(m->scales), free(m->biases);
+}
+
+/* x as the products see it: kernels.h has the definition. */
+static inline double *rounded(const float *x, int64_t n, const rows *w, form f) {
+    double *to = get_memory((size_t)n * sizeof *to);
+    float most = f == INT16 ? 32767 : 127;
+    for (int64_t i = 0; i < n; i++) to[i] = f == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : x[i];
+    for (int64_t at = 0; at < n && f >= INT16; at += w->group_size) {
+        float largest = 0;
+        for (int64_t i = at; i < at + w->group_size; i++) largest = fmaxf(largest, fabsf(x[i]));
+        for (int64_t i = at; i < at + w->group_size; i++)
+            to[i] = largest < 1e-30f ? 0 : (double)rintf(x[i] * (most / largest)) * (largest / most);
+    }
+    return to;
+}
+
+/* Tokens of very different sizes, so that a scale taken from another group or token shows; one group is zero.
+ */
+static inline float *get_tokens(int64_t n_tokens, int64_t n) {
+    float *x = get_floats(n_tokens * n);
+    for (int64_t i = 0; i < n_tokens * n; i++) x[i] *= ldexpf(1, (int)(i / 32 % 7));
+    for (int64_t i = 0; i < n && i < 32; i++) x[i] = 0;
+    return x;
+}
+
+static inline void check_row(const weights *m, const double *row, const double *x, double found,
+                             const char *what, int64_t r) {
+    double sum = 0, magnitude = 0;
+    for (int64_t i = 0; i < m->w.n; i++) {
+        sum += row[i] * x[i];
+        /* scale * dot(q, x) and bias * sum(x) are added separately: their sizes count, not that of the sum */
+        magnitude += fabs(row[i] * x[i]) + (m->w.bits ? fabs(x[i]) * 2 * (1 << m->w.bits) : 0);
+    }
+    check_near(found, sum, sum_tolerance(m->w.n, magnitude), what, r);
+}
+
+/* Row r of w as doubles, without any rounding. */
+static inline double *exact_row(const rows *w, int64_t r) {
+    double *row = get_memory((size_t)w->n * sizeof *row);
+    for (int64_t i = 0; i < w->n; i++) {
+        float value, scale, bias;
+        int64_t at = r * w->n + i, bit = at * w->bits;
+        if (!w->bits) {
+            floats_from(&value, (const char *)w->values + (size_t)at * dtype_size(w->dtype), w->dtype, 1);
+            row[i] = value;
+            continue;
+        }
+        unsigned q = 0;
+        for (int b = 0; b < w->bits; b++, bit++)
+            q |= (unsigned)(((const uint8_t *)w->values)[bit / 8] >> bit % 8 & 1) << b;
+        size_t group = (size_t)(at / w->group_size) * dtype_size(w->dtype);
+        floats_from(&scale, (const char *)w->scales + group, w->dtype, 1);
+        floats_from(&bias, (const char *)w->biases + group, w->dtype, 1);
+        row[i] = (double)scale * q + bias;
+    }
+    return row;
+}
+
+static inline void *get_aligned(size_t n) {
+    assert_int_equal(n % 64, 0);
+    void *memory = aligned_alloc(64, n);
+    assert_non_null(memory);
+    memset(memory, 0xff, n); /* NaN, unless it is written */
+    return memory;
+}
+
+/* ---- one token ---- */
+
+static inline void check_matvec(form f, const weights *m, int64_t n_rows, int64_t first, int64_t end) {
+    const products *p = products_of(tested, f);
+    float *x = get_tokens(1, m->w.n), *y = get_marks(n_rows);
+    double *seen = rounded(x, m->w.n, &m->w, f);
+    void *prepared = get_aligned(p->prepared_bytes(&m->w));
+    char what[80];
+    snprintf(what, sizeof what, "matvec of form %d, %d bits, group %d, n %d", f, m->w.bits, m->w.group_size,
+             (int)m->w.n);
+    p->prepare(prepared, &m->w, x);
+    p->matvec(y, &m->w, first, end, prepared);
+    for (int64_t r = 0; r < n_rows; r++) {
+        if (r < first || r >= end) {
+            assert_true(y[r] == mark);
+            continue;
+        }
+        double *row = exact_row(&m->w, r);
+        check_row(m, row, seen, y[r], what, r);
+        free(row);
+    }
+    free(x), free(y), free(seen), free(prepared);
+}
+
+static inline void check_matvecs(form f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
+    weights m = make_weights(11, n, type, bits, group_size, skew);
+    check_matvec(f, &m, 11, 0, 11);
+    check_matvec(f, &m, 11, 2, 6);
+    check_matvec(f, &m, 11, 9, 11);
+    check_matvec(f, &m, 11, 3, 3);
+    free_weights(&m);
+}
+
+/* ---- many tokens ---- */
+
+/* out[t * stride + r] = dot(token t, row r), by panels of both. */
+static inline void multiply_panels(const products *p, float *out, int64_t stride, const rows *w,
+                                   int64_t n_rows, const float *x, int64_t n_tokens) {
+    int64_t row_panels = (n_rows + p->panel_rows - 1) / p->panel_rows;
+    int64_t token_panels = (n_tokens + p->panel_tokens - 1) / p->panel_tokens;
+    size_t row_bytes = p->row_panel_bytes(w), token_bytes = p->token_panel_bytes(w);
+    char *tokens = get_aligned((size_t)token_panels * token_bytes);
+    char *tile = get_aligned((size_t)row_panels * row_bytes);
+    for (int64_t i = 0, t = 0; i < token_panels; i++, t += p->panel_tokens)
+        p->pack_tokens(tokens + (size_t)i * token_bytes, w, x + t * w->n, w->n,
+                       n_tokens - t < p->panel_tokens ? n_tokens - t : p->panel_tokens);
+    for (int64_t i = 0, r = 0; i < row_panels; i++, r += p->panel_rows)
+        p->pack_rows(tile + (size_t)i * row_bytes, w, r,
+                     n_rows - r < p->panel_rows ? n_rows - r : p->panel_rows);
+    p->multiply(out, stride, tokens, n_tokens, tile, n_rows, w);
+    free(tokens), free(tile);
+}
+
+static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
+                                 int group_size) {
+    enum { BESIDE = 3 };
+    int64_t stride = n_rows + BESIDE;
+    weights m = make_weights(n_rows, n, type, bits, group_size, 1);
+    float *x = get_tokens(n_tokens, n), *out = get_marks(n_tokens * stride);
+    char what[80];
+    multiply_panels(products_of(tested, f), out, stride, &m.w, n_rows, x, n_tokens);
+    snprintf(what, sizeof what, "panels of form %d, %d bits, group %d, %d x %d x %d", f, bits, group_size,
+             (int)n_tokens, (int)n_rows, (int)n);
+    double *seen = get_memory((size_t)(n_tokens * n) * sizeof *seen);
+    for (int64_t t = 0; t < n_tokens; t++) {
+        double *one = rounded(x + t * n, n, &m.w, f);
+        memcpy(seen + t * n, one, (size_t)n * sizeof *one);
+        free(one);
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        double *row = exact_row(&m.w, r);
+        for (int64_t t = 0; t < n_tokens; t++) check_row(&m, row, seen + t * n, out[t * stride + r], what, r);
+        free(row);
+    }
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t i = n_rows; i < stride; i++) assert_true(out[t * stride + i] == mark);
+    free_weights(&m);
+    free(x), free(out), free(seen);
+}
+
+/* ---- which ---- */
+
+static const int widths[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
+
+static inline void test_affine_matvec(void) {
+    static const int multiples[] = {1, 2, 3, 5, 17, 35};
+    for (form f = F32; f <= INT8; f++)
+        for
+            EACH(b, widths)
+            for
+                EACH(g, groups)
+                for
+                    EACH(n, multiples) {
+                        if (!products_of(tested, f)) continue;
+                        dtype type = float_types[(n + g) % 3];
+                        check_matvecs(f, groups[g] * multiples[n], type, widths[b], groups[g], n % 4);
+                    }
+}
+
+/* More than kernels convert the scales of at once. */
+static inline void test_many_groups(void) {
+    for (size_t b = 0; b < COUNT(widths); b++) {
+        if (tested->int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+        check_matvecs(INT8, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+    }
+}
+
+static inline void test_affine_panels(void) {
+    static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
+                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
+    for (form f = F32; f <= INT8; f++)
+        for
+            EACH(b, widths)
+            for
+                EACH(g, groups)
+                for
+                    EACH(i, sizes) {
+                        if (!products_of(tested, f)) continue;
+                        check_product(f, sizes[i][0], sizes[i][1], groups[g] * sizes[i][2],
+                                      float_types[(i + g) % 3], widths[b], groups[g]);
+                    }
+}
+
+static inline void test_plain(void) {
+    static const int64_t sizes[][3] = {{1, 1, 32},   {5, 16, 64},  {12, 17, 96}, {13, 32, 128},
+                                       {24, 33, 32}, {30, 49, 64}, {7, 64, 160}, {12, 32, 2112},
+                                       {4, 3, 4128}, {12, 16, 40}, {3, 5, 7},    {16, 16, 39}};
+    for (form f = BF16; f <= F32; f++)
+        for
+            EACH(t, float_types)
+            for
+                EACH(i, sizes) {
+                    dtype type = float_types[t];
+                    if (!products_of(tested, f) || (f == BF16 && type != DTYPE_BF16)) continue;
+                    check_product(f, sizes[i][0], sizes[i][1], sizes[i][2], type, 0, 0);
+                    check_matvecs(f, sizes[i][2], type, 0, 0, i % 4);
+                }
+}
+
+/* A number that is not finite must not become one that is. */
+static inline void test_not_finite(void) {
+    float x[128] = {1, 2, 3};
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (form f = F32; f <= INT8; f++)
+        for
+            EACH(i, bad) {
+                const products *p = products_of(tested, f);
+                if (!p) continue;
+                weights m = make_weights(1, 128, DTYPE_F32, 4, 32, 0);
+                void *prepared = get_aligned(p->prepared_bytes(&m.w));
+                float y, z;
+                x[40 + i] = bad[i];
+                p->prepare(prepared, &m.w, x);
+                p->matvec(&y, &m.w, 0, 1, prepared);
+                multiply_panels(p, &z, 1, &m.w, 1, x, 1);
+                x[40 + i] = 0;
+                assert_false(fabsf(y) <= FLT_MAX);
+                assert_false(fabsf(z) <= FLT_MAX);
+                free(prepared);
+                free_weights(&m);
+            }
+}
+
+#endif
