@@ -1,10 +1,11 @@
-/* kernels_avx512.h - what the files of AVX-512 kernels share: loads of any number type, and a transposition.
- */
+/* kernels_avx512.h - what the files of AVX-512 kernels share: loads of any number type, a transposition,
+ * activations in fixed point. */
 #ifndef ENGINE_CPU_KERNELS_AVX512_H
 #define ENGINE_CPU_KERNELS_AVX512_H
 
 #include "engine/cpu/kernels.h"
 
+#include <float.h>
 #include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -76,5 +77,34 @@ INLINE void transpose(__m512i a[16]) {
     }
     for (int i = 0; i < 16; i++) a[i] = b[i];
 }
+
+/* One group of activations, in natural order -> its values, of 16 bits if `words`, else 8; *scale and *sum as
+ * kernels.h defines them. */
+INLINE void quantize_group(void *values, float *scale, float *sum, const float *x, int group_size,
+                           bool words) {
+    __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
+    for (int i = 0; i < group_size; i += 16) /* compared as integers, NaN is the largest of all */
+        most = _mm512_max_epu32(most,
+                                _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(0x7fffffff)));
+    uint32_t bits = _mm512_reduce_max_epu32(most);
+    float largest, limit = words ? 32767 : 127;
+    memcpy(&largest, &bits, sizeof largest);
+    bool usable = largest >= 1e-30f && largest <= FLT_MAX;
+    __m512 factor = _mm512_set1_ps(usable ? limit / largest : 0);
+    for (int i = 0; i < group_size; i += 16) {
+        __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
+        total = _mm512_add_epi32(total, q);
+        if (words)
+            _mm256_storeu_si256((void *)((int16_t *)values + i), _mm512_cvtsepi32_epi16(q));
+        else
+            _mm_storeu_si128((void *)((int8_t *)values + i), _mm512_cvtsepi32_epi8(q));
+    }
+    *scale = largest < 1e-30f ? 0 : largest / limit;
+    *sum = *scale * (float)_mm512_reduce_add_epi32(total);
+}
+
+/* The products of kernels_avx512vnni.c. A panel of rows of vnni_int8 holds, for each group, 16 scales, 16
+ * biases, and [group_size / 4][16 rows] of 4 values as bytes. */
+extern const products vnni_int16, vnni_int8;
 
 #endif

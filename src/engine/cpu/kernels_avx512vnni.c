@@ -5,8 +5,6 @@
  * int8 activations per group are llama.cpp's idea. */
 #include "engine/cpu/kernels_avx512.h"
 
-#include <float.h>
-
 /* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
  * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass. */
 enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024 };
@@ -25,32 +23,6 @@ INLINE __m512i dot_add(__m512i sum, __m512i q, __m512i x, bool words) {
     else
         __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(q), "v"(x));
     return sum;
-}
-
-/* ---- quantizing activations ---- */
-
-/* One group, in natural order -> its values; *scale and *sum as kernels.h defines them. */
-INLINE void quantize_group(void *values, float *scale, float *sum, const float *x, int group_size,
-                           bool words) {
-    __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
-    for (int i = 0; i < group_size; i += 16) /* compared as integers, NaN is the largest of all */
-        most = _mm512_max_epu32(most,
-                                _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(0x7fffffff)));
-    uint32_t bits = _mm512_reduce_max_epu32(most);
-    float largest, limit = words ? 32767 : 127;
-    memcpy(&largest, &bits, sizeof largest);
-    bool usable = largest >= 1e-30f && largest <= FLT_MAX;
-    __m512 factor = _mm512_set1_ps(usable ? limit / largest : 0);
-    for (int i = 0; i < group_size; i += 16) {
-        __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
-        total = _mm512_add_epi32(total, q);
-        if (words)
-            _mm256_storeu_si256((void *)((int16_t *)values + i), _mm512_cvtsepi32_epi16(q));
-        else
-            _mm_storeu_si128((void *)((int8_t *)values + i), _mm512_cvtsepi32_epi8(q));
-    }
-    *scale = largest < 1e-30f ? 0 : largest / limit;
-    *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
 
 /* ---- one token ---- */
@@ -353,7 +325,7 @@ INLINE void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
                                 const void *tile, int64_t n_rows, const rows *w) {                           \
         multiply(out, out_stride, tokens, n_tokens, tile, n_rows, w, words);                                 \
     }                                                                                                        \
-    static const products name##_products = {                                                                \
+    const products vnni_##name = {                                                                           \
         .prepared_bytes = prepared_bytes_##name,                                                             \
         .prepare = prepare_##name,                                                                           \
         .matvec = matvec_##name,                                                                             \
@@ -373,6 +345,6 @@ const kernels kernels_avx512vnni = {
     .name = "avx512vnni",
     .supported = supported,
     .base = &kernels_avx512,
-    .int16 = &int16_products,
-    .int8 = &int8_products,
+    .int16 = &vnni_int16,
+    .int8 = &vnni_int8,
 };
