@@ -70,15 +70,18 @@ message(STATUS "The engine mlx is built against ${MLX_LIBRARY}")
 set(CMAKE_CXX_FLAGS_RELEASE "-O3")
 
 file(GLOB mlx_sources CONFIGURE_DEPENDS src/engine/mlx/*.cpp)
-add_library(mlxbench-mlx MODULE ${mlx_sources})
-set_target_properties(mlxbench-mlx PROPERTIES PREFIX "" CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF
-  CXX_VISIBILITY_PRESET hidden LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+add_library(mlx-objects OBJECT ${mlx_sources}) # for the module, and for tests
+set_target_properties(mlx-objects PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF
+  CXX_VISIBILITY_PRESET hidden POSITION_INDEPENDENT_CODE ON)
+target_include_directories(mlx-objects PRIVATE src)
+target_include_directories(mlx-objects SYSTEM PRIVATE ${MLX_INCLUDE})
+target_link_libraries(mlx-objects PRIVATE flags)
+add_library(mlxbench-mlx MODULE $<TARGET_OBJECTS:mlx-objects>)
+set_target_properties(mlxbench-mlx PROPERTIES PREFIX "" LINKER_LANGUAGE CXX LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
 if(APPLE)
   set_target_properties(mlxbench-mlx PROPERTIES SUFFIX ".dylib")
   target_link_options(mlxbench-mlx PRIVATE -undefined dynamic_lookup) # the program's own functions
 endif()
-target_include_directories(mlxbench-mlx PRIVATE src)
-target_include_directories(mlxbench-mlx SYSTEM PRIVATE ${MLX_INCLUDE})
 target_link_libraries(mlxbench-mlx PRIVATE flags ${MLX_LIBRARY})
 # libmlx is used where it is: it finds its own libraries relative to itself.
 get_filename_component(mlx_library_folder ${MLX_LIBRARY} DIRECTORY)

@@ -21,7 +21,7 @@ unit() { # unit PRESET FOLDER CTEST_OPTIONS...
 }
 
 step "layout and layers"
-git ls-files -co --exclude-standard 'src/*.[ch]' 'src/*.[ch]pp' 'tests/*.[ch]' | xargs .venv/bin/clang-format --dry-run -Werror
+git ls-files -co --exclude-standard 'src/*.[ch]' 'src/*.[ch]pp' 'tests/*.[ch]' 'tests/*.[ch]pp' | xargs .venv/bin/clang-format --dry-run -Werror
 $python scripts/check_layers.py
 
 step "unit tests"
@@ -29,6 +29,7 @@ unit tests build
 
 step "unit tests, address and undefined-behaviour sanitizers"
 unit asan build-asan
+echo "not run with them: test_cuda_kernels, test_cuda_steps, whose emulated threads swap stacks under the sanitizers"
 
 step "tests with threads, thread sanitizer"
 if printf 'int main(void) { return 0; }\n' | cc -x c -fsanitize=thread -o build/tsan_probe - 2>/dev/null &&

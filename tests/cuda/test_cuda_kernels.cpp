@@ -1,0 +1,270 @@
+/* test_cuda_kernels.cpp - the MLX engine's CUDA kernels, run without a GPU, against MLX's own operations.
+ * The operations compute in F32 and round where the kernels do. */
+#include "values.hpp"
+
+/* ---- a step's linears ---- */
+
+struct linear_case {
+    mx::Dtype type;
+    int bits, group_size, k;
+    std::vector<int> rows;
+    matvec_ending ending;
+    bool norm, bias;
+};
+
+static std::string name_of(const linear_case &c) {
+    static const char *const endings[] = {"plain", "add", "silu", "gelu"};
+    std::string text = c.type == mx::bfloat16 ? "bf16 " : "f16 ";
+    text += std::to_string(c.bits) + " bits, group " + std::to_string(c.group_size);
+    for (int n : c.rows) text += ", " + std::to_string(n);
+    text += " x " + std::to_string(c.k) + " " + endings[c.ending];
+    return text + (c.norm ? " norm" : "") + (c.bias ? " bias" : "");
+}
+
+static mlx_weight random_weight(const linear_case &c, int rows) {
+    mx::array plain = random_values({rows, c.k}, c.type, 1 / std::sqrt(static_cast<float>(c.k)));
+    mlx_weight w = {.base = {}, .values = plain, .bits = c.bits, .group_size = c.group_size};
+    w.base.rank = 2;
+    w.base.shape[0] = rows;
+    w.base.shape[1] = c.k;
+    w.base.dtype = c.type == mx::bfloat16 ? DTYPE_BF16 : DTYPE_F16;
+    if (c.bits) {
+        std::vector<mx::array> packed = mx::quantize(plain, c.group_size, c.bits);
+        w.values = packed[0];
+        w.scales = packed[1];
+        w.biases = packed[2];
+    }
+    if (c.bias) w.bias = random_values({rows}, c.type);
+    return w;
+}
+
+static mx::array product(const mx::array &x, const mlx_weight &w) {
+    mx::array x32 = mx::astype(x, mx::float32), y = x32;
+    if (w.bits)
+        y = mx::quantized_matmul(x32, w.values, mx::astype(*w.scales, mx::float32),
+                                 mx::astype(*w.biases, mx::float32), true, w.group_size, w.bits);
+    else
+        y = mx::matmul(x32, mx::transpose(mx::astype(w.values, mx::float32)));
+    y = mx::astype(y, x.dtype());
+    return w.bias ? mx::add(y, *w.bias) : y;
+}
+
+/* Each operation in F32, rounded as x is. */
+static mx::array gated(matvec_ending act, const mx::array &gate, const mx::array &up) {
+    mx::Dtype type = gate.dtype();
+    auto wide = [](const mx::array &x) { return mx::astype(x, mx::float32); };
+    auto rounded = [&](const mx::array &x) { return wide(mx::astype(x, type)); };
+    auto number = [&](float x) { return rounded(mx::array(x)); };
+    mx::array x = wide(gate), y = x;
+    if (act == MATVEC_SILU) {
+        y = rounded(x * rounded(mx::sigmoid(x)));
+    } else {
+        mx::array cube = rounded(number(0.044715f) * rounded(x * x * x));
+        mx::array inner = rounded(number(std::sqrt(2 / static_cast<float>(M_PI))) * rounded(x + cube));
+        y = rounded(rounded(number(0.5f) * x) * rounded(number(1) + rounded(mx::tanh(inner))));
+    }
+    return mx::astype(y * wide(up), type);
+}
+
+static void check_linears(const linear_case &c) {
+    std::vector<mlx_weight> weights;
+    for (int rows : c.rows) weights.push_back(random_weight(c, rows));
+    cuda_matvec m = {.x = random_values({1, 1, c.k}, c.type, 2), .n = static_cast<int>(c.rows.size())};
+    mx::array x = m.x;
+    if (c.norm) {
+        m.norm = random_values({c.k}, c.type, 0.2f, 1);
+        m.eps = 1e-5f;
+        x = mx::fast::rms_norm(x, *m.norm, m.eps);
+    }
+    for (int i = 0; i < m.n; i++) m.weights[i] = &weights[static_cast<size_t>(i)];
+    m.ending = c.ending;
+    if (c.ending == MATVEC_ADD) m.residual = random_values({1, 1, c.rows[0]}, c.type);
+    assert_true(cuda_matvec_takes(weights[0]));
+    std::vector<mx::array> found = cuda_matvec_run(m), wanted;
+    for (const mlx_weight &w : weights) wanted.push_back(product(x, w));
+    if (c.ending == MATVEC_ADD) wanted[0] = mx::add(wanted[0], *m.residual);
+    if (c.ending >= MATVEC_SILU) wanted = {gated(c.ending, wanted[0], wanted[1])};
+    assert_int_equal(found.size(), wanted.size());
+    for (size_t i = 0; i < found.size(); i++) check_same(found[i], wanted[i], name_of(c));
+}
+
+/* K: less than a chunk per lane, no multiple of what a warp takes, several turns with loads ahead by 1 to 4.
+ */
+static void test_linears(void **) {
+    for (mx::Dtype type : {mx::bfloat16, mx::float16})
+        for (int bits : {0, 4, 8}) {
+            check_linears({type, bits, 32, 96, {33, 7, 20}, MATVEC_PLAIN, true, true});
+            check_linears({type, bits, 64, 576, {65, 31}, MATVEC_PLAIN, true, false});
+            check_linears({type, bits, 32, 96 * 32, {37}, MATVEC_ADD, false, false});
+            check_linears({type, bits, 64, 1024, {19}, MATVEC_ADD, false, true});
+            check_linears({type, bits, 64, 576, {45, 45}, MATVEC_SILU, true, false});
+            check_linears({type, bits, 128, 1152, {30, 30}, MATVEC_GELU, true, false});
+            check_linears({type, bits, 128, 2048, {41, 41}, MATVEC_SILU, false, true});
+        }
+}
+
+/* More rows than the grid has warps, and two rows at a time. */
+static void test_many_rows(void **) {
+    check_linears({mx::bfloat16, 4, 64, 64, {3301}, MATVEC_PLAIN, true, false});
+    check_linears({mx::bfloat16, 4, 32, 128, {8194}, MATVEC_PLAIN, true, false});
+    check_linears({mx::float16, 8, 64, 320, {8194}, MATVEC_ADD, false, true});
+    check_linears({mx::bfloat16, 0, 64, 64, {8200}, MATVEC_PLAIN, true, true});
+}
+
+static void test_what_is_taken(void **) {
+    linear_case c = {mx::bfloat16, 0, 64, 64, {2}, MATVEC_PLAIN, false, false};
+    mlx_weight w = random_weight(c, 2);
+    assert_true(cuda_matvec_takes(w));
+    w.base.shape[1] = 60; /* rows that are no multiple of 16 bytes */
+    assert_false(cuda_matvec_takes(w));
+    w.base.shape[1] = 1 << 20; /* x does not fit in shared memory */
+    assert_false(cuda_matvec_takes(w));
+    w.base.shape[1] = 64;
+    w.base.dtype = DTYPE_F32;
+    assert_false(cuda_matvec_takes(w));
+    w.base.dtype = DTYPE_BF16;
+    w.bits = 3;
+    assert_false(cuda_matvec_takes(w));
+}
+
+/* ---- attention ---- */
+
+enum { CAPACITY = 256 };
+
+struct attend_case {
+    mx::Dtype type;
+    int head_dim, n_kv_heads, per_kv_head, n; /* entries with the new one */
+    int dims;
+    bool traditional, own_freqs, norm;
+};
+
+static std::string name_of(const attend_case &c) {
+    std::string text = c.type == mx::bfloat16 ? "attend bf16 " : "attend f16 ";
+    text += std::to_string(c.n_kv_heads) + "*" + std::to_string(c.per_kv_head) + " heads of " +
+            std::to_string(c.head_dim) + ", " + std::to_string(c.n) + " entries";
+    return text + (c.traditional ? " traditional" : "") + (c.own_freqs ? " freqs" : "") +
+           (c.norm ? " norm" : "");
+}
+
+/* [1, 1, heads * head_dim] as attention gets it: [1, heads, 1, head_dim], normalized and rotated. */
+static mx::array rotated(const attend_case &c, const rope_spec &spec, mx::array x, const optional_array &norm,
+                         float eps) {
+    x = mx::transpose(mx::reshape(x, {1, 1, -1, c.head_dim}), {0, 2, 1, 3});
+    if (norm) x = mx::fast::rms_norm(x, *norm, eps);
+    x = mx::astype(x, mx::float32);
+    if (c.own_freqs)
+        x = mx::fast::rope(x, c.dims, c.traditional, std::nullopt, spec.scale, c.n - 1,
+                           mx::array(spec.freqs, {c.dims / 2}));
+    else
+        x = mx::fast::rope(x, c.dims, c.traditional, spec.base, spec.scale, c.n - 1);
+    return mx::astype(x, c.type);
+}
+
+/* A cache with n - 1 entries, and NaN where nothing was written yet. */
+static mx::array random_cache(const attend_case &c) {
+    mx::Shape shape = {1, c.n_kv_heads, c.n - 1, c.head_dim}, rest = shape;
+    rest[2] = CAPACITY - c.n + 1;
+    mx::array nothing = mx::full(rest, NAN, c.type);
+    mx::array x = c.n > 1 ? mx::concatenate({random_values(shape, c.type), nothing}, 2) : nothing;
+    x.eval();
+    return x;
+}
+
+static mx::array entries(const mx::array &cache, int first, int end) {
+    return mx::slice(cache, {0, 0, first, 0}, {1, cache.shape(1), end, cache.shape(3)});
+}
+
+static void check_cache(const attend_case &c, const mx::array &found, const mx::array &before,
+                        const mx::array &added, const std::string &what) {
+    check_same(entries(found, c.n - 1, c.n), added, name_of(c) + ": " + what);
+    if (c.n > 1)
+        assert_true(mx::array_equal(entries(found, 0, c.n - 1), entries(before, 0, c.n - 1)).item<bool>());
+    if (c.n < CAPACITY) assert_true(mx::all(mx::isnan(entries(found, c.n, CAPACITY))).item<bool>());
+}
+
+static rope_spec spec_of(const attend_case &c, std::vector<float> &freqs, std::vector<float> &inverse) {
+    int n = c.dims / 2;
+    for (int i = 0; i < n; i++) {
+        freqs.push_back(c.own_freqs ? 1 + 7 * static_cast<float>(i)
+                                    : std::pow(10000.0f, static_cast<float>(i) / static_cast<float>(n)));
+        inverse.push_back(1 / freqs.back());
+    }
+    return {.dims = c.dims,
+            .traditional = c.traditional,
+            .scale = c.own_freqs ? 0.5f : 1,
+            .base = c.own_freqs ? 0 : 10000.0f,
+            .mscale = 1,
+            .freqs = freqs.data()};
+}
+
+static void check_attend(const attend_case &c) {
+    std::vector<float> freqs, inverse;
+    rope_spec spec = spec_of(c, freqs, inverse);
+    int n_heads = c.n_kv_heads * c.per_kv_head;
+    kv_spec sizes = {};
+    sizes.n_kv_heads = c.n_kv_heads;
+    sizes.head_dim = sizes.v_head_dim = c.head_dim;
+    assert_true(cuda_attend_takes(sizes, n_heads));
+    mx::array keys = random_cache(c), values = random_cache(c);
+    mx::array old_keys = mx::copy(keys), old_values = mx::copy(values);
+    mx::eval(old_keys, old_values);
+    cuda_attend a = {.q = random_values({1, 1, n_heads * c.head_dim}, c.type),
+                     .k = random_values({1, 1, c.n_kv_heads * c.head_dim}, c.type),
+                     .v = random_values({1, 1, c.n_kv_heads * c.head_dim}, c.type),
+                     .keys = keys,
+                     .values = values,
+                     .inverse_freqs = mx::array(inverse.data(), {c.dims / 2}),
+                     .entries = mx::broadcast_to(mx::array(0.0f), {c.n}),
+                     .scratch = mx::zeros({cuda_attend_scratch(sizes, n_heads)}),
+                     .rope = &spec,
+                     .n_heads = n_heads,
+                     .scale = 2 / std::sqrt(static_cast<float>(c.head_dim))};
+    if (c.norm) {
+        a.q_norm = random_values({c.head_dim}, c.type, 0.2f, 1);
+        a.k_norm = random_values({c.head_dim}, c.type, 0.2f, 1);
+        a.eps = 1e-6f;
+    }
+    mx::array found = cuda_attend_run(a);
+    mx::array k = rotated(c, spec, a.k, a.k_norm, a.eps), q = rotated(c, spec, a.q, a.q_norm, a.eps);
+    mx::array v = mx::reshape(a.v, {1, c.n_kv_heads, 1, c.head_dim});
+    check_cache(c, keys, old_keys, k, "new key");
+    check_cache(c, values, old_values, v, "new value");
+    auto wide = [&](const mx::array &x) { return mx::astype(x, mx::float32); };
+    mx::array wanted = mx::fast::scaled_dot_product_attention(wide(q), wide(entries(keys, 0, c.n)),
+                                                              wide(entries(values, 0, c.n)), a.scale);
+    check_same(mx::reshape(found, wanted.shape()), mx::astype(wanted, c.type), name_of(c));
+    for (int i = 0; i < c.n_kv_heads; i++) assert_true(a.scratch.data<float>()[i] == 0);
+}
+
+static void test_lengths(void **) {
+    for (int n : {1, 2, 63, 64, 65, 200, 256}) {
+        check_attend({mx::bfloat16, 64, 2, 2, n, 64, false, false, false});
+        check_attend({mx::float16, 128, 1, 3, n, 128, false, false, true});
+    }
+}
+
+static void test_heads(void **) {
+    for (mx::Dtype type : {mx::bfloat16, mx::float16}) {
+        check_attend({type, 64, 3, 1, 70, 64, false, false, true});
+        check_attend({type, 64, 1, 16, 150, 64, false, true, false});
+        check_attend({type, 128, 2, 8, 70, 128, false, false, false});
+        check_attend({type, 256, 1, 4, 70, 256, false, false, true});
+        check_attend({type, 256, 2, 1, 2, 256, false, true, false});
+    }
+}
+
+static void test_ropes(void **) {
+    for (bool traditional : {false, true})
+        for (bool own_freqs : {false, true})
+            for (int dims : {64, 32})
+                check_attend({mx::bfloat16, 64, 2, 3, 70, dims, traditional, own_freqs, false});
+}
+
+int main() {
+    mx::set_default_device(mx::Device::cpu);
+    mx::random::seed(1);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linears),       cmocka_unit_test(test_many_rows),
+                                       cmocka_unit_test(test_what_is_taken), cmocka_unit_test(test_lengths),
+                                       cmocka_unit_test(test_heads),         cmocka_unit_test(test_ropes)};
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

@@ -1,0 +1,281 @@
+/* test_cuda_steps.cpp - whole decode steps, fused and as mlx-lm makes them, without a GPU: the same logits.
+ * The engine is told that there are kernels for its device; how many ran shows that patterns were found. */
+#include "values.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+extern "C" {
+#include "model/model.h"
+const engine_module *mlxbench_engine_module(void);
+}
+
+/* ---- tiny random checkpoints ---- */
+
+enum {
+    HIDDEN = 256,
+    MLP = 192,
+    HEADS = 4,
+    KV_HEADS = 2,
+    HEAD_DIM = 64,
+    VOCABULARY = 320,
+    LAYERS = 2,
+    EXPERTS = 4
+};
+
+struct family {
+    const char *name, *fields; /* config.json's model_type, and what it has that the others have not */
+    bool biases, head_norms, experts, gemma;
+};
+
+/* All experts take part: otherwise rounding could choose others. */
+static const family llama = {"llama", "", false, false, false, false},
+                    llama_biases = {"llama",
+                                    R"("attention_bias": true, "mlp_bias": true, "rope_traditional": true,)",
+                                    true,
+                                    false,
+                                    false,
+                                    false},
+                    llama_window = {"llama", R"("sliding_window": 8, "layer_types": ["sliding_attention",
+                        "full_attention"],)",
+                                    false,   false,
+                                    false,   false},
+                    qwen2 = {"qwen2", "", true, false, false, false},
+                    qwen3 = {"qwen3", "", false, true, false, false},
+                    qwen3_moe = {"qwen3_moe",
+                                 R"("num_experts": 4, "num_experts_per_tok": 4, "decoder_sparse_step": 1,
+                        "mlp_only_layers": [], "moe_intermediate_size": 192, "norm_topk_prob": true,)",
+                                 false,
+                                 true,
+                                 true,
+                                 false},
+                    gemma3 = {"gemma3_text", R"("sliding_window": 16, "sliding_window_pattern": 2,
+                        "query_pre_attn_scalar": 64, "rope_local_base_freq": 10000.0,)",
+                              false,         true,
+                              false,         true};
+
+struct format {
+    mx::Dtype type;
+    int bits;
+};
+
+using named_arrays = std::unordered_map<std::string, mx::array>;
+
+class checkpoint_writer {
+    named_arrays made{};
+    const family &f;
+    format as;
+
+  public:
+    checkpoint_writer(const family &f_, format as_) : f(f_), as(as_) {
+    }
+
+    void norm(const std::string &name, int n) {
+        made.insert_or_assign(name + ".weight", random_values({n}, as.type, 0.2f, f.gemma ? 0 : 1));
+    }
+    /* spread: of its results, where the inputs have a spread of 1. [rows, columns], or one per expert */
+    void linear(const std::string &name, mx::Shape shape, float spread, bool bias = false) {
+        float columns = static_cast<float>(shape.back());
+        mx::array plain = random_values(shape, as.type, spread / std::sqrt(columns));
+        made.insert_or_assign(name + ".weight", plain);
+        if (bias) made.insert_or_assign(name + ".bias", random_values({shape[0]}, as.type, 0.3f));
+        if (!as.bits) return;
+        std::vector<mx::array> packed = mx::quantize(plain, 64, as.bits);
+        made.insert_or_assign(name + ".weight", packed[0]);
+        made.insert_or_assign(name + ".scales", packed[1]);
+        made.insert_or_assign(name + ".biases", packed[2]);
+    }
+    void attention(const std::string &layer) {
+        bool o_bias = f.biases && std::string(f.name) == "llama";
+        linear(layer + "self_attn.q_proj", {HEADS * HEAD_DIM, HIDDEN}, 1.5f, f.biases);
+        linear(layer + "self_attn.k_proj", {KV_HEADS * HEAD_DIM, HIDDEN}, 1.5f, f.biases);
+        linear(layer + "self_attn.v_proj", {KV_HEADS * HEAD_DIM, HIDDEN}, 1, f.biases);
+        linear(layer + "self_attn.o_proj", {HIDDEN, HEADS * HEAD_DIM}, 1, o_bias);
+        if (!f.head_norms) return;
+        norm(layer + "self_attn.q_norm", HEAD_DIM);
+        norm(layer + "self_attn.k_norm", HEAD_DIM);
+    }
+    void mlp(const std::string &layer) {
+        bool bias = f.biases && std::string(f.name) == "llama";
+        if (f.experts) linear(layer + "mlp.gate", {EXPERTS, HIDDEN}, 1);
+        std::string at = layer + (f.experts ? "mlp.switch_mlp." : "mlp.");
+        mx::Shape up = {MLP, HIDDEN}, down = {HIDDEN, MLP};
+        if (f.experts) {
+            up.insert(up.begin(), EXPERTS);
+            down.insert(down.begin(), EXPERTS);
+        }
+        linear(at + "gate_proj", up, 1.5f, bias);
+        linear(at + "up_proj", up, 1.5f, bias);
+        linear(at + "down_proj", down, 1, bias);
+    }
+    void write(const std::string &folder) {
+        linear("model.embed_tokens", {VOCABULARY, HIDDEN}, f.gemma ? 1 : 8);
+        linear("lm_head", {VOCABULARY, HIDDEN}, 3);
+        norm("model.norm", HIDDEN);
+        for (int i = 0; i < LAYERS; i++) {
+            std::string layer = "model.layers." + std::to_string(i) + ".";
+            attention(layer);
+            mlp(layer);
+            for (const char *name : {"input_layernorm", "post_attention_layernorm"})
+                norm(layer + name, HIDDEN);
+            if (f.gemma)
+                for (const char *name : {"pre_feedforward_layernorm", "post_feedforward_layernorm"})
+                    norm(layer + name, HIDDEN);
+        }
+        std::filesystem::create_directories(folder);
+        mx::save_safetensors(folder + "/model.safetensors", made);
+        std::string quantization =
+            as.bits ? R"("quantization": {"group_size": 64, "bits": )" + std::to_string(as.bits) + "}, " : "";
+        std::ofstream(folder + "/config.json")
+            << R"({"model_type": ")" << f.name << R"(", )" << f.fields << quantization
+            << R"("hidden_size": 256, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+                  "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 320, "rms_norm_eps": 1e-5,
+                  "rope_theta": 10000.0, "tie_word_embeddings": false, "max_position_embeddings": 4096})";
+    }
+};
+
+/* ---- running one ---- */
+
+struct steps_case {
+    const family &f;
+    format as;
+    int n_prompt = 12, n = 8; /* tokens before, in one chunk; then decode steps */
+    int kv_bits = 0, max_kv_size = 0;
+};
+
+static std::string name_of(const steps_case &c) {
+    return std::string(c.f.name) + (c.as.type == mx::bfloat16 ? " bf16" : " f16") + ", " +
+           std::to_string(c.as.bits) + " bits, " + std::to_string(c.n_prompt) + " tokens, " +
+           std::to_string(c.n) + " steps, cache of " + std::to_string(c.kv_bits) + " bits and " +
+           std::to_string(c.max_kv_size) + " entries";
+}
+
+static void must(bool worked) {
+    if (!worked) fail_msg("%s", error_message());
+}
+
+static engine *open_engine() {
+    engine_options options = {};
+    const engine_class *type = mlxbench_engine_module()->type;
+    engine *e = type->open(&options);
+    must(e);
+    e->type = type;
+    reinterpret_cast<mlx_engine *>(e)->has_kernels = true;
+    return e;
+}
+
+static int32_t token(int i) {
+    return static_cast<int32_t>((i * 7919 + 13) % VOCABULARY);
+}
+
+/* The logits of n decode steps with given ids, so that each step answers the same question in both ways. */
+static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused) {
+    engine_options options = {};
+    options.mlx_lm_graph = !fused;
+    must(!engine_configure(e, &options));
+    std::vector<kv *> caches;
+    for (int i = 0; i < LAYERS; i++) {
+        kv_spec spec = model_cache(m, i, c.max_kv_size);
+        caches.push_back(kv_new(e, &spec));
+        must(caches.back());
+    }
+    std::vector<int32_t> prompt;
+    for (int i = 0; i < c.n_prompt; i++) prompt.push_back(token(i));
+    if (c.n_prompt) {
+        graph *g = graph_begin(e);
+        model_forward(m, g, tokens(g, prompt.data(), c.n_prompt), caches.data());
+        must(!graph_end(g, 0, nullptr, nullptr));
+    }
+    for (kv *cache : caches)
+        if (c.kv_bits) must(!kv_quantize(e, cache, c.kv_bits, 64));
+    std::vector<float> logits(static_cast<size_t>(c.n) * VOCABULARY);
+    for (int i = 0; i < c.n; i++) {
+        int32_t id = token(c.n_prompt + i);
+        graph *g = graph_begin(e);
+        tensor out = model_forward(m, g, tokens(g, &id, 1), caches.data());
+        result *r = nullptr;
+        must(!graph_end(g, 1, &out, &r));
+        must(!result_read(r, logits.data() + i * VOCABULARY, VOCABULARY));
+        result_free(r);
+    }
+    for (kv *cache : caches) kv_free(e, cache);
+    return logits;
+}
+
+/* Both round to 16 bits, in part at other places, and MLX's CPU kernels for packed weights round each
+ * unpacked number: so the logits differ, step by step, by some roundings of their typical size. What is wrong
+ * differs by a good part of it. */
+static void compare(const steps_case &c, const std::vector<float> &found, const std::vector<float> &wanted) {
+    double allowed = (c.as.bits ? 40 : 10) * static_cast<double>(half_ulp(c.as.type));
+    for (size_t step = 0; step < static_cast<size_t>(c.n); step++) {
+        double difference = 0, all = 0;
+        for (size_t i = step * VOCABULARY; i < (step + 1) * VOCABULARY; i++) {
+            double d = static_cast<double>(found[i]) - static_cast<double>(wanted[i]);
+            difference += d * d;
+            all += static_cast<double>(wanted[i]) * static_cast<double>(wanted[i]);
+        }
+        double apart = std::sqrt(difference / all);
+        if (!(all > 0) || !(apart <= allowed))
+            fail_msg("%s, step %zu: %.4f of the logits' size apart, %.4f allowed", name_of(c).c_str(), step,
+                     apart, allowed);
+    }
+}
+
+/* matvecs, attends: kernels of one step. */
+static void check_steps(const steps_case &c, int matvecs, int attends) {
+    static int n_folders;
+    std::string folder = temporary_folder() + "/checkpoint-" + std::to_string(n_folders++);
+    checkpoint_writer(c.f, c.as).write(folder);
+    engine *e = open_engine();
+    checkpoint *files = checkpoint_open(folder.c_str(), 0);
+    must(files);
+    model *m = model_load(files, e);
+    must(m);
+    int before = launches_of("");
+    std::vector<float> wanted = logits_of(e, m, c, false);
+    assert_int_equal(launches_of(""), before);
+    int matvecs_before = launches_of("matvec"), attends_before = launches_of("attend");
+    std::vector<float> found = logits_of(e, m, c, true);
+    int matvecs_run = launches_of("matvec") - matvecs_before,
+        attends_run = launches_of("attend") - attends_before;
+    if (matvecs_run != matvecs * c.n || attends_run != attends * c.n)
+        fail_msg("%s: %d + %d kernels, wants %d + %d", name_of(c).c_str(), matvecs_run, attends_run,
+                 matvecs * c.n, attends * c.n);
+    compare(c, found, wanted);
+    model_free(m);
+    checkpoint_close(files);
+    engine_close(e);
+}
+
+static const format bf16 = {mx::bfloat16, 0}, f16 = {mx::float16, 0}, bf16_4 = {mx::bfloat16, 4},
+                    f16_4 = {mx::float16, 4}, f16_8 = {mx::float16, 8};
+
+enum {
+    DENSE = 4 * LAYERS + 1,
+    SPARSE = 3 * LAYERS + 1
+}; /* q, k, v; o; gate, up; down, or the router; logits */
+
+static void test_families(void **) {
+    for (const format &as : {bf16, f16_4, f16_8}) {
+        for (const family *f : {&llama, &llama_biases, &qwen2, &qwen3}) check_steps({*f, as}, DENSE, LAYERS);
+        check_steps({gemma3, as, 24}, DENSE, LAYERS / 2);
+        if (as.bits) check_steps({qwen3_moe, as}, SPARSE, LAYERS); /* MLX has none of 16 bits on the CPU */
+    }
+}
+
+/* Empty ones, one that grows beyond its first 256 entries, and those that are left to MLX. */
+static void test_caches(void **) {
+    check_steps({llama, bf16_4, 0, 3}, DENSE, LAYERS);
+    check_steps({qwen3, f16, 252}, DENSE, LAYERS);
+    check_steps({llama, f16, 12, 4, 8}, DENSE, 0);
+    check_steps({llama_window, f16, 6}, DENSE, LAYERS / 2);
+    check_steps({qwen3, f16, 6, 4, 0, 8}, DENSE, 0);
+}
+
+int main() {
+    mx::set_default_device(mx::Device::cpu);
+    mx::random::seed(1);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_caches)};
+    return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
