@@ -63,7 +63,7 @@ static inline void check_near(double found, double wanted, double tolerance, con
 
 static const kernels *const tables[] = {
 #if defined(__x86_64__)
-    &kernels_avx512vnni, &kernels_avx512, &kernels_avx2,
+    &kernels_avx512amx, &kernels_avx512vnni, &kernels_avx512, &kernels_avx2,
 #elif defined(__aarch64__)
     &kernels_neon_i8mm,
     &kernels_neon_dotprod,

@@ -127,7 +127,7 @@ kernels kernels_complete(const kernels *t);
 
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
-extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni;
+extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512amx;
 extern const attention_kernels attention_avx512;
 extern const products avx2_int8;
 #elif defined(__aarch64__)
