@@ -62,7 +62,7 @@ static void store(int i, void *to, int64_t stride) {
         memcpy((char *)to + r * stride, amx.bytes[i][r], (size_t)amx.row_bytes[i]);
 }
 
-/* Sums of n's row m, += dot of row m of a and column n of b, in quadruples of bytes; those of b are unsigned.
+/* sums[m][n] += dot of row m of a and column n of b, which has 4 bytes in each row. Those of b are unsigned.
  */
 static void multiply_add(int sums, int a, int b, bool a_signed) {
     check_tile(sums, true), check_tile(a, true), check_tile(b, true);
