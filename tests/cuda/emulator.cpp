@@ -8,6 +8,7 @@
 #include <mlx/types/half_types.h>
 
 #include <csetjmp>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -155,6 +156,14 @@ static void run_block(bool backwards) {
     }
 }
 
+/* With words that are NaN as floats, and in one half as 16-bit numbers, and whose first byte is false. */
+static void fill_unwritten(void *memory, size_t bytes) {
+    const unsigned nan = 0x7fc00000u;
+    for (size_t at = -reinterpret_cast<uintptr_t>(memory) % sizeof nan; at + sizeof nan <= bytes;
+         at += sizeof nan)
+        memcpy(static_cast<char *>(memory) + at, &nan, sizeof nan);
+}
+
 void emulate(void (*start)(void **), void **arguments, grid_size size, void *shared, size_t shared_bytes) {
     make_fibers(size.threads);
     start_kernel = start;
@@ -170,7 +179,7 @@ void emulate(void (*start)(void **), void **arguments, grid_size size, void *sha
             f.done = false;
             f.n_shuffles = 0;
         }
-        memset(shared, 0xff, shared_bytes);
+        fill_unwritten(shared, shared_bytes);
         run_block(i % 2);
     }
 }

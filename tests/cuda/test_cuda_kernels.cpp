@@ -129,8 +129,6 @@ static void test_what_is_taken(void **) {
 
 /* ---- attention ---- */
 
-enum { CAPACITY = 256 };
-
 struct attend_case {
     mx::Dtype type;
     int head_dim, n_kv_heads, per_kv_head, n; /* entries with the new one */
@@ -160,10 +158,15 @@ static mx::array rotated(const attend_case &c, const rope_spec &spec, mx::array 
     return mx::astype(x, c.type);
 }
 
+/* Entries that there is room for: whole steps of 256. */
+static int capacity(const attend_case &c) {
+    return (c.n + 255) / 256 * 256;
+}
+
 /* A cache with n - 1 entries, and NaN where nothing was written yet. */
 static mx::array random_cache(const attend_case &c) {
     mx::Shape shape = {1, c.n_kv_heads, c.n - 1, c.head_dim}, rest = shape;
-    rest[2] = CAPACITY - c.n + 1;
+    rest[2] = capacity(c) - c.n + 1;
     mx::array nothing = mx::full(rest, NAN, c.type);
     mx::array x = c.n > 1 ? mx::concatenate({random_values(shape, c.type), nothing}, 2) : nothing;
     x.eval();
@@ -179,7 +182,7 @@ static void check_cache(const attend_case &c, const mx::array &found, const mx::
     check_same(entries(found, c.n - 1, c.n), added, name_of(c) + ": " + what);
     if (c.n > 1)
         assert_true(mx::array_equal(entries(found, 0, c.n - 1), entries(before, 0, c.n - 1)).item<bool>());
-    if (c.n < CAPACITY) assert_true(mx::all(mx::isnan(entries(found, c.n, CAPACITY))).item<bool>());
+    if (c.n < capacity(c)) assert_true(mx::all(mx::isnan(entries(found, c.n, capacity(c)))).item<bool>());
 }
 
 static rope_spec spec_of(const attend_case &c, std::vector<float> &freqs, std::vector<float> &inverse) {
@@ -243,6 +246,12 @@ static void test_lengths(void **) {
     }
 }
 
+/* As many parts as there are blocks for: they are longer then, and the last one may be empty. */
+static void test_many_parts(void **) {
+    check_attend({mx::float16, 64, 132, 1, 200, 64, false, false, false});
+    check_attend({mx::bfloat16, 64, 4, 1, 66 * 64 + 1, 64, false, false, false});
+}
+
 static void test_heads(void **) {
     for (mx::Dtype type : {mx::bfloat16, mx::float16}) {
         check_attend({type, 64, 3, 1, 70, 64, false, false, true});
@@ -265,6 +274,7 @@ int main() {
     mx::random::seed(1);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_linears),       cmocka_unit_test(test_many_rows),
                                        cmocka_unit_test(test_what_is_taken), cmocka_unit_test(test_lengths),
-                                       cmocka_unit_test(test_heads),         cmocka_unit_test(test_ropes)};
+                                       cmocka_unit_test(test_many_parts),    cmocka_unit_test(test_heads),
+                                       cmocka_unit_test(test_ropes)};
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
