@@ -49,6 +49,11 @@ function(find_mlx)
   endforeach()
 endfunction()
 
+if(MLXBENCH_SANITIZE MATCHES thread)
+  message(STATUS "MLX itself is not built with the thread sanitizer: the engine mlx is left out")
+  return()
+endif()
+
 find_mlx()
 if(NOT MLX_LIBRARY)
   message(STATUS "MLX ${MLX_VERSION} was not found: the engine mlx is left out (make run installs it; or set MLX_ROOT)")

@@ -172,6 +172,10 @@ static const mx::array &inverse_freqs(fusion &f, const rope_spec *spec) {
     return f.inverse_freqs.emplace(spec, made).first->second;
 }
 
+static optional_array weight_of_norm(const node *norm) {
+    return norm ? optional_array(weight_of(norm->w[0]).values) : std::nullopt;
+}
+
 static bool record_attention(mlx_engine &e, const graph *g, const node *x) {
     attention_group a;
     if (!attention_at(e, g, x, &a)) return false;
@@ -195,12 +199,10 @@ static bool record_attention(mlx_engine &e, const graph *g, const node *x) {
                        .scratch = *f.scratch,
                        .rope = a.q.rope->rope,
                        .n_heads = n_heads,
-                       .scale = x->scale};
-    if (a.q.norm) {
-        run.q_norm = weight_of(a.q.norm->w[0]).values;
-        run.k_norm = weight_of(a.k.norm->w[0]).values;
-        run.eps = a.q.norm->eps;
-    }
+                       .scale = x->scale,
+                       .q_norm = weight_of_norm(a.q.norm),
+                       .k_norm = weight_of_norm(a.k.norm),
+                       .eps = a.q.norm ? a.q.norm->eps : 0};
     e.values[x->index].first = cuda_attend_run(run);
     return true;
 }
