@@ -81,7 +81,8 @@ def llama_cpp_logits(path, tokens):
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_threads = len(tokens), os.cpu_count()
-    context, n_vocab, rows = llama_cpp.llama_init_from_model(model, params), None, []
+    params.flash_attn_type = 0  # slow for single tokens
+    context, rows = llama_cpp.llama_init_from_model(model, params), []
     n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     for token in tokens:
         one = (llama_cpp.llama_token * 1)(token)
@@ -91,30 +92,35 @@ def llama_cpp_logits(path, tokens):
     return np.array(rows)
 
 
+def divergence(wanted, found):
+    """Mean KL divergence of rows of logits. Row by row: all at once is gigabytes in float64."""
+    def one(w, f):
+        return (np.exp(w) * (w - f)).sum()
+    return np.mean([one(log_softmax(w), log_softmax(f)) for w, f in zip(wanted, found)])
+
+
+def perplexity(logits, tokens):
+    return np.exp(-np.mean([log_softmax(row)[token] for row, token in zip(logits, tokens[1:])]))
+
+
 def compare(wanted, found, tokens):
-    """Log-probabilities of the reference and of a program -> (perplexity, its change in %, mean KL divergence)."""
-    following = np.arange(len(tokens) - 1), np.array(tokens[1:])
-    perplexities = [np.exp(-log[following].mean()) for log in (wanted, found)]
-    kl = np.mean([(np.exp(w) * (w - f)).sum() for w, f in zip(wanted, found)])
-    return perplexities[1], 100 * (perplexities[1] / perplexities[0] - 1), kl
+    """Cells of the table: perplexity, its change, and the mean KL divergence."""
+    ours, theirs = perplexity(found, tokens), perplexity(wanted, tokens)
+    return [f"{ours:.4f}", f"{100 * (ours / theirs - 1):+.4f} %", f"{divergence(wanted, found):.2e}"]
 
 
 def rows_of(options, name, model, folder, tokens):
     """Rows of the table for one checkpoint: name, model as ours reads it, folder as mlx-lm reads it."""
-    wanted = log_softmax(reference(folder, tokens))
-    perplexity = np.exp(-wanted[np.arange(len(tokens) - 1), tokens[1:]].mean())
-    yield [name, "mlx-lm in F32", f"{perplexity:.4f}", "", "", ""]
+    wanted = reference(folder, tokens)
+    yield [name, "mlx-lm in F32", f"{perplexity(wanted, tokens):.4f}", "", "", ""]
     lengths = np.linspace(64, len(tokens), options.prefixes).astype(int).tolist()
     for activations in ["exact", "int8"]:
-        found = log_softmax(ours(options, model, tokens, activations))
-        prefilled = log_softmax(ours_prefilled(options, model, tokens, activations, lengths))
-        some = wanted[np.array(lengths) - 1]
-        kl = np.mean((np.exp(some) * (some - prefilled)).sum(-1))
-        perplexity, change, mean = compare(wanted, found, tokens)
-        yield [name, f"mlxbench {activations}", f"{perplexity:.4f}", f"{change:+.4f} %", f"{mean:.2e}", f"{kl:.2e}"]
+        found = ours(options, model, tokens, activations)
+        prefilled = ours_prefilled(options, model, tokens, activations, lengths)
+        kl = divergence(wanted[np.array(lengths) - 1], prefilled)
+        yield [name, f"mlxbench {activations}", *compare(wanted, found, tokens), f"{kl:.2e}"]
     if pathlib.Path(model).is_file():
-        perplexity, change, mean = compare(wanted, log_softmax(llama_cpp_logits(model, tokens)), tokens)
-        yield [name, "llama.cpp", f"{perplexity:.4f}", f"{change:+.4f} %", f"{mean:.2e}", ""]
+        yield [name, "llama.cpp", *compare(wanted, llama_cpp_logits(model, tokens), tokens), ""]
 
 
 def main():

@@ -77,8 +77,8 @@ def write(docs, name, text):
 
 # ---- the picture ----
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 560, 70, 60, 60, 250
-X_RANGE, Y_RANGE = (0.5, 2000), (1, 1000)
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 980, 560, 70, 60, 60, 310
+X_RANGE, Y_RANGE = (0.5, 20000), (1, 1000)
 
 
 def x_of(value):
@@ -101,11 +101,12 @@ def line(x1, y1, x2, y2, color="#999", dash="", width=1.0):
 
 
 def axes():
-    for value in (1, 10, 100, 1000):
+    for value in (1, 10, 100, 1000, 10000):
         yield line(x_of(value), y_of(Y_RANGE[0]), x_of(value), y_of(Y_RANGE[1]), "#eee")
         yield text(x_of(value), HEIGHT - BOTTOM + 18, value, anchor="middle")
-        yield line(x_of(X_RANGE[0]), y_of(value), x_of(X_RANGE[1]), y_of(value), "#eee")
-        yield text(LEFT - 8, y_of(value) + 4, value, anchor="end")
+        if value <= Y_RANGE[1]:
+            yield line(x_of(X_RANGE[0]), y_of(value), x_of(X_RANGE[1]), y_of(value), "#eee")
+            yield text(LEFT - 8, y_of(value) + 4, value, anchor="end")
     middle = (LEFT + WIDTH - RIGHT) / 2
     yield text(middle, HEIGHT - 16, "multiply-adds per byte of weights, keys and values", anchor="middle")
     yield (f'<text transform="translate(20 {HEIGHT / 2}) rotate(-90)" font-size="12" text-anchor="middle" '
@@ -117,7 +118,7 @@ def roofs(limits):
     top = max(limits[kind] for kind in limits if kind in LIMITS)
     start = max(X_RANGE[0], Y_RANGE[0] / read)
     yield line(x_of(start), y_of(read * start), x_of(top / read), y_of(top), "#333", width=1.5)
-    yield text(x_of(start) + 6, y_of(read * start) - 34, f"memory, {read:.1f} GB/s")
+    yield text(x_of(5) + 8, y_of(read * 5) + 10, f"memory, {read:.1f} GB/s")
     for kind, name in LIMITS.items():
         if kind not in limits:
             continue
@@ -154,7 +155,8 @@ def legend(results):
         y += 18
     yield text(WIDTH - RIGHT + 64, y + 4, "circles: decode, squares: prefill", 11)
     for number, result in enumerate(results, 1):
-        yield text(WIDTH - RIGHT + 64, y + 10 + 16 * number, f"{number}: {result.row.title.split(',')[0]}, {result.row.n_prompt}", 11)
+        short = result.row.title.split(",")[0].split(" (")[0]
+        yield text(WIDTH - RIGHT + 64, y + 10 + 16 * number, f"{number}: {short}, {result.row.n_prompt}", 11)
 
 
 def roofline(results, heading):
