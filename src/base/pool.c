@@ -11,6 +11,7 @@
 
 enum {
     SPINS = 4000, /* 50 us at 13 ns for an instruction that waits */
+    LEAST_SPINS = 125,
     YIELDS = 100,
 };
 
@@ -48,16 +49,33 @@ static inline void cpu_relax(void) {
 #endif
 }
 
+static bool changed(atomic_uint *counter, unsigned old) {
+    return atomic_load_explicit(counter, memory_order_acquire) != old;
+}
+
+/* Spins until *counter is no longer `old`; false when that takes long. Where spinning was in vain - the one
+ * waited for is not running, perhaps for want of this very core - less is spent on the next attempt. */
+static bool spin_until(const pool *p, atomic_uint *counter, unsigned old) {
+    static _Thread_local int patience = SPINS;
+    int most = patience < p->spins ? patience : p->spins;
+    for (int i = 0; i < most; i++) {
+        if (changed(counter, old)) {
+            if (i && patience < SPINS) patience *= 2;
+            return true;
+        }
+        cpu_relax();
+    }
+    if (patience > LEAST_SPINS) patience /= 2;
+    return false;
+}
+
 /* Waits until *counter is no longer `old`: spins, then offers its core to others, then sleeps. A thread that
  * sleeps is often woken on its waker's core, and two that share one sleep at every barrier from then on;
  * while they yield, the system sees two busy threads and moves one. */
 static void wait_change(pool *p, atomic_uint *counter, unsigned old) {
-    for (int i = 0; i < p->spins; i++) {
-        if (atomic_load_explicit(counter, memory_order_acquire) != old) return;
-        cpu_relax();
-    }
+    if (spin_until(p, counter, old)) return;
     for (int i = 0; i < YIELDS; i++) {
-        if (atomic_load_explicit(counter, memory_order_acquire) != old) return;
+        if (changed(counter, old)) return;
         sched_yield();
     }
     atomic_fetch_add(&p->sleepers, 1);
