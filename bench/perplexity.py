@@ -2,7 +2,8 @@
 
 The reference is mlx-lm computing in F32 with the same weights, dequantized. Each program is given the text's tokens one
 by one, so that every logit comes from its kernels for single tokens; "prefill" takes the last logits of some prefixes
-instead. text.txt is the beginning of Lewis Carroll's "Alice's Adventures in Wonderland" (1865), in the public domain.
+instead. text.txt follows the beginning of Lewis Carroll's "Alice's Adventures in Wonderland" (1865), in the public
+domain; it was typed from memory.
 """
 
 import argparse
