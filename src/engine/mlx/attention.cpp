@@ -34,32 +34,20 @@ static int64_t size_of(const cached &x) {
 
 /* ---- plain and quantized: KVCache, QuantizedKVCache ---- */
 
-/* One part, grown when `n` entries more than `position` do not fit. */
-static mx::array grown(const optional_array &x, const mx::Shape &entries, mx::Dtype type, int64_t position) {
+void mlx_kv_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position) {
     int64_t n = entries[ENTRIES], more = (STEP + n - 1) / STEP * STEP;
-    if (!x) return room(entries, type, more);
-    if (position + n <= x->shape(ENTRIES)) return *x;
-    mx::array kept = position % STEP ? between(*x, 0, position) : *x;
-    return mx::concatenate({kept, room(entries, type, more)}, ENTRIES);
-}
-
-void mlx_kv_reserve(cached &x, const mx::Shape &entries, mx::Dtype type, int64_t position) {
-    if (x.empty())
-        x.push_back(grown(std::nullopt, entries, type, position));
-    else if (position + entries[ENTRIES] > x[0].shape(ENTRIES))
-        x[0] = grown(x[0], entries, type, position);
+    if (i == x.size()) {
+        x.push_back(room(entries, type, more));
+    } else if (position + n > x[i].shape(ENTRIES)) {
+        if (position % STEP) x[i] = between(x[i], 0, position);
+        x[i] = mx::concatenate({x[i], room(entries, type, more)}, ENTRIES);
+    }
 }
 
 /* added: [1, H, n, hd], or its packed parts. position: entries before it. */
 static void append(cached &x, const cached &added, int64_t position) {
-    bool first = x.empty();
     for (size_t i = 0; i < added.size(); i++) {
-        mx::array part =
-            grown(first ? std::nullopt : optional_array(x[i]), added[i].shape(), added[i].dtype(), position);
-        if (first)
-            x.push_back(part);
-        else
-            x[i] = part;
+        mlx_kv_reserve(x, i, added[i].shape(), added[i].dtype(), position);
         x[i] = with_entries(x[i], position, added[i]);
     }
 }

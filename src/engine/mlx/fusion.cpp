@@ -63,22 +63,25 @@ static bool norm_is_part(mlx_engine &e, const graph *g, const node *x) {
     return group.n && group.linears[0]->in[0] == x && e.fused.readers[x->index] == group.n;
 }
 
-/* What the group's kernel does with its products; *at: the node whose value that is. */
+/* What the group's kernel does with its products; *at: the node whose value that is, null when it is theirs.
+ */
 static matvec_ending ending_of(const mlx_engine &e, const graph *g, const linear_group &group,
                                const node **at) {
-    const node *first = group.linears[0];
+    const node *first = group.linears[0], *second = group.linears[1];
     const node *sum = group.n == 1 ? sole_reader(e, g, first, OP_ADD) : nullptr;
-    *at = sum;
     if (sum && !(sum->clip && sum->dtype == DTYPE_F16)) {
         const node *other = sum->in[0] == first ? sum->in[1] : sum->in[0];
-        if (other->index < first->index && other->dtype == first->dtype) return MATVEC_ADD;
+        if (other->index < first->index && other->dtype == first->dtype) {
+            *at = sum;
+            return MATVEC_ADD;
+        }
     }
     const node *both = group.n == 2 ? sole_reader(e, g, first, OP_GATED) : nullptr;
-    *at = both;
-    if (both && both->in[0] == first && both->in[1] == group.linears[1] &&
-        sole_reader(e, g, group.linears[1], OP_GATED) &&
-        first->w[0]->shape[0] == group.linears[1]->w[0]->shape[0])
+    if (both && both->in[0] == first && both->in[1] == second && sole_reader(e, g, second, OP_GATED) &&
+        first->w[0]->shape[0] == second->w[0]->shape[0]) {
+        *at = both;
         return both->act == ACT_SILU ? MATVEC_SILU : MATVEC_GELU;
+    }
     *at = nullptr;
     return MATVEC_PLAIN;
 }
@@ -183,8 +186,8 @@ static bool record_attention(mlx_engine &e, const graph *g, const node *x) {
     const kv_spec &s = cache.base.spec;
     const mx::array &q = *e.values[a.q.from->index].first, &k = *e.values[a.k.from->index].first;
     mx::Shape entry = {1, s.n_kv_heads, 1, s.head_dim};
-    mlx_kv_reserve(cache.keys, entry, k.dtype(), x->position);
-    mlx_kv_reserve(cache.values, entry, k.dtype(), x->position);
+    mlx_kv_reserve(cache.keys, 0, entry, k.dtype(), x->position);
+    mlx_kv_reserve(cache.values, 0, entry, k.dtype(), x->position);
     fusion &f = e.fused;
     if (!f.entries) f.entries = mx::broadcast_to(mx::array(0.0f), {static_cast<int>(x->position) + 1});
     int n_heads = static_cast<int>(a.q.rope->shape[1]), scratch = cuda_attend_scratch(s, n_heads);
@@ -212,7 +215,7 @@ static bool record_attention(mlx_engine &e, const graph *g, const node *x) {
 void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]) {
     fusion &f = e.fused;
     const node *first = graph_node(g, 0);
-    f.running = e.has_kernels && !e.mlx_lm_graph && n && first->rank == 1 && first->shape[0] == 1;
+    f.running = fuses(e) && n && first->rank == 1 && first->shape[0] == 1;
     if (!f.running) return;
     count_readers(f, g, n, outputs);
     for (int i = 0; i < g->n_nodes; i++) {

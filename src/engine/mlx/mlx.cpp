@@ -111,7 +111,7 @@ static engine_info describe(const engine *base) {
     info.device = engine_of(base)->device.c_str();
     info.lookahead = true;
     info.wired_limit = engine_of(base)->wired_limit;
-    info.graph = engine_of(base)->has_kernels && !engine_of(base)->mlx_lm_graph ? "fused" : "mlx-lm";
+    info.graph = fuses(*engine_of(base)) ? "fused" : "mlx-lm";
     return info;
 }
 

@@ -104,6 +104,11 @@ void mlx_record(mlx_engine &e, const graph *g, const node *x);
 
 /* ---- fusion.cpp: decode steps with fewer kernels ---- */
 
+/* Whether decode steps are fused: asked for, and possible on this device. */
+inline bool fuses(const mlx_engine &e) {
+    return e.has_kernels && !e.mlx_lm_graph;
+}
+
 /* Whether the graph is a step that is fused, and what of it can be. */
 void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]);
 /* Records node x together with others; false: x is to be recorded by itself. */
@@ -128,7 +133,7 @@ bool cuda_matvec_takes(const mlx_weight &w);
 std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m); /* [1, 1, N] each */
 
 /* Normalizes (where there are norms) and rotates one token's queries and keys, puts keys and values into
- * entry `position` of their caches, which are changed in place, and attends to all entries -> [1, 1, n_heads
+ * the last entry of their caches, which are changed in place, and attends to all entries -> [1, 1, n_heads
  * * head_dim]. */
 struct cuda_attend {
     mx::array q, k, v;      /* [1, 1, H * head_dim] */
@@ -148,8 +153,9 @@ mx::array cuda_attend_run(const cuda_attend &a);
 
 /* ---- attention.cpp ---- */
 
-/* A plain cache gets room for n more entries of this shape and dtype. */
-void mlx_kv_reserve(cached &x, const mx::Shape &entries, mx::Dtype type, int64_t position);
+/* Part i of a plain cache (the next one is made) has room for entries of this shape and dtype from `position`
+ * on; it grows in steps. */
+void mlx_kv_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
 /* Adds the keys and values of node x to its cache; the result is what attention sees. */
 void mlx_kv_write(mlx_engine &e, const node *x);
