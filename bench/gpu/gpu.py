@@ -2,6 +2,7 @@
 model and round; medians and ratios in one table. mlxbench runs twice: with its fused kernels, and with mlx-lm's graph.
 
 usage: python bench/gpu/gpu.py --models llama-3.2-1b,qwen3-0.6b --quantizations 4bit,bf16 > table.md
+With --rows a table can be put together from several calls: each adds its rows to the file and prints all of them.
 mlxbench must have been built with MLX for this GPU, and this Python must have mlx and mlx-lm.
 """
 
@@ -30,6 +31,7 @@ def arguments():
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--repeats", default=2, type=int, help="measured runs in each process")
     parser.add_argument("--seconds", default=3600, type=int, help="no process is begun after this long")
+    parser.add_argument("--rows", type=pathlib.Path, help="file of rows measured before, to which new ones are added")
     parser.add_argument("--mlxbench", default=str(ROOT / "build" / "mlxbench"))
     return parser.parse_args()
 
@@ -51,8 +53,10 @@ def measure(command):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def print_table(rows):
-    """rows: {(model, prompt length): {program: [row]}}"""
+def print_table(measured):
+    rows = collections.defaultdict(lambda: collections.defaultdict(list))
+    for row in measured:
+        rows[row["of"], row["n_prompt"]][PROGRAMS[row.get("graph")]].append(row)
     print("| model | prompt | program | runs | prompt tok/s | generation tok/s | peak GB |")
     print("|---|--:|---|--:|--:|--:|--:|")
     for (model, n_prompt), programs in rows.items():
@@ -65,20 +69,24 @@ def print_table(rows):
 
 
 def main():
-    options, start = arguments(), time.monotonic()
-    rows = collections.defaultdict(lambda: collections.defaultdict(list))
+    options, start, measured = arguments(), time.monotonic(), []
+    if options.rows and options.rows.exists():
+        measured = [json.loads(line) for line in options.rows.read_text().splitlines()]
     for _ in range(options.rounds):
         for quantization in options.quantizations.split(","):
             for model in options.models.split(","):
                 for command in commands(model, quantization, options):
                     if time.monotonic() - start > options.seconds:
                         continue
-                    for row in measure(command):
-                        if row.get("generation_tps"):
-                            rows[f"{model}-{quantization}", row["n_prompt"]][PROGRAMS[row.get("graph")]].append(row)
+                    new = [row | dict(of=f"{model}-{quantization}") for row in measure(command)
+                           if row.get("generation_tps")]
+                    measured += new
+                    if options.rows:
+                        with options.rows.open("a") as file:
+                            file.writelines(json.dumps(row) + "\n" for row in new)
     if time.monotonic() - start > options.seconds:
         print("gpu: the time was up before all rounds were done", file=sys.stderr)
-    print_table(rows)
+    print_table(measured)
 
 
 main()
