@@ -96,6 +96,30 @@ static void multiply_int8(job *j) {
     __m512i a = _mm512_set1_epi32((int)j->keep), b = _mm512_set1_epi8(3);
     LOOP(__m512i, a, _mm512_dpbusd_epi32(sums[k], a, b))
 }
+#elif defined(__AVX2__)
+/* A product and an addition each. As assembly, since the compiler would take products of constants out of the
+ * loop. */
+static inline __m256i add_int16(__m256i sum, __m256i a, __m256i b) {
+    __m256i product;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
+    return sum;
+}
+
+static inline __m256i add_int8(__m256i sum, __m256i a, __m256i b) {
+    __m256i product;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));
+    return sum;
+}
+
+static void multiply_int16(job *j) {
+    __m256i a = _mm256_set1_epi32((int)j->keep), b = _mm256_set1_epi16(3);
+    LOOP(__m256i, a, add_int16(sums[k], a, b))
+}
+
+static void multiply_int8(job *j) {
+    __m256i a = _mm256_set1_epi32((int)j->keep), b = _mm256_set1_epi8(3);
+    LOOP(__m256i, a, add_int8(sums[k], a, b))
+}
 #endif
 
 static void *run(void *argument) {
@@ -147,6 +171,9 @@ int main(int argc, char **argv) {
 #if defined(__AVX512VNNI__)
     printf(", \"int16\": %.1f", products * 32 / measure(multiply_int16, threads, NULL));
     printf(", \"int8\": %.1f", products * 64 / measure(multiply_int8, threads, NULL));
+#elif defined(__AVX2__)
+    printf(", \"int16\": %.1f", products * 16 / measure(multiply_int16, threads, NULL));
+    printf(", \"int8\": %.1f", products * 32 / measure(multiply_int8, threads, NULL));
 #endif
     printf("}\n");
     free(memory);

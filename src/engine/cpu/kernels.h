@@ -115,7 +115,9 @@ typedef struct kernels {
 
     const attention_kernels *attention; /* NULL: entries are converted, then multiplied and mixed */
 
-    const struct kernels *base; /* the table that has what this one lacks; NULL: it lacks only products */
+    /* The table that has what this one lacks, except int16 where this one has f32. NULL: it lacks only
+     * products. */
+    const struct kernels *base;
 } kernels;
 
 /* The table to use: the one MLXBENCH_CPU names (-> NULL and a usage error naming the known ones when there is
