@@ -13,19 +13,19 @@ enum {
 };
 
 void cpu_rope(cpu *e, node *x, int thread) {
-    (void)e, (void)thread;
     const rope_spec *spec = x->rope;
-    int64_t n_heads = x->shape[1], width = x->shape[2], first, end;
+    int64_t n_heads = x->shape[1], width = x->shape[2];
     int half = spec->dims / 2, step = spec->traditional ? 2 : 1, pair = spec->traditional ? 1 : half;
-    while (pool_take(&x->taken[0], x->shape[0] * half, half < 8 ? half : 8, &first, &end)) {
-        int64_t t = first / half, last = end < (t + 1) * half ? end : (t + 1) * half;
-        for (int64_t at = first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
+    piece p = {0};
+    while (cpu_take(x, x->shape[0] * half, half < 8 ? half : 8, &p)) {
+        int64_t t = p.first / half, end = p.end, last = end < (t + 1) * half ? end : (t + 1) * half;
+        for (int64_t at = p.first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
             for (; at < last; at++) {
                 int64_t i = at - t * half;
                 float angle = (float)(x->position + t) * spec->scale / spec->freqs[i];
                 float c = cosf(angle) * spec->mscale, s = sinf(angle) * spec->mscale;
-                const float *in = floats_of(x->in[0]) + t * n_heads * width + i * step;
-                float *out = floats_of(x) + t * n_heads * width + i * step;
+                const float *in = floats_of(x->in[0], thread) + t * n_heads * width + i * step;
+                float *out = floats_of(x, thread) + t * n_heads * width + i * step;
                 for (int64_t h = 0; h < n_heads; h++, in += width, out += width) {
                     float a = in[0], b = in[pair];
                     out[0] = a * c - b * s;
@@ -34,21 +34,24 @@ void cpu_rope(cpu *e, node *x, int thread) {
             }
         }
     }
-    for (int64_t row = thread; row < x->shape[0] * n_heads && spec->dims < width; row += e->threads)
-        memcpy(floats_of(x) + row * width + spec->dims, floats_of(x->in[0]) + row * width + spec->dims,
+    for (int64_t row = x->own ? 0 : thread; row < x->shape[0] * n_heads && spec->dims < width;
+         row += x->own ? 1 : e->threads)
+        memcpy(floats_of(x, thread) + row * width + spec->dims,
+               floats_of(x->in[0], thread) + row * width + spec->dims,
                (size_t)(width - spec->dims) * sizeof(float));
 }
 
-void cpu_kv_write(cpu *e, node *x, int thread) {
-    (void)thread;
+static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_t head, int thread) {
     cpu_kv *c = (cpu_kv *)x->cache;
+    int64_t n_heads = x->shape[1], dim = c->entries[part].dim;
+    cpu_kv_store(e, c, part, head, c->write_at + t,
+                 floats_of(x->in[part], thread) + (t * n_heads + head) * dim);
+}
+
+void cpu_kv_write(cpu *e, node *x, int thread) {
     int64_t n_heads = x->shape[1], i, end;
-    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end)) {
-        int part = (int)(i % 2);
-        int64_t t = i / 2 / n_heads, h = i / 2 % n_heads;
-        int dim = c->entries[part].dim;
-        cpu_kv_store(e, c, part, h, c->write_at + t, floats_of(x->in[part]) + (t * n_heads + h) * dim);
-    }
+    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end))
+        store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
 /* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */
@@ -92,6 +95,7 @@ size_t cpu_attend_workspace(const cpu *e, const node *x) {
 
 /* A thread's memory for one unit. */
 typedef struct unit_memory {
+    const float *queries; /* of all heads */
     float *q, *out;
     softmax_state *states;
     seen_keys *seen;
@@ -172,7 +176,7 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_he
     int64_t n_rows = n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
-        const float *from = floats_of(x->in[0]) + (t * u->n_heads + h) * u->dim;
+        const float *from = m->queries + (t * u->n_heads + h) * u->dim;
         for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
         m->seen[r] = visible(u, t);
     }
@@ -196,15 +200,23 @@ static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t fir
                        const unit_memory *m) {
     for (int64_t r = 0; r < n_tokens * u->group; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
-        float *out = floats_of(x) + (t * u->n_heads + h) * u->v_dim;
+        float *out = (float *)x->data + (t * u->n_heads + h) * u->v_dim;
         for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
+}
+
+/* A single token's entry is stored by whoever attends to it: nobody else reads it in this step. */
+static void store_own_entry(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t split,
+                            int thread) {
+    const node *write = x->in[1];
+    if (write->by != x || u->cache->write_at / u->split != split) return;
+    for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, kv_head, thread);
 }
 
 /* Joins the splits of head h of a single token. */
 static void join_splits(const node *x, const cut *u, int64_t h, const softmax_state *states,
                         const float *parts) {
-    float max = -INFINITY, sum = 0, *out = floats_of(x) + h * u->v_dim;
+    float max = -INFINITY, sum = 0, *out = (float *)x->data + h * u->v_dim;
     const softmax_state *s = states + h * u->n_splits;
     for (int64_t i = 0; i < u->n_splits; i++) max = s[i].max > max ? s[i].max : max;
     memset(out, 0, (size_t)u->v_dim * sizeof *out);
@@ -220,6 +232,7 @@ void cpu_attend(cpu *e, node *x, int thread) {
     cut u = make_cut(e, x);
     unit_memory m;
     place(e, &u, e->thread_scratch[thread], &m);
+    m.queries = floats_of(x->in[0], thread);
     softmax_state *states = x->workspace;
     float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
     int64_t n_kv = u.n_heads / u.group, i, end;
@@ -229,6 +242,7 @@ void cpu_attend(cpu *e, node *x, int thread) {
         int64_t kv_head = i / u.n_splits % n_kv, split = i % u.n_splits;
         int64_t block = u.n_blocks - 1 - i / u.n_splits / n_kv;
         int64_t first = block * u.block, n = u.n_tokens - first < u.block ? u.n_tokens - first : u.block;
+        store_own_entry(e, x, &u, kv_head, split, thread);
         attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split, &m);
         if (u.n_splits == 1) {
             write_rows(x, &u, kv_head, first, n, &m);
