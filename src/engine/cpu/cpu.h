@@ -127,8 +127,9 @@ bool cpu_same_products(const cpu *e, const node *a, const node *b);
 /* Rows from `first` on. */
 rows cpu_rows_from(const rows *w, int64_t first);
 
-/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. */
-const products *cpu_products(const cpu *e, const rows *w, enum dtype activations);
+/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. sensitive: 8
+ * bits are not enough for them. */
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
 
 /* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with the first n_rows of w. */
 enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */

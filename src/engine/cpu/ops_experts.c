@@ -54,7 +54,7 @@ static int64_t count_blocks(const node *x) {
 }
 
 static const products *products_of(const cpu *e, const node *x, int which) {
-    return cpu_products(e, &cpu_weight_of(x, which)->rows, x->in[0]->dtype);
+    return cpu_products(e, &cpu_weight_of(x, which)->rows, x->in[0]->dtype, which == DOWN);
 }
 
 /* One preparation of an input serves both. */

@@ -29,12 +29,12 @@ rows cpu_rows_from(const rows *w, int64_t first) {
     return r;
 }
 
-const products *cpu_products(const cpu *e, const rows *w, enum dtype activations) {
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive) {
     const kernels *k = e->kernels;
     const products *faster = NULL;
     if (!w->bits && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
     if (w->bits && activations != DTYPE_F32) faster = k->int16;
-    if (w->bits && e->int8_activations) faster = k->int8;
+    if (w->bits && e->int8_activations && !sensitive) faster = k->int8;
     return faster ? faster : k->f32;
 }
 
@@ -120,8 +120,11 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 
 /* ---- the operation ---- */
 
+/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what leaves
+ * a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
 static const products *products_of(const cpu *e, const node *x) {
-    return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype);
+    bool logits = !x->reader || x->reader->op == OP_LOGPROBS;
+    return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype, logits || x->in[0]->op == OP_GATED);
 }
 
 bool cpu_same_products(const cpu *e, const node *a, const node *b) {
