@@ -120,9 +120,10 @@ static inline void *get_aligned(size_t n) {
 
 /* ---- one token ---- */
 
-static inline void check_matvec(form f, const weights *m, int64_t n_rows, int64_t first, int64_t end) {
+static inline void check_matvec(form f, const weights *m, int64_t n_rows, int64_t first, int64_t end,
+                                const float *x) {
     const products *p = products_of(tested, f);
-    float *x = get_tokens(1, m->w.n), *y = get_marks(n_rows);
+    float *y = get_marks(n_rows);
     double *seen = rounded(x, m->w.n, &m->w, f);
     void *prepared = get_aligned(p->prepared_bytes(&m->w));
     char what[80];
@@ -139,16 +140,18 @@ static inline void check_matvec(form f, const weights *m, int64_t n_rows, int64_
         check_row(m, row, seen, y[r], what, r);
         free(row);
     }
-    free(x), free(y), free(seen), free(prepared);
+    free(y), free(seen), free(prepared);
 }
 
 static inline void check_matvecs(form f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
     weights m = make_weights(11, n, type, bits, group_size, skew);
-    check_matvec(f, &m, 11, 0, 11);
-    check_matvec(f, &m, 11, 2, 6);
-    check_matvec(f, &m, 11, 9, 11);
-    check_matvec(f, &m, 11, 3, 3);
+    float *x = get_tokens(1, n);
+    check_matvec(f, &m, 11, 0, 11, x);
+    check_matvec(f, &m, 11, 2, 6, x);
+    check_matvec(f, &m, 11, 9, 11, x);
+    check_matvec(f, &m, 11, 3, 3, x);
     free_weights(&m);
+    free(x);
 }
 
 /* ---- many tokens ---- */
@@ -171,31 +174,37 @@ static inline void multiply_panels(const products *p, float *out, int64_t stride
     free(tokens), free(tile);
 }
 
-static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
-                                 int group_size) {
+static inline void check_panels(form f, const weights *m, int64_t n_rows, const float *x, int64_t n_tokens) {
     enum { BESIDE = 3 };
-    int64_t stride = n_rows + BESIDE;
-    weights m = make_weights(n_rows, n, type, bits, group_size, 1);
-    float *x = get_tokens(n_tokens, n), *out = get_marks(n_tokens * stride);
+    int64_t stride = n_rows + BESIDE, n = m->w.n;
+    float *out = get_marks(n_tokens * stride);
     char what[80];
-    multiply_panels(products_of(tested, f), out, stride, &m.w, n_rows, x, n_tokens);
-    snprintf(what, sizeof what, "panels of form %d, %d bits, group %d, %d x %d x %d", f, bits, group_size,
-             (int)n_tokens, (int)n_rows, (int)n);
+    multiply_panels(products_of(tested, f), out, stride, &m->w, n_rows, x, n_tokens);
+    snprintf(what, sizeof what, "panels of form %d, %d bits, group %d, %d x %d x %d", f, m->w.bits,
+             m->w.group_size, (int)n_tokens, (int)n_rows, (int)n);
     double *seen = get_memory((size_t)(n_tokens * n) * sizeof *seen);
     for (int64_t t = 0; t < n_tokens; t++) {
-        double *one = rounded(x + t * n, n, &m.w, f);
+        double *one = rounded(x + t * n, n, &m->w, f);
         memcpy(seen + t * n, one, (size_t)n * sizeof *one);
         free(one);
     }
     for (int64_t r = 0; r < n_rows; r++) {
-        double *row = exact_row(&m.w, r);
-        for (int64_t t = 0; t < n_tokens; t++) check_row(&m, row, seen + t * n, out[t * stride + r], what, r);
+        double *row = exact_row(&m->w, r);
+        for (int64_t t = 0; t < n_tokens; t++) check_row(m, row, seen + t * n, out[t * stride + r], what, r);
         free(row);
     }
     for (int64_t t = 0; t < n_tokens; t++)
         for (int64_t i = n_rows; i < stride; i++) assert_true(out[t * stride + i] == mark);
+    free(out), free(seen);
+}
+
+static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
+                                 int group_size) {
+    weights m = make_weights(n_rows, n, type, bits, group_size, 1);
+    float *x = get_tokens(n_tokens, n);
+    check_panels(f, &m, n_rows, x, n_tokens);
     free_weights(&m);
-    free(x), free(out), free(seen);
+    free(x);
 }
 
 /* ---- which ---- */
@@ -239,6 +248,26 @@ static inline void test_affine_panels(void) {
                         check_product(f, sizes[i][0], sizes[i][1], groups[g] * sizes[i][2],
                                       float_types[(i + g) % 3], widths[b], groups[g]);
                     }
+}
+
+/* Every product as large as it can be, of one sign: whatever is too narrow for a sum overflows. */
+static inline void test_largest_sums(void) {
+    enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };
+    float x[N_TOKENS * N];
+    for (form f = INT16; f <= INT8; f++)
+        for
+            EACH(b, widths)
+            for
+                EACH(g, groups)
+            for (float sign = -1; sign <= 1; sign += 2) {
+                if (!products_of(tested, f)) continue;
+                weights m = make_weights(N_ROWS, N, DTYPE_F32, widths[b], groups[g], 0);
+                memset(m.values, 0xff, (size_t)(N_ROWS * N * widths[b] / 8));
+                for (int i = 0; i < N_TOKENS * N; i++) x[i] = sign;
+                check_matvec(f, &m, N_ROWS, 0, N_ROWS, x);
+                check_panels(f, &m, N_ROWS, x, N_TOKENS);
+                free_weights(&m);
+            }
 }
 
 static inline void test_plain(void) {

@@ -38,7 +38,7 @@ kernels kernels_complete(const kernels *t) {
         TAKE(attention);
         TAKE(f32);
         TAKE(bf16);
-        TAKE(int16);
+        if (!all.f32) TAKE(int16); /* wider floats are faster than the base's integers */
         TAKE(int8);
     }
 #undef TAKE

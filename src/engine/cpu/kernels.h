@@ -129,7 +129,6 @@ extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512amx;
 extern const attention_kernels attention_avx512;
-extern const products avx2_int8;
 #elif defined(__aarch64__)
 extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif

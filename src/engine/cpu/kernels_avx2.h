@@ -1,4 +1,5 @@
-/* kernels_avx2.h - what the files of AVX2 kernels share. */
+/* kernels_avx2.h - what the files of AVX2 kernels share: loads of any number type, sums.
+ * Addresses need no alignment. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_H
 #define ENGINE_CPU_KERNELS_AVX2_H
 
@@ -8,10 +9,34 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE float sum8(__m256 x) {
-    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+/* Sums stay in registers only if no loop over them is left. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+INLINE size_t size_of(dtype type) {
+    return type == DTYPE_F32 ? 4 : 2;
+}
+
+INLINE const char *at(const void *values, dtype type, int64_t i) {
+    return (const char *)values + (size_t)i * size_of(type);
+}
+
+/* Selects the first n lanes. */
+INLINE __m256i first_lanes(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+INLINE __m256 from_half(__m128i half, dtype type) {
+    if (type == DTYPE_F16) return _mm256_cvtph_ps(half);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* 8 floats stored as `type`. */
+INLINE __m256 load8(const void *p, dtype type) {
+    return type == DTYPE_F32 ? _mm256_loadu_ps(p) : from_half(_mm_loadu_si128(p), type);
 }
 
 /* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
@@ -24,5 +49,41 @@ INLINE uint64_t load_bytes(const uint8_t *p, int n) {
     uint64_t bytes = four | (uint64_t)two << (8 * (n & 4));
     return n & 1 ? bytes | (uint64_t)p[n - 1] << (8 * (n - 1)) : bytes;
 }
+
+/* The first n < 8 floats, then zeros. */
+INLINE __m256 load_some(const void *p, dtype type, int64_t n) {
+    if (type == DTYPE_F32) return _mm256_maskload_ps(p, first_lanes(n));
+    int64_t low, high = 0;
+    if (n >= 4) {
+        memcpy(&low, p, sizeof low);
+        high = (int64_t)load_bytes((const uint8_t *)p + 8, 2 * (int)(n - 4));
+    } else {
+        low = (int64_t)load_bytes(p, 2 * (int)n);
+    }
+    return from_half(_mm_set_epi64x(high, low), type);
+}
+
+INLINE void store_some(float *out, __m256 x, int64_t n) {
+    _mm256_maskstore_ps(out, first_lanes(n), x);
+}
+
+INLINE float sum8(__m256 x) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* The sums of the lanes of four vectors. */
+INLINE __m128 sum8x4(const __m256 v[4]) {
+    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
+/* kernels_avx2_affine.c: matvec and unpack of kernels.h for affine weights, in F32. */
+void avx2_matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
+                        const float *sums);
+void avx2_unpack_affine(float *out, const rows *w, int64_t r);
+
+extern const products avx2_int16, avx2_int8; /* kernels_avx2_int.c */
 
 #endif

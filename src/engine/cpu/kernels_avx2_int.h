@@ -1,0 +1,283 @@
+/* kernels_avx2_int.h - integers on AVX2: activations in fixed point, quantized weights, one token's product.
+ * vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add neighbours. Sums within
+ * a group are integers, and exact. */
+#ifndef ENGINE_CPU_KERNELS_AVX2_INT_H
+#define ENGINE_CPU_KERNELS_AVX2_INT_H
+
+#include "engine/cpu/kernels_avx2.h"
+
+#include <float.h>
+
+enum { MAX_GROUP = 128 };
+
+/* ---- activations ---- */
+
+/* Quarters 0, 2, 1, 3, as packing two registers leaves them, to 0, 1, 2, 3. */
+INLINE __m256i in_order(__m256i packed) {
+    return _mm256_permute4x64_epi64(packed, 0xd8);
+}
+
+INLINE __m256i load(const void *p) {
+    return _mm256_loadu_si256(p);
+}
+
+/* One group -> its values; *scale and *sum as kernels.h defines them. */
+INLINE void quantize_group(int16_t *values, float *scale, float *sum, const float *x, int group_size,
+                           float limit) {
+    __m256i most = _mm256_setzero_si256(), total = most;
+    for (int i = 0; i < group_size; i += 8) /* compared as integers, NaN is the largest of all */
+        most = _mm256_max_epu32(most, _mm256_and_si256(load(x + i), _mm256_set1_epi32(0x7fffffff)));
+    __m128i four = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0xb1));
+    float largest = _mm_cvtss_f32(_mm_castsi128_ps(four));
+    bool usable = largest >= 1e-30f && largest <= FLT_MAX;
+    __m256 factor = _mm256_set1_ps(usable ? limit / largest : 0);
+    for (int i = 0; i < group_size; i += 16) {
+        __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), factor));
+        __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), factor));
+        total = _mm256_add_epi32(total, _mm256_add_epi32(a, b));
+        _mm256_storeu_si256((void *)(values + i), in_order(_mm256_packs_epi32(a, b)));
+    }
+    four = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0xb1));
+    *scale = largest < 1e-30f ? 0 : largest / limit;
+    *sum = *scale * (float)_mm_cvtsi128_si32(four);
+}
+
+/* 32 words that fit bytes, as bytes. */
+INLINE __m256i narrow(__m256i a, __m256i b) {
+    return in_order(_mm256_packs_epi16(a, b));
+}
+
+/* ---- quantized values ---- */
+
+/* Of 16 values in half a register, word j gets values 2 j and 2 j + 1: PLACE are the two bytes they lie in,
+ * RAISE the power of two that moves them to the word's top. */
+#define PLACE(j, bits) (char)((j) * (bits) / 4), (char)((j) * (bits) / 4 + 1)
+#define PLACES(from, bits)                                                                                   \
+    _mm_add_epi8(_mm_setr_epi8(PLACE(0, bits), PLACE(1, bits), PLACE(2, bits), PLACE(3, bits),               \
+                               PLACE(4, bits), PLACE(5, bits), PLACE(6, bits), PLACE(7, bits)),              \
+                 _mm_set1_epi8((char)(from)))
+#define RAISE(j, bits) (short)(1 << (16 - 2 * (bits) - (j) * (bits)*2 % 8))
+
+/* 32 values of 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd ones. Two
+ * values lie in two bytes: these are looked up, moved to the top by a multiplication, for want of a shift of
+ * words by different numbers, and shifted down. The second load ends where the values end. */
+INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int bits) {
+    if (bits == 8) {
+        __m256i v = load(packed);
+        *even = _mm256_and_si256(v, _mm256_set1_epi16(255));
+        *odd = _mm256_srli_epi16(v, 8);
+        return;
+    }
+    int size = bits < 4 ? 8 : 16, second = 4 * bits - size;
+    __m256i v;
+    if (bits < 4)
+        v = _mm256_set_m128i(_mm_loadl_epi64((const void *)(packed + second)),
+                             _mm_loadl_epi64((const void *)packed));
+    else
+        v = _mm256_set_m128i(_mm_loadu_si128((const void *)(packed + second)),
+                             _mm_loadu_si128((const void *)packed));
+    v = _mm256_shuffle_epi8(v, _mm256_set_m128i(PLACES(2 * bits - second, bits), PLACES(0, bits)));
+    v = _mm256_mullo_epi16(v, _mm256_broadcastsi128_si256(_mm_setr_epi16(
+                                  RAISE(0, bits), RAISE(1, bits), RAISE(2, bits), RAISE(3, bits),
+                                  RAISE(4, bits), RAISE(5, bits), RAISE(6, bits), RAISE(7, bits))));
+    *even = _mm256_and_si256(_mm256_srli_epi16(v, 16 - 2 * bits), _mm256_set1_epi16((1 << bits) - 1));
+    *odd = _mm256_srli_epi16(v, 16 - bits);
+}
+
+/* 32 values as bytes, in order. */
+INLINE __m256i take_bytes(const uint8_t *packed, int bits) {
+    if (bits == 8) return load(packed);
+    if (bits == 4) {
+        __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)packed));
+        return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi8(15));
+    }
+    __m256i even, odd;
+    take_words(&even, &odd, packed, bits);
+    return _mm256_or_si256(even, _mm256_slli_epi16(odd, 8));
+}
+
+/* ---- one token ---- */
+
+/* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
+ * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
+ * AHEAD bytes ahead. Scales are converted for 8 groups at once. */
+enum { ROWS_AT_ONCE = 4, AHEAD = 1024, CHUNK_GROUPS = 8 };
+
+/* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are two
+ * registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
+INLINE int block_width(int bits) {
+    return bits == 4 ? 64 : 32;
+}
+
+INLINE int block_bytes(int bits, bool words) {
+    return block_width(bits) * (words ? 2 : 1);
+}
+
+INLINE int64_t groups_of(const rows *w) {
+    return w->n / w->group_size;
+}
+
+INLINE int64_t padded_groups(const rows *w) {
+    return (groups_of(w) + CHUNK_GROUPS - 1) / CHUNK_GROUPS * CHUNK_GROUPS;
+}
+
+/* The first of the 8 groups whose scales are converted for those from g on: the last 8 of a row are read
+ * whole, though some of them were seen before. */
+INLINE int64_t chunk_start(int64_t g, int64_t groups) {
+    return g + CHUNK_GROUPS <= groups || groups < CHUNK_GROUPS ? g : groups - CHUNK_GROUPS;
+}
+
+/* A prepared token: scales of the groups; for each chunk of 8 groups the sums of those not seen before, else
+ * zeros; then the blocks, with room for words. */
+typedef struct token {
+    float *scales, *sums;
+    char *values;
+} token;
+
+INLINE token token_at(const void *prepared, const rows *w) {
+    float *scales = (float *)(uintptr_t)prepared;
+    return (token){scales, scales + padded_groups(w), (char *)(scales + 2 * padded_groups(w))};
+}
+
+INLINE int64_t blocks_of(const rows *w) {
+    return (w->n + block_width(w->bits) - 1) / block_width(w->bits);
+}
+
+static size_t prepared_bytes(const rows *w) {
+    int64_t scales = 2 * padded_groups(w) * (int64_t)sizeof(float);
+    return (size_t)((scales + blocks_of(w) * block_bytes(w->bits, true) + 63) / 64 * 64);
+}
+
+/* 32 words to those in even places and those in odd ones. */
+INLINE void split(__m256i *even, __m256i *odd, __m256i a, __m256i b) {
+    *odd = in_order(_mm256_packs_epi32(_mm256_srai_epi32(a, 16), _mm256_srai_epi32(b, 16)));
+    a = _mm256_slli_epi32(a, 16), b = _mm256_slli_epi32(b, 16);
+    *even = in_order(_mm256_packs_epi32(_mm256_srai_epi32(a, 16), _mm256_srai_epi32(b, 16)));
+}
+
+/* A block of words, from their order to the registers that the weights meet. `to` may be x. */
+INLINE void arrange(char *to, const int16_t *x, int bits, bool words) {
+    __m256i even[2], odd[2], v[4];
+    UNROLL
+    for (int i = 0; i < block_width(bits) / 32; i++)
+        split(&even[i], &odd[i], load(x + 32 * i), load(x + 32 * i + 16));
+    if (bits != 4)
+        v[0] = even[0], v[1] = odd[0];
+    else if (words)
+        split(&v[0], &v[2], even[0], even[1]), split(&v[1], &v[3], odd[0], odd[1]);
+    else
+        v[0] = narrow(even[0], even[1]), v[1] = narrow(odd[0], odd[1]);
+    UNROLL
+    for (int i = 0; i < block_bytes(bits, words) / 32; i++) _mm256_storeu_si256((void *)(to + 32 * i), v[i]);
+}
+
+INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limit, int bits, bool words) {
+    int64_t groups = groups_of(w);
+    token t = token_at(prepared, w);
+    int16_t *natural = (int16_t *)(void *)t.values;
+    memset(prepared, 0, prepared_bytes(w)); /* what is not seen of sums, and half a block */
+    for (int64_t g = 0; g < groups; g++) {
+        int64_t chunk = g / CHUNK_GROUPS * CHUNK_GROUPS;
+        quantize_group(natural + g * w->group_size, t.scales + g,
+                       t.sums + chunk + g - chunk_start(chunk, groups), x + g * w->group_size, w->group_size,
+                       limit);
+    }
+    for (int64_t b = 0; b < blocks_of(w); b++)
+        arrange(t.values + b * block_bytes(bits, words), natural + b * block_width(bits), bits, words);
+}
+
+/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half: only the
+ * first half of the packed bytes exists. */
+INLINE __m256 dot_block(const uint8_t *packed, const char *x, int bits, bool words, bool half) {
+    __m256i sum, even, odd;
+    if (bits != 4) {
+        take_words(&even, &odd, packed, bits);
+        sum = _mm256_madd_epi16(even, load(x));
+        return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_madd_epi16(odd, load(x + 32))));
+    }
+    __m256i q = half ? _mm256_zextsi128_si256(_mm_loadu_si128((const void *)packed)) : load(packed);
+    if (!words) {
+        __m256i mask = _mm256_set1_epi8(15);
+        sum = _mm256_maddubs_epi16(_mm256_and_si256(q, mask), load(x));
+        q = _mm256_and_si256(_mm256_srli_epi16(q, 4), mask);
+        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(q, load(x + 32)));
+        return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
+    }
+    __m256i mask = _mm256_set1_epi16(15);
+    sum = _mm256_madd_epi16(_mm256_and_si256(q, mask), load(x));
+    sum = _mm256_add_epi32(sum,
+                           _mm256_madd_epi16(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), load(x + 32)));
+    sum = _mm256_add_epi32(sum,
+                           _mm256_madd_epi16(_mm256_and_si256(_mm256_srli_epi16(q, 8), mask), load(x + 64)));
+    return _mm256_cvtepi32_ps(
+        _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(q, 12), load(x + 96))));
+}
+
+/* The scales of a block's lanes; two: of groups of half a block. */
+INLINE __m256 block_scale(const float *scales, bool two) {
+    if (!two) return _mm256_broadcast_ss(scales);
+    int64_t both;
+    memcpy(&both, scales, sizeof both);
+    return _mm256_permutevar_ps(_mm256_castsi256_ps(_mm256_set1_epi64x(both)),
+                                _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+}
+
+INLINE __m256 load_groups(const void *values, dtype type, int64_t from, int64_t n) {
+    const char *p = at(values, type, from);
+    return n >= CHUNK_GROUPS ? load8(p, type) : load_some(p, type, n);
+}
+
+/* y[k * apart] = dot(row r + k * apart, x) for k < R. two: as in block_scale. */
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bits, bool words, bool two,
+                     int R, int64_t apart) {
+    int64_t group_size = w->group_size, groups = groups_of(w), row_bytes = w->n * bits / 8;
+    int64_t width = block_width(bits), bytes = width * bits / 8;
+    unsigned log2_group = (unsigned)__builtin_ctz((unsigned)group_size);
+    const char *x = t->values;
+    const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
+    float scales[ROWS_AT_ONCE][CHUNK_GROUPS];
+    __m256 total[ROWS_AT_ONCE];
+    UNROLL
+    for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm256_setzero_ps();
+    for (int64_t g = 0; g < groups; g += CHUNK_GROUPS) {
+        int64_t from = chunk_start(g, groups), c = (g - from) * group_size, end = CHUNK_GROUPS * group_size;
+        if (groups < CHUNK_GROUPS) end = w->n;
+        UNROLL
+        for (int k = 0; k < R; k++) {
+            int64_t place = (r + k * apart) * groups + from;
+            __m256 scale = load_groups(w->scales, w->dtype, place, groups);
+            _mm256_storeu_ps(scales[k], _mm256_mul_ps(scale, _mm256_loadu_ps(t->scales + from)));
+            total[k] = _mm256_fmadd_ps(load_groups(w->biases, w->dtype, place, groups),
+                                       _mm256_loadu_ps(t->sums + g), total[k]);
+        }
+        for (; c + width <= end; c += width, x += block_bytes(bits, words), packed += bytes) {
+            UNROLL
+            for (int k = 0; k < R; k++) {
+                const uint8_t *q = packed + k * apart * row_bytes;
+                _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
+                __m256 dot = dot_block(q, x, bits, words, false);
+                total[k] = _mm256_fmadd_ps(dot, block_scale(scales[k] + (c >> log2_group), two), total[k]);
+            }
+        }
+        for (int k = 0; two && c < end && k < R; k++) {
+            __m256 dot = dot_block(packed + k * apart * row_bytes, x, bits, words, true);
+            total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + (c >> log2_group)), total[k]);
+        }
+    }
+    float sums[4];
+    _mm_storeu_ps(sums, sum8x4(total));
+    for (int k = 0; k < R; k++) y[k * apart] = sums[k];
+}
+
+INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const token *t, int bits,
+                      bool words, bool two) {
+    int64_t apart = (end - first) / ROWS_AT_ONCE, r = first;
+    for (; r < first + apart; r++) dot_rows(y + r, w, r, t, bits, words, two, ROWS_AT_ONCE, apart);
+    for (r = first + ROWS_AT_ONCE * apart; r < end; r++) dot_rows(y + r, w, r, t, bits, words, two, 1, 0);
+}
+
+#endif
