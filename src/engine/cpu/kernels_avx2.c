@@ -17,19 +17,7 @@ static bool supported(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
 
-/* ---- loads, stores, sums ---- */
-
-/* 8 floats stored as `type`. */
-INLINE __m256 load8(const void *p, dtype type) {
-    if (type == DTYPE_F32) return _mm256_loadu_ps(p);
-    __m128i half = _mm_loadu_si128(p);
-    if (type == DTYPE_F16) return _mm256_cvtph_ps(half);
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-}
-
-INLINE size_t size_of(dtype type) {
-    return type == DTYPE_F32 ? 4 : 2;
-}
+/* ---- loads and stores of some lanes ---- */
 
 /* Selects the first n lanes. */
 INLINE __m256i first_lanes(int64_t n) {
@@ -46,10 +34,6 @@ INLINE __m256 load_some(const void *p, dtype type, int64_t n) {
 
 INLINE void store_some(float *out, __m256 x, int64_t n) {
     _mm256_maskstore_ps(out, first_lanes(n), x);
-}
-
-INLINE const void *at(const void *values, dtype type, int64_t i) {
-    return (const char *)values + (size_t)i * size_of(type);
 }
 
 /* ---- affine weights ---- */
@@ -337,12 +321,6 @@ static void unpack(float *out, const rows *w, int64_t r) {
 
 enum { K_BLOCK = 1024, TOKENS = 3, ROWS = 4 }; /* 12 sums in registers; 3 rows of x stay in the first cache */
 
-/* The sums of the lanes of four vectors. */
-INLINE __m128 sum8x4(const __m256 v[4]) {
-    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
-    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
-}
-
 /* T tokens times R rows, T <= 3, R <= 4, over k columns. add: to what out holds. */
 INLINE void matmul_tile(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w,
                         int64_t n, int64_t k, bool add, int T, int R) {
@@ -533,4 +511,5 @@ const kernels kernels_avx2 = {
     .max = max,
     .exp_sum = exp_sum,
     .int8 = &avx2_int8,
+    .attention = &attention_avx2,
 };

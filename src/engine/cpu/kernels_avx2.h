@@ -8,10 +8,34 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* 8 floats stored as `type`. */
+INLINE __m256 load8(const void *p, dtype type) {
+    if (type == DTYPE_F32) return _mm256_loadu_ps(p);
+    __m128i half = _mm_loadu_si128(p);
+    if (type == DTYPE_F16) return _mm256_cvtph_ps(half);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+INLINE size_t size_of(dtype type) {
+    return type == DTYPE_F32 ? 4 : 2;
+}
+
+INLINE const void *at(const void *values, dtype type, int64_t i) {
+    return (const char *)values + (size_t)i * size_of(type);
+}
+
 INLINE float sum8(__m256 x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* The sums of the lanes of four vectors. */
+INLINE __m128 sum8x4(const __m256 v[4]) {
+    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
 /* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
