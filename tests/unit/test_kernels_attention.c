@@ -53,12 +53,13 @@ static void check_row(const attention *a, const float *keys, const float *values
     int64_t low = a->seen[r].low > a->first ? a->seen[r].low : a->first;
     int64_t end = a->seen[r].end < a->end ? a->seen[r].end : a->end, n = end > low ? end - low : 0;
     double *p = get_memory((size_t)n * sizeof *p), max = -INFINITY, sum = 0, largest = 0;
+    double more = a->keys.bits ? 2 : 0; /* of numbers in [-1, 1], a sum may have scale * q and bias apart */
     for (int64_t k = 0; k < n; k++) {
         double magnitude = p[k] = 0;
         for (int64_t d = 0; d < a->dim; d++) {
             double term = (double)a->q[r * a->dim + d] * keys[(low + k) * a->dim + d];
             p[k] += term;
-            magnitude += fabs(term);
+            magnitude += fabs(term) + more * fabs((double)a->q[r * a->dim + d]);
         }
         max = p[k] > max ? p[k] : max;
         largest = magnitude > largest ? magnitude : largest;
@@ -73,7 +74,7 @@ static void check_row(const attention *a, const float *keys, const float *values
         for (int64_t k = 0; k < n; k++) {
             double term = p[k] * values[(low + k) * a->v_dim + d];
             wanted += term;
-            magnitude += fabs(term);
+            magnitude += fabs(term) + more * p[k];
         }
         check_near(a->out[r * a->v_dim + d] * share, wanted, magnitude * error, "attention", d);
     }

@@ -24,6 +24,15 @@ INLINE const void *at(const void *values, dtype type, int64_t i) {
     return (const char *)values + (size_t)i * size_of(type);
 }
 
+/* One float stored as `type`, in all lanes. */
+INLINE __m256 spread(const void *p, dtype type) {
+    if (type == DTYPE_F32) return _mm256_broadcast_ss(p);
+    int16_t half;
+    memcpy(&half, p, sizeof half);
+    if (type == DTYPE_F16) return _mm256_cvtph_ps(_mm_set1_epi16(half));
+    return _mm256_castsi256_ps(_mm256_set1_epi32(half << 16));
+}
+
 INLINE float sum8(__m256 x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

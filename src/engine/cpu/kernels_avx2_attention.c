@@ -213,22 +213,94 @@ static void attend_many(const attention *a, float *scratch) {
 
 /* ---- few rows ---- */
 
+/* How entries are multiplied: as floats of `type` (bits 0), or, with 8 or 4 bits, as the integers they are.
+ * Other widths are converted to F32, block by block. Constants of inlined functions. */
+typedef struct form {
+    dtype type;
+    int bits;
+} form;
+
+/* The keys or the values of a block. */
+typedef struct side {
+    const char *entries;
+    int64_t width, group;         /* numbers of an entry, and of a group of them: floats are one group */
+    const float *scales, *biases; /* of integers: [groups][KEYS], zeros after the last entry */
+    int64_t ahead;                /* bytes to the same place of the next block, which is fetched */
+} side;
+
+INLINE int64_t bytes_of(form f, int64_t n) {
+    return f.bits == 4 ? n >> 1 : f.bits ? n : n * (int64_t)size_of(f.type);
+}
+
+/* 8 numbers as floats, without scale and bias. */
+INLINE __m256 numbers8(const char *p, form f) {
+    if (!f.bits) return load8(p, f.type);
+    if (f.bits == 8) return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)));
+    int32_t eight;
+    memcpy(&eight, p, sizeof eight);
+    __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    __m256i q = _mm256_srlv_epi32(_mm256_set1_epi32(eight), shifts);
+    return _mm256_cvtepi32_ps(_mm256_and_si256(q, _mm256_set1_epi32(15)));
+}
+
+/* Scales, or biases, of n entries from `first` on. */
+INLINE const float *take_scales(float *out, const void *scales, const rows *w, int64_t first, int64_t n,
+                                dtype type) {
+    int64_t groups = w->n / w->group_size;
+    memset(out, 0, (size_t)(groups * KEYS) * sizeof *out);
+    for (int64_t g = 0; g < groups; g++) {
+        const char *from = at(scales, type, first * groups + g);
+        int64_t i = 0;
+        for (; groups == 1 && i + LANES <= n; i += LANES)
+            _mm256_storeu_ps(out + i, load8(at(from, type, i), type));
+        for (; i < n; i++) out[g * KEYS + i] = _mm256_cvtss_f32(spread(at(from, type, i * groups), type));
+    }
+    return out;
+}
+
+static void take_affine(side *s, float *room, const rows *w, int64_t first, int64_t n) {
+    float *biases = room + w->n / w->group_size * KEYS;
+    s->group = w->group_size;
+    if (w->dtype == DTYPE_F32) {
+        s->scales = take_scales(room, w->scales, w, first, n, DTYPE_F32);
+        s->biases = take_scales(biases, w->biases, w, first, n, DTYPE_F32);
+    } else if (w->dtype == DTYPE_F16) {
+        s->scales = take_scales(room, w->scales, w, first, n, DTYPE_F16);
+        s->biases = take_scales(biases, w->biases, w, first, n, DTYPE_F16);
+    } else {
+        s->scales = take_scales(room, w->scales, w, first, n, DTYPE_BF16);
+        s->biases = take_scales(biases, w->biases, w, first, n, DTYPE_BF16);
+    }
+}
+
+/* room: for a block's entries in F32. */
+INLINE side take_side(float *room, const rows *w, int64_t first, int64_t n, form f) {
+    side s = {.width = w->n, .group = w->n};
+    if (w->bits && !f.bits) {
+        s.entries = (const char *)convert(room, w, first, n);
+        return s;
+    }
+    s.entries = (const char *)w->values + first * entry_bytes(w);
+    s.ahead = KEYS * entry_bytes(w);
+    if (f.bits) take_affine(&s, room, w, first, n);
+    return s;
+}
+
 /* x, which the compiler would else load again for each product, into which it can put one load. */
 INLINE __m256 keep(__m256 x) {
     __asm__("" : "+x"(x));
     return x;
 }
 
-/* scores[r * KEYS + k] of R rows and K keys. */
-INLINE void score_tile(float *scores, const float *q, const char *keys, dtype type, int64_t dim, int R,
-                       int K) {
+/* scores[r * KEYS + k] of R rows and K keys, over the numbers of a group. */
+INLINE void score_tile(float *scores, const float *q, const char *keys, const side *s, form f, int R, int K) {
     __m256 sum[2 * AT_ONCE];
     for (int i = 0; i < 2 * AT_ONCE; i++) sum[i] = _mm256_setzero_ps();
-    for (int64_t d = 0; d < dim; d += LANES) {
+    for (int64_t d = 0; d < s->group; d += LANES) {
         __m256 key[AT_ONCE];
-        for (int k = 0; k < K; k++) key[k] = load8(at(keys, type, k * dim + d), type);
+        for (int k = 0; k < K; k++) key[k] = numbers8(keys + bytes_of(f, k * s->width + d), f);
         for (int r = 0; r < R; r++) {
-            __m256 row = keep(_mm256_loadu_ps(q + r * dim + d));
+            __m256 row = keep(_mm256_loadu_ps(q + r * s->width + d));
             for (int k = 0; k < K; k++) sum[r * K + k] = _mm256_fmadd_ps(row, key[k], sum[r * K + k]);
         }
     }
@@ -238,28 +310,50 @@ INLINE void score_tile(float *scores, const float *q, const char *keys, dtype ty
         for (int k = 0; k < K; k++) scores[r * KEYS + k] = folded[r * K + k];
 }
 
-INLINE void score_rows(float *scores, const float *q, const char *keys, dtype type, int64_t n, int64_t dim,
-                       int64_t ahead, int R) {
+INLINE void score_group(float *scores, const float *q, const side *s, int64_t g, int64_t n, form f, int R) {
     int K = R > 2 ? 2 : 4;
-    int64_t k = 0, bytes = K * dim * (int64_t)size_of(type);
-    for (; k + K <= n; k += K, keys += bytes) {
-        fetch(keys + ahead, bytes);
-        score_tile(scores + k, q, keys, type, dim, R, K);
+    int64_t k = 0, bytes = bytes_of(f, s->width);
+    const char *keys = s->entries + bytes_of(f, g * s->group);
+    for (; k + K <= n; k += K, keys += K * bytes) {
+        if (!g) fetch(keys + s->ahead, K * bytes);
+        score_tile(scores + k, q + g * s->group, keys, s, f, R, K);
     }
-    for (; k < n; k++, keys = at(keys, type, dim)) score_tile(scores + k, q, keys, type, dim, R, 1);
+    for (; k < n; k++, keys += bytes) score_tile(scores + k, q + g * s->group, keys, s, f, R, 1);
 }
 
-/* C registers of R rows: out += probabilities times values. */
-INLINE void mix_tile(float *out, int64_t v_dim, const float *p, const char *values, dtype type, int64_t n,
-                     int64_t ahead, int R, int C) {
+/* sums: of the groups of each row of q. raw: room for as many as scores. */
+INLINE void score_rows(float *scores, float *raw, const float *q, const float *sums, const side *s, int64_t n,
+                       form f, int R) {
+    if (!f.bits) {
+        score_group(scores, q, s, 0, n, f, R);
+        return;
+    }
+    for (int64_t g = 0, groups = s->width / s->group; g < groups; g++) {
+        score_group(raw, q, s, g, n, f, R);
+        for (int i = 0; i < R * KEYS; i += LANES) {
+            __m256 sum = _mm256_broadcast_ss(sums + i / KEYS * groups + g);
+            __m256 bias = _mm256_mul_ps(_mm256_loadu_ps(s->biases + g * KEYS + i % KEYS), sum);
+            if (g) bias = _mm256_add_ps(bias, _mm256_loadu_ps(scores + i));
+            __m256 scale = _mm256_loadu_ps(s->scales + g * KEYS + i % KEYS);
+            _mm256_storeu_ps(scores + i, _mm256_fmadd_ps(scale, _mm256_loadu_ps(raw + i), bias));
+        }
+    }
+}
+
+/* C registers of R rows: out += probabilities times values, and add to all of a row. */
+INLINE void mix_tile(float *out, const float *p, const float *add, const char *values, const side *s,
+                     int64_t n, form f, int R, int C) {
     __m256 sum[AT_ONCE][8];
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) sum[r][c] = _mm256_loadu_ps(out + r * v_dim + c * LANES);
-    for (int64_t k = 0; k < n; k++, values = at(values, type, v_dim)) {
-        fetch(values + ahead, C * LANES * (int64_t)size_of(type));
+        for (int c = 0; c < C; c++) {
+            sum[r][c] = _mm256_loadu_ps(out + r * s->width + c * LANES);
+            if (f.bits) sum[r][c] = _mm256_add_ps(sum[r][c], _mm256_broadcast_ss(add + r));
+        }
+    for (int64_t k = 0; k < n; k++, values += bytes_of(f, s->width)) {
+        fetch(values + s->ahead, bytes_of(f, C * LANES));
         __m256 value[8];
         for (int c = 0; c < C; c++) {
-            value[c] = load8(at(values, type, c * LANES), type);
+            value[c] = numbers8(values + bytes_of(f, c * LANES), f);
             if (R > 1) value[c] = keep(value[c]);
         }
         for (int r = 0; r < R; r++) {
@@ -268,20 +362,36 @@ INLINE void mix_tile(float *out, int64_t v_dim, const float *p, const char *valu
         }
     }
     for (int r = 0; r < R; r++)
-        for (int c = 0; c < C; c++) _mm256_storeu_ps(out + r * v_dim + c * LANES, sum[r][c]);
+        for (int c = 0; c < C; c++) _mm256_storeu_ps(out + r * s->width + c * LANES, sum[r][c]);
 }
 
-INLINE void mix_rows(float *out, int64_t v_dim, const float *p, const char *values, dtype type, int64_t n,
-                     int64_t ahead, int R) {
-    int C = R == 1 ? 6 : R == 2 ? 4 : 3;
-    int64_t d = 0;
-    for (; d + C * LANES <= v_dim; d += C * LANES)
-        mix_tile(out + d, v_dim, p, at(values, type, d), type, n, ahead, R, C);
-    if (C > 2 && d + 2 * LANES <= v_dim) {
-        mix_tile(out + d, v_dim, p, at(values, type, d), type, n, ahead, R, 2);
-        d += 2 * LANES;
+/* Numbers [d, end) of the entries. */
+INLINE void mix_columns(float *out, const float *p, const float *add, const side *s, int64_t d, int64_t end,
+                        int64_t n, form f, int R) {
+    int C = R == 1 ? 6 : R == 2 ? 4 : f.bits == 4 ? 2 : 3; /* as registers allow */
+    for (; d + C * LANES <= end; d += C * LANES)
+        mix_tile(out + d, p, add, s->entries + bytes_of(f, d), s, n, f, R, C);
+    for (; d + 2 * LANES <= end; d += 2 * LANES)
+        mix_tile(out + d, p, add, s->entries + bytes_of(f, d), s, n, f, R, 2);
+    if (d < end) mix_tile(out + d, p, add, s->entries + bytes_of(f, d), s, n, f, R, 1);
+}
+
+/* shares: room for as many as probabilities. */
+INLINE void mix_rows(float *out, const float *p, float *shares, const side *s, int64_t n, form f, int R) {
+    for (int64_t g = 0; g < s->width / s->group; g++) {
+        float add[AT_ONCE] = {0};
+        for (int r = 0; r < R && f.bits; r++) {
+            __m256 sum = _mm256_setzero_ps();
+            for (int i = 0; i < KEYS; i += LANES) {
+                __m256 share = _mm256_loadu_ps(p + r * KEYS + i);
+                sum = _mm256_fmadd_ps(share, _mm256_loadu_ps(s->biases + g * KEYS + i), sum);
+                __m256 scaled = _mm256_mul_ps(share, _mm256_loadu_ps(s->scales + g * KEYS + i));
+                _mm256_storeu_ps(shares + r * KEYS + i, scaled);
+            }
+            add[r] = sum8(sum);
+        }
+        mix_columns(out, f.bits ? shares : p, add, s, g * s->group, (g + 1) * s->group, n, f, R);
     }
-    for (; d < v_dim; d += LANES) mix_tile(out + d, v_dim, p, at(values, type, d), type, n, ahead, R, 1);
 }
 
 /* One row's scores into probabilities, zeros where it sees nothing and beyond n. */
@@ -304,44 +414,43 @@ static void soften_row(float *scores, softmax_state *state, float *out, int64_t 
     for (int64_t d = 0; d < v_dim && old != 1; d++) out[d] *= old;
 }
 
-/* Entries of a block as they are multiplied. */
-typedef struct block {
-    int64_t first, n;
-    const void *keys, *values;
-    int64_t key_ahead, value_ahead; /* bytes to the same place in the next block */
-} block;
+/* A thread's memory for few rows. */
+typedef struct room {
+    float *scores, *raw;  /* [AT_ONCE][KEYS] */
+    float *sums;          /* of the rows' groups */
+    float *keys, *values; /* a block's in F32, or its scales and biases */
+} room;
 
-INLINE void block_few(const attention *a, int64_t r, float *scores, const block *b, dtype type, int R) {
-    float *out = a->out + r * a->v_dim;
-    score_rows(scores, a->q + r * a->dim, b->keys, type, b->n, a->dim, b->key_ahead, R);
-    for (int i = 0; i < R; i++)
-        soften_row(scores + i * KEYS, &a->state[r + i], out + i * a->v_dim, a->v_dim,
-                   a->seen[r + i].low - b->first, a->seen[r + i].end - b->first, b->n);
-    mix_rows(out, a->v_dim, scores, b->values, type, b->n, b->value_ahead, R);
+static size_t few_floats(int64_t dim, int64_t v_dim) {
+    return (size_t)(KEYS * (2 * AT_ONCE + dim + v_dim) + FEW_ROWS * dim / LANES);
 }
 
-/* type: of the entries as they are multiplied; affine ones are converted to F32, block by block. */
-INLINE void attend_few(const attention *a, float *scores, dtype type) {
-    float *keys = scores + AT_ONCE * KEYS, *values = keys + KEYS * a->dim;
-    int64_t size = (int64_t)size_of(type);
+INLINE void block_few(const attention *a, int64_t r, const room *m, const side *keys, const side *values,
+                      int64_t first, int64_t n, form f, int R) {
+    float *out = a->out + r * a->v_dim;
+    score_rows(m->scores, m->raw, a->q + r * a->dim, m->sums + r * (a->dim / keys->group), keys, n, f, R);
+    for (int i = 0; i < R; i++)
+        soften_row(m->scores + i * KEYS, &a->state[r + i], out + i * a->v_dim, a->v_dim,
+                   a->seen[r + i].low - first, a->seen[r + i].end - first, n);
+    mix_rows(out, m->scores, m->raw, values, n, f, R);
+}
+
+INLINE void attend_few(const attention *a, float *scratch, form f) {
+    room m = {.scores = scratch, .raw = scratch + AT_ONCE * KEYS, .sums = scratch + 2 * AT_ONCE * KEYS};
+    m.keys = m.sums + FEW_ROWS * a->dim / LANES;
+    m.values = m.keys + KEYS * a->dim;
+    if (f.bits) kernels_avx2.group_sums(m.sums, a->q, a->n_rows * a->dim, a->keys.group_size);
     for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t first = a->first; first < a->end; first += KEYS) {
-        block b = {.first = first, .n = at_most(a->end - first, KEYS)};
-        if (a->keys.bits) {
-            b.keys = convert(keys, &a->keys, first, b.n);
-            b.values = convert(values, &a->values, first, b.n);
-        } else {
-            b.keys = at(a->keys.values, type, first * a->dim);
-            b.values = at(a->values.values, type, first * a->v_dim);
-            b.key_ahead = KEYS * a->dim * size;
-            b.value_ahead = KEYS * a->v_dim * size;
-        }
-        int64_t r = 0;
-        for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE) block_few(a, r, scores, &b, type, AT_ONCE);
-        if (a->n_rows - r == 3) block_few(a, r, scores, &b, type, 3);
-        if (a->n_rows - r == 2) block_few(a, r, scores, &b, type, 2);
-        if (a->n_rows - r == 1) block_few(a, r, scores, &b, type, 1);
+        int64_t n = at_most(a->end - first, KEYS), r = 0;
+        side keys = take_side(m.keys, &a->keys, first, n, f);
+        side values = take_side(m.values, &a->values, first, n, f);
+        for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE)
+            block_few(a, r, &m, &keys, &values, first, n, f, AT_ONCE);
+        if (a->n_rows - r == 3) block_few(a, r, &m, &keys, &values, first, n, f, 3);
+        if (a->n_rows - r == 2) block_few(a, r, &m, &keys, &values, first, n, f, 2);
+        if (a->n_rows - r == 1) block_few(a, r, &m, &keys, &values, first, n, f, 1);
     }
 }
 
@@ -352,19 +461,24 @@ static bool fits(int64_t dim, int64_t v_dim) {
 }
 
 static size_t scratch_bytes(int64_t n_rows, int64_t dim, int64_t v_dim) {
-    int64_t few = KEYS * (AT_ONCE + dim + v_dim);
-    return (n_rows <= FEW_ROWS ? (size_t)few : many_floats(n_rows, dim, v_dim)) * sizeof(float);
+    return (n_rows <= FEW_ROWS ? few_floats(dim, v_dim) : many_floats(n_rows, dim, v_dim)) * sizeof(float);
 }
 
 static void attend_rows(const attention *a, void *scratch) {
+    dtype type = a->keys.dtype;
+    int bits = a->keys.bits;
     if (a->n_rows > FEW_ROWS)
         attend_many(a, scratch);
-    else if (a->keys.bits || a->keys.dtype == DTYPE_F32)
-        attend_few(a, scratch, DTYPE_F32);
-    else if (a->keys.dtype == DTYPE_F16)
-        attend_few(a, scratch, DTYPE_F16);
+    else if (bits == 8)
+        attend_few(a, scratch, (form){DTYPE_F32, 8});
+    else if (bits == 4)
+        attend_few(a, scratch, (form){DTYPE_F32, 4});
+    else if (bits || type == DTYPE_F32)
+        attend_few(a, scratch, (form){DTYPE_F32, 0});
+    else if (type == DTYPE_F16)
+        attend_few(a, scratch, (form){DTYPE_F16, 0});
     else
-        attend_few(a, scratch, DTYPE_BF16);
+        attend_few(a, scratch, (form){DTYPE_BF16, 0});
 }
 
 const attention_kernels attention_avx2 = {
