@@ -83,13 +83,8 @@ int cpu_kv_prepare(cpu *e, cpu_kv *cache, int64_t position, int64_t n_tokens);
 /* Stores one entry of head h: n floats at index i. part: 0 keys, 1 values. */
 void cpu_kv_store(const cpu *e, cpu_kv *cache, int part, int64_t h, int64_t i, const float *x);
 
-/* Entries [first, first + n) of head h as F32 [n][dim]: in place when they are stored so, else unpacked into
- * buffer. */
-const float *cpu_kv_load(const cpu *e, const cpu_kv *cache, int part, int64_t h, int64_t first, int64_t n,
-                         float *buffer);
-
-/* All entries of head h as they are stored. */
-const void *cpu_kv_entries(const cpu_kv *cache, int part, int64_t h);
+/* All entries of head h, as they are stored. */
+rows cpu_kv_rows(const cpu_kv *cache, int part, int64_t h);
 
 /* ---- join.c ---- */
 

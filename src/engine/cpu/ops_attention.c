@@ -61,7 +61,7 @@ typedef struct cut {
     int64_t split, n_splits;          /* keys per unit */
     int dim, v_dim;
     const cpu_kv *cache;
-    bool as_stored; /* entries are read as they are */
+    bool own_kernels; /* of the table, for all of attention */
 } cut;
 
 static cut make_cut(const cpu *e, const node *x) {
@@ -78,7 +78,7 @@ static cut make_cut(const cpu *e, const node *x) {
     u.split = split ? SPLIT_KEYS : c->n_visible;
     u.n_splits = (c->n_visible + u.split - 1) / u.split;
     const attention_kernels *k = e->kernels->attention;
-    u.as_stored = k && !c->base.bits && k->fits(u.dim, u.v_dim);
+    u.own_kernels = k && k->fits(u.dim, u.v_dim);
     return u;
 }
 
@@ -111,7 +111,7 @@ static size_t place(const cpu *e, const cut *u, char *scratch, unit_memory *m) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
     size_t n = (size_t)rows_of(u), dim = (size_t)u->dim, v_dim = (size_t)u->v_dim, at = 0;
     size_t inner = (n * BLOCK_KEYS + BLOCK_KEYS * (dim + v_dim)) * sizeof(float);
-    if (u->as_stored) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
+    if (u->own_kernels) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
     m->q = (float *)(void *)(start + at);
     at += align_up(n * dim * sizeof *m->q);
     m->out = (float *)(void *)(start + at);
@@ -155,18 +155,26 @@ static void soften(const cpu *e, float *scores, const attention *a, int64_t r, i
     for (int64_t d = 0; d < a->v_dim && old != 1; d++) out[d] *= old;
 }
 
+/* n entries from `first` on as F32: in place when they are stored so, else in buffer. */
+static const float *convert(const cpu *e, float *buffer, const rows *entries, int64_t first, int64_t n) {
+    if (!entries->bits && entries->dtype == DTYPE_F32)
+        return (const float *)entries->values + first * entries->n;
+    for (int64_t i = 0; i < n; i++) e->kernels->unpack(buffer + i * entries->n, entries, first + i);
+    return buffer;
+}
+
 /* As attention_kernels' attend, on entries that are converted to F32 block by block. */
-static void attend_converted(const cpu *e, const cut *u, int64_t kv_head, const attention *a, float *scores) {
-    float *keys = scores + rows_of(u) * BLOCK_KEYS, *values = keys + BLOCK_KEYS * u->dim;
+static void attend_converted(const cpu *e, const attention *a, float *scores) {
+    float *keys = scores + a->n_rows * BLOCK_KEYS, *values = keys + BLOCK_KEYS * a->dim;
     for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t at = a->first; at < a->end; at += BLOCK_KEYS) {
         int64_t n = a->end - at < BLOCK_KEYS ? a->end - at : BLOCK_KEYS;
-        const float *k = cpu_kv_load(e, u->cache, 0, kv_head, at, n, keys);
-        e->kernels->matmul(scores, BLOCK_KEYS, a->q, u->dim, a->n_rows, k, n, u->dim);
+        const float *k = convert(e, keys, &a->keys, at, n);
+        e->kernels->matmul(scores, BLOCK_KEYS, a->q, a->dim, a->n_rows, k, n, a->dim);
         for (int64_t r = 0; r < a->n_rows; r++) soften(e, scores + r * BLOCK_KEYS, a, r, at, n);
-        const float *v = cpu_kv_load(e, u->cache, 1, kv_head, at, n, values);
-        e->kernels->mix(a->out, u->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, u->v_dim);
+        const float *v = convert(e, values, &a->values, at, n);
+        e->kernels->mix(a->out, a->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, a->v_dim);
     }
 }
 
@@ -186,14 +194,12 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_he
     a.end = end < end_key ? end : end_key;
     a.out = m->out;
     a.state = m->states;
-    if (!u->as_stored) {
-        attend_converted(e, u, kv_head, &a, m->inner);
-        return;
-    }
-    a.keys = cpu_kv_entries(u->cache, 0, kv_head);
-    a.values = cpu_kv_entries(u->cache, 1, kv_head);
-    a.type = u->cache->base.spec.dtype;
-    e->kernels->attention->attend(&a, m->inner);
+    a.keys = cpu_kv_rows(u->cache, 0, kv_head);
+    a.values = cpu_kv_rows(u->cache, 1, kv_head);
+    if (u->own_kernels)
+        e->kernels->attention->attend(&a, m->inner);
+    else
+        attend_converted(e, &a, m->inner);
 }
 
 static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t first_token, int64_t n_tokens,

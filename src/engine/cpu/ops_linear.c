@@ -120,8 +120,8 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 
 /* ---- the operation ---- */
 
-/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what leaves
- * a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
+/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what
+ * leaves a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
 static const products *products_of(const cpu *e, const node *x) {
     bool logits = !x->reader || x->reader->op == OP_LOGPROBS;
     return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype, logits || x->in[0]->op == OP_GATED);
