@@ -223,9 +223,20 @@ static void test_experts(void **) {
             check_experts({type, bits, 32, 8, 2, 64, 96, ACT_GELU_TANH, false, false, false});
             check_experts({type, bits, 64, 40, 6, 192, 320, ACT_SILU, false, true, true});
             check_experts({type, bits, 64, 20, 16, 64, 64, ACT_SILU, true, false, true});
-            check_experts({type, bits, 64, 8, 4, 320, 576, ACT_SILU, true, true, false});
+            check_experts({type, bits, 64, 8, 4, 320, 576, ACT_SILU, true, true, true});
         }
     check_experts({mx::bfloat16, 4, 64, 256, 8, 128, 64, ACT_SILU, true, true, true});
+}
+
+/* What is another kernel for each of these. */
+static void test_kinds_of_experts(void **) {
+    const experts_case c = {mx::float16, 8, 32, 9, 4, 64, 64, ACT_SILU, true, true, true};
+    experts_case less_chosen = c, gelu = c, not_renormalized = c, not_normalized = c, no_residual = c;
+    less_chosen.k = 2;
+    gelu.act = ACT_GELU_TANH;
+    not_renormalized.renormalize = not_normalized.norm = no_residual.residual = false;
+    for (const experts_case &x : {c, less_chosen, gelu, not_renormalized, not_normalized, no_residual})
+        check_experts(x);
 }
 
 /* More rows than the grid has warps, of gate and up and of down. */
@@ -268,6 +279,8 @@ static void test_which_experts_are_taken(void **) {
     assert_false(cuda_experts_take(up, up, down, 17));
     other.bits = 4;
     assert_false(cuda_experts_take(up, other, down, 9));
+    other.bits = 3;
+    assert_false(cuda_experts_take(other, other, down, 9));
     other = down;
     other.base.dtype = DTYPE_BF16;
     assert_false(cuda_experts_take(up, up, other, 9));
@@ -433,6 +446,7 @@ int main() {
                                        cmocka_unit_test(test_many_rows),
                                        cmocka_unit_test(test_what_is_taken),
                                        cmocka_unit_test(test_experts),
+                                       cmocka_unit_test(test_kinds_of_experts),
                                        cmocka_unit_test(test_many_expert_rows),
                                        cmocka_unit_test(test_equal_logits),
                                        cmocka_unit_test(test_logits_that_are_no_numbers),

@@ -2,9 +2,11 @@
  * The engine is told that there are kernels for its device; how many ran shows that patterns were found. */
 #include "values.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 extern "C" {
 #include "model/model.h"
@@ -14,12 +16,13 @@ const engine_module *mlxbench_engine_module(void);
 /* ---- tiny random checkpoints ---- */
 
 enum { HIDDEN = 256, MLP = 192, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 64 };
-enum { VOCABULARY = 320, LAYERS = 2 };
+enum { VOCABULARY = 320, LAYERS = 2, MANY_LAYERS = 9 };
 
 struct family {
     const char *name, *fields = ""; /* config.json's model_type, and what it has that the others have not */
     bool qkv_biases = false, other_biases = false, head_norms = false, gemma = false;
     int experts = 0, per_token = 0, expert_bits = 0; /* bits: others than those of all linears */
+    int layers = LAYERS;
 };
 
 static const char LLAMA3_ROPE[] = R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0,
@@ -39,6 +42,7 @@ static const family llama = {.name = "llama", .fields = LLAMA3_ROPE};
 static const family llama_biases = {
     .name = "llama", .fields = BIASES, .qkv_biases = true, .other_biases = true};
 static const family llama_window = {.name = "llama", .fields = WINDOW};
+static const family llama_deep = {.name = "llama", .fields = LLAMA3_ROPE, .layers = MANY_LAYERS};
 static const family qwen2 = {.name = "qwen2", .qkv_biases = true};
 static const family qwen3 = {.name = "qwen3", .head_norms = true};
 static const family moe_all = {
@@ -122,7 +126,7 @@ class checkpoint_writer {
         linear("model.embed_tokens", {VOCABULARY, HIDDEN}, f.gemma ? 1 : 8);
         linear("lm_head", {VOCABULARY, HIDDEN}, 3);
         norm("model.norm", HIDDEN);
-        for (int i = 0; i < LAYERS; i++) {
+        for (int i = 0; i < f.layers; i++) {
             std::string layer = "model.layers." + std::to_string(i) + ".";
             attention(layer);
             if (f.experts && (i || f.fields != MOE_DENSE_LAYER))
@@ -137,7 +141,7 @@ class checkpoint_writer {
         }
         std::filesystem::create_directories(folder);
         mx::save_safetensors(folder + "/model.safetensors", made);
-        std::string fields = f.fields;
+        std::string fields = f.fields + (R"("num_hidden_layers": )" + std::to_string(f.layers) + ", ");
         if (as.bits)
             fields += R"("quantization": {"group_size": 64, "bits": )" + std::to_string(as.bits) +
                       other_bits + "}, ";
@@ -146,7 +150,7 @@ class checkpoint_writer {
                       std::to_string(f.per_token) + ", ";
         std::ofstream(folder + "/config.json")
             << R"({"model_type": ")" << f.name << R"(", )" << fields
-            << R"("hidden_size": 256, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4,
+            << R"("hidden_size": 256, "intermediate_size": 192, "num_attention_heads": 4,
                   "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 320, "rms_norm_eps": 1e-5,
                   "rope_theta": 10000.0, "tie_word_embeddings": false, "max_position_embeddings": 4096})";
     }
@@ -157,8 +161,9 @@ class checkpoint_writer {
 struct steps_case {
     const family &f;
     format as;
-    int n_prompt = 12, n = 8; /* tokens before, in one chunk; then decode steps */
-    int kv_bits = 0, max_kv_size = 0;
+    int n_prompt = 12, n = 8; /* tokens before; then decode steps */
+    int kv_bits = 0, max_kv_size = 0, chunk = 1000;
+    int kv_step = 0; /* before which the cache is quantized */
 };
 
 static std::string name_of(const steps_case &c) {
@@ -189,28 +194,34 @@ static int32_t token(int i) {
     return static_cast<int32_t>((i * 7919 + 13) % VOCABULARY);
 }
 
-/* The logits of n decode steps with given ids, so that each step answers the same question in both ways. */
-static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused) {
+static void set_graph(engine *e, bool fused) {
     engine_options options = {};
     options.mlx_lm_graph = !fused;
     must(!engine_configure(e, &options));
+}
+
+/* The logits of n decode steps with given ids, so that each step answers the same question in both ways. */
+static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused_prefill,
+                                    bool fused) {
+    set_graph(e, fused_prefill);
     std::vector<kv *> caches;
-    for (int i = 0; i < LAYERS; i++) {
+    for (int i = 0; i < c.f.layers; i++) {
         kv_spec spec = model_cache(m, i, c.max_kv_size);
         caches.push_back(kv_new(e, &spec));
         must(caches.back());
     }
     std::vector<int32_t> prompt;
     for (int i = 0; i < c.n_prompt; i++) prompt.push_back(token(i));
-    if (c.n_prompt) {
+    for (int i = 0; i < c.n_prompt; i += c.chunk) {
         graph *g = graph_begin(e);
-        model_forward(m, g, tokens(g, prompt.data(), c.n_prompt), caches.data());
+        model_forward(m, g, tokens(g, prompt.data() + i, std::min(c.chunk, c.n_prompt - i)), caches.data());
         must(!graph_end(g, 0, nullptr, nullptr));
     }
-    for (kv *cache : caches)
-        if (c.kv_bits) must(!kv_quantize(e, cache, c.kv_bits, 64));
+    set_graph(e, fused);
     std::vector<float> logits(static_cast<size_t>(c.n) * VOCABULARY);
     for (int i = 0; i < c.n; i++) {
+        for (kv *cache : caches)
+            if (c.kv_bits && i == c.kv_step) must(!kv_quantize(e, cache, c.kv_bits, 64));
         int32_t id = token(c.n_prompt + i);
         graph *g = graph_begin(e);
         tensor out = model_forward(m, g, tokens(g, &id, 1), caches.data());
@@ -242,7 +253,7 @@ static void compare(const steps_case &c, const std::vector<float> &found, const 
     }
 }
 
-/* Of one step. */
+/* Of one step, on average. */
 struct kernels {
     int matvec, attend, experts = 0;
 };
@@ -251,7 +262,8 @@ static kernels launched() {
     return {launches_of("matvec"), launches_of("attend"), launches_of("experts")};
 }
 
-static void check_steps(const steps_case &c, const kernels &wanted_kernels) {
+/* Makes the checkpoint, and calls use(engine, model). */
+static void with_model(const steps_case &c, const std::function<void(engine *, const model *)> &use) {
     static int n_folders;
     std::string folder = temporary_folder() + "/checkpoint-" + std::to_string(n_folders++);
     checkpoint_writer(c.f, c.as).write(folder);
@@ -260,23 +272,36 @@ static void check_steps(const steps_case &c, const kernels &wanted_kernels) {
     must(files);
     model *m = model_load(files, e);
     must(m);
-    int all = launches_of("");
-    std::vector<float> wanted = logits_of(e, m, c, false);
-    assert_int_equal(launches_of(""), all);
-    kernels before = launched();
-    std::vector<float> found = logits_of(e, m, c, true);
-    kernels after = launched(),
-            ran = {(after.matvec - before.matvec) / c.n, (after.attend - before.attend) / c.n,
-                   (after.experts - before.experts) / c.n};
-    const kernels &k = wanted_kernels;
-    if (ran.matvec != k.matvec || ran.attend != k.attend || ran.experts != k.experts ||
-        launches_of("") - all != c.n * (k.matvec + k.attend + k.experts))
-        fail_msg("%s: %d + %d + %d kernels, wants %d + %d + %d", name_of(c).c_str(), ran.matvec, ran.attend,
-                 ran.experts, k.matvec, k.attend, k.experts);
-    compare(c, found, wanted);
+    use(e, m);
     model_free(m);
     checkpoint_close(files);
     engine_close(e);
+}
+
+static void check_steps(const steps_case &c, const kernels &k) {
+    with_model(c, [&](engine *e, const model *m) {
+        int all = launches_of("");
+        std::vector<float> wanted = logits_of(e, m, c, false, false);
+        assert_int_equal(launches_of(""), all);
+        kernels before = launched();
+        std::vector<float> found = logits_of(e, m, c, true, true);
+        kernels after = launched(),
+                ran = {(after.matvec - before.matvec) / c.n, (after.attend - before.attend) / c.n,
+                       (after.experts - before.experts) / c.n};
+        if (ran.matvec != k.matvec || ran.attend != k.attend || ran.experts != k.experts ||
+            launches_of("") - all != c.n * (k.matvec + k.attend + k.experts))
+            fail_msg("%s: %d + %d + %d kernels, wants %d + %d + %d", name_of(c).c_str(), ran.matvec,
+                     ran.attend, ran.experts, k.matvec, k.attend, k.experts);
+        compare(c, found, wanted);
+    });
+}
+
+/* Evaluated in one go or a few layers at a time, a prefill leaves the same bits. */
+static void check_prefill(const steps_case &c) {
+    with_model(c, [&](engine *e, const model *m) {
+        std::vector<float> wanted = logits_of(e, m, c, false, false), found = logits_of(e, m, c, true, false);
+        if (found != wanted) fail_msg("%s: another prefill, other logits", name_of(c).c_str());
+    });
 }
 
 static const format bf16 = {mx::bfloat16, 0}, f16 = {mx::float16, 0}, bf16_4 = {mx::bfloat16, 4},
@@ -312,12 +337,25 @@ static void test_caches(void **) {
     check_steps({llama, f16, 12, 4, 8}, {DENSE, 0});
     check_steps({llama_window, f16, 6}, {DENSE, LAYERS / 2});
     check_steps({qwen3, f16, 6, 4, 0, 8}, {DENSE, 0});
+    steps_case later = {qwen3, f16, 6, 4, 8};
+    later.kv_step = 2;
+    check_steps(later, {DENSE, LAYERS / 2}); /* in half of the steps all */
+}
+
+static void test_prefills(void **) {
+    steps_case c = {llama_deep, f16, 40, 2};
+    check_prefill(c);
+    c.chunk = 17;
+    check_prefill(c);
+    c.max_kv_size = 12;
+    check_prefill(c);
+    check_prefill({moe, f16_4, 30, 2});
 }
 
 int main() {
     mx::set_default_device(mx::Device::cpu);
     mx::random::seed(1);
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_experts),
-                                       cmocka_unit_test(test_caches)};
+                                       cmocka_unit_test(test_prefills), cmocka_unit_test(test_caches)};
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }
