@@ -316,7 +316,7 @@ static void record(mlx_engine *e, const graph *g, int n, const tensor outputs[])
 }
 
 /* Layers whose cache states are evaluated together, where prefills are bounded. */
-enum { PREFILL_LAYERS = 4 };
+enum { PREFILL_LAYERS = 2 };
 
 /* The keys and values of every cache that the graph writes, n_layers caches together: all that a prefill
  * chunk evaluates. */
