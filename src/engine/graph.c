@@ -291,12 +291,26 @@ tensor argmax(graph *g, tensor in) {
 }
 
 void graph_mark_live(graph *g, int n, const tensor outputs[]) {
-    for (int i = 0; i < g->n_nodes; i++) graph_node(g, i)->live = graph_node(g, i)->op == OP_KV_WRITE;
-    for (int i = 0; i < n; i++) graph_node(g, outputs[i]->index)->live = true;
+    for (int i = 0; i < g->n_nodes; i++) {
+        node *x = graph_node(g, i);
+        x->live = x->op == OP_KV_WRITE;
+        x->readers = 0;
+        x->reader = NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        node *x = graph_node(g, outputs[i]->index);
+        x->live = true;
+        x->readers++;
+    }
     for (int i = g->n_nodes - 1; i >= 0; i--) {
-        const node *x = graph_node(g, i);
-        for (int k = 0; k < NODE_MAX_INPUTS && x->live; k++)
-            if (x->in[k]) graph_node(g, x->in[k]->index)->live = true;
+        node *x = graph_node(g, i);
+        for (int k = 0; k < NODE_MAX_INPUTS && x->live; k++) {
+            if (!x->in[k]) continue;
+            node *from = graph_node(g, x->in[k]->index);
+            from->live = true;
+            from->readers++;
+            if (!from->reader) from->reader = x;
+        }
     }
 }
 

@@ -32,7 +32,7 @@ typedef enum op_kind {
         OP_COUNT
 } op_kind;
 
-enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3 };
+enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3, NODE_MAX_JOINED = 2 };
 
 /* ROUTE: how many experts, and whether their weights are divided by their sum */
 typedef struct top_k {
@@ -59,8 +59,10 @@ typedef struct node {
         top_k top;      /* ROUTE */
         bool clip;      /* ADD: saturate in F16 */
     };
-    bool live; /* set by graph_mark_live: an output or a cache write needs it */
-    int index; /* place in the graph */
+    bool live;           /* set by graph_mark_live: an output or a cache write needs it */
+    int index;           /* place in the graph */
+    int readers;         /* set by graph_mark_live: how often live nodes and outputs read it; */
+    struct node *reader; /* the last of those nodes */
 
     /* The engine's own, zero when it gets the graph. */
     void *data, *workspace; /* the value; memory used only while it is computed */
@@ -70,6 +72,10 @@ typedef struct node {
     int last;          /* index of the last node that reads it */
     struct node *next; /* in the plan's list of values in memory */
     bool barrier;      /* all threads meet before it */
+    size_t own;        /* every thread computes the value for itself: bytes of a copy; 0: there is one */
+    struct node *by;   /* the node that computes this one with its own value */
+    struct node *also[NODE_MAX_JOINED]; /* LINEAR: others with the same input that are computed with it */
+    struct node *ending; /* LINEAR, EXPERTS: the sum or gate that is computed in place of its own value */
 } node;
 
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.
@@ -88,7 +94,7 @@ node *graph_node(const graph *g, int i);
 /* Frees what recording keeps from graph to graph. */
 void graph_release(graph *g);
 
-/* Sets live on what the outputs and the cache writes need. */
+/* Sets live on what the outputs and the cache writes need, and counts who reads it. */
 void graph_mark_live(graph *g, int n, const tensor outputs[]);
 
 static inline int64_t tensor_rows(tensor x) { /* product of all dimensions but the last */
@@ -142,7 +148,7 @@ extern const engine_class cpu_engine, fake_engine;
 
 /* To be raised with every change of what a module shares with the program: this header and those it includes.
  */
-enum { ENGINE_MODULE_ABI = 4 };
+enum { ENGINE_MODULE_ABI = 5 };
 
 /* What a module exports, as a function of the name below and of this type. It may use the program's
  * functions. */

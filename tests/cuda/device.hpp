@@ -8,7 +8,8 @@
 #define __global__
 #define __forceinline__ inline
 #define __grid_constant__
-#define __shared__ static /* blocks run one after another; emulator.cpp fills it with NaN before each */
+#define __shared__    static /* blocks run one after another; emulator.cpp fills it with NaN before each */
+#define __CUDA_ARCH__ 900
 
 using size_t = decltype(sizeof 0);
 using uint32_t = unsigned int;
@@ -45,6 +46,14 @@ inline float __uint_as_float(unsigned int x) {
 }
 inline float __shfl_xor_sync(unsigned int mask, float x, int lanes) {
     return __uint_as_float(emulated_shuffle_xor(mask, __builtin_bit_cast(unsigned int, x), lanes));
+}
+
+inline unsigned int __reduce_max_sync(unsigned int mask, unsigned int x) {
+    for (int i = 16; i; i /= 2) {
+        unsigned int other = emulated_shuffle_xor(mask, x, i);
+        x = other > x ? other : x;
+    }
+    return x;
 }
 
 /* ---- memory ---- */
@@ -89,6 +98,9 @@ float emulated_from_half(unsigned short);
 }
 inline float rsqrtf(float x) {
     return 1 / __builtin_sqrtf(x);
+}
+inline unsigned int max(unsigned int a, unsigned int b) {
+    return a > b ? a : b;
 }
 inline int min(int a, int b) {
     return a < b ? a : b;

@@ -2,6 +2,8 @@
  * The operations compute in F32 and round where the kernels do. */
 #include "values.hpp"
 
+#include <algorithm>
+
 /* ---- a step's linears ---- */
 
 struct linear_case {
@@ -21,20 +23,18 @@ static std::string name_of(const linear_case &c) {
     return text + (c.norm ? " norm" : "") + (c.bias ? " bias" : "");
 }
 
-static mlx_weight random_weight(const linear_case &c, int rows) {
-    mx::array plain = random_values({rows, c.k}, c.type, 1 / std::sqrt(static_cast<float>(c.k)));
-    mlx_weight w = {.base = {}, .values = plain, .bits = c.bits, .group_size = c.group_size};
-    w.base.rank = 2;
-    w.base.shape[0] = rows;
-    w.base.shape[1] = c.k;
-    w.base.dtype = c.type == mx::bfloat16 ? DTYPE_BF16 : DTYPE_F16;
-    if (c.bits) {
-        std::vector<mx::array> packed = mx::quantize(plain, c.group_size, c.bits);
-        w.values = packed[0];
-        w.scales = packed[1];
-        w.biases = packed[2];
-    }
-    if (c.bias) w.bias = random_values({rows}, c.type);
+/* shape: [rows, columns], or one per expert */
+static mlx_weight random_weight(const mx::Shape &shape, mx::Dtype type, int bits, int group_size) {
+    mx::array plain = random_values(shape, type, 1 / std::sqrt(static_cast<float>(shape.back())));
+    mlx_weight w = {.base = {}, .values = plain, .bits = bits, .group_size = group_size};
+    w.base.rank = static_cast<int>(shape.size());
+    std::copy(shape.begin(), shape.end(), w.base.shape);
+    w.base.dtype = type == mx::bfloat16 ? DTYPE_BF16 : DTYPE_F16;
+    if (!bits) return w;
+    std::vector<mx::array> packed = mx::quantize(plain, group_size, bits);
+    w.values = packed[0];
+    w.scales = packed[1];
+    w.biases = packed[2];
     return w;
 }
 
@@ -68,7 +68,10 @@ static mx::array gated(matvec_ending act, const mx::array &gate, const mx::array
 
 static void check_linears(const linear_case &c) {
     std::vector<mlx_weight> weights;
-    for (int rows : c.rows) weights.push_back(random_weight(c, rows));
+    for (int rows : c.rows) {
+        weights.push_back(random_weight({rows, c.k}, c.type, c.bits, c.group_size));
+        if (c.bias) weights.back().bias = random_values({rows}, c.type);
+    }
     cuda_matvec m = {.x = random_values({1, 1, c.k}, c.type, 2), .n = static_cast<int>(c.rows.size())};
     mx::array x = m.x;
     if (c.norm) {
@@ -109,11 +112,11 @@ static void test_many_rows(void **) {
     check_linears({mx::bfloat16, 4, 32, 128, {8194}, MATVEC_PLAIN, true, false});
     check_linears({mx::float16, 8, 64, 320, {8194}, MATVEC_ADD, false, true});
     check_linears({mx::bfloat16, 0, 64, 64, {8200}, MATVEC_PLAIN, true, true});
+    check_few_differ(); /* in all tests of linears */
 }
 
 static void test_what_is_taken(void **) {
-    linear_case c = {mx::bfloat16, 0, 64, 64, {2}, MATVEC_PLAIN, false, false};
-    mlx_weight w = random_weight(c, 2);
+    mlx_weight w = random_weight({2, 64}, mx::bfloat16, 0, 64);
     assert_true(cuda_matvec_takes(w));
     w.base.shape[1] = 60; /* rows that are no multiple of 16 bytes */
     assert_false(cuda_matvec_takes(w));
@@ -125,6 +128,172 @@ static void test_what_is_taken(void **) {
     w.base.dtype = DTYPE_BF16;
     w.bits = 3;
     assert_false(cuda_matvec_takes(w));
+}
+
+/* ---- experts ---- */
+
+struct experts_case {
+    mx::Dtype type;
+    int bits, group_size, n, k, in, width; /* k of n experts */
+    activation act;
+    bool renormalize, norm, residual;
+};
+
+static std::string name_of(const experts_case &c) {
+    std::string text = c.type == mx::bfloat16 ? "bf16 " : "f16 ";
+    text += std::to_string(c.bits) + " bits, " + std::to_string(c.k) + " of " + std::to_string(c.n) +
+            " experts, " + std::to_string(c.width) + " x " + std::to_string(c.in);
+    return text + (c.renormalize ? " renormalized" : "") + (c.norm ? " norm" : "") +
+           (c.residual ? " residual" : "");
+}
+
+static mlx_weight expert(const mlx_weight &all, int i) {
+    auto part = [&](const mx::array &x) { return mx::take(x, i, 0); };
+    mlx_weight w = {
+        .base = all.base, .values = part(all.values), .bits = all.bits, .group_size = all.group_size};
+    if (w.bits) {
+        w.scales = part(*all.scales);
+        w.biases = part(*all.biases);
+    }
+    return w;
+}
+
+/* The largest first, of equal ones the first. */
+static std::vector<int> order_of(const std::vector<float> &logits) {
+    std::vector<int> order(logits.size());
+    for (size_t i = 0; i < order.size(); i++) order[i] = static_cast<int>(i);
+    std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+        return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
+    });
+    return order;
+}
+
+/* As ops.cpp has it, but that the chosen are summed in F32. */
+static mx::array mixed(const cuda_experts &e, const mx::array &x) {
+    auto rounded = [&](const mx::array &y) { return mx::astype(mx::astype(y, x.dtype()), mx::float32); };
+    mx::array gates = rounded(mx::softmax(mx::astype(mx::flatten(e.logits), mx::float32)));
+    std::vector<int> order = order_of(floats_in(mx::flatten(e.logits)));
+    mx::array chosen = mx::take(gates, mx::array(order.data(), {e.k}, mx::int32), 0);
+    if (e.renormalize) chosen = rounded(chosen / rounded(mx::sum(chosen)));
+    mx::array sum = mx::zeros(x.shape());
+    for (int i = 0; i < e.k; i++) {
+        int which = order[static_cast<size_t>(i)];
+        mx::array gate = product(x, expert(*e.gate, which)), up = product(x, expert(*e.up, which));
+        mx::array y = gated(e.act == ACT_SILU ? MATVEC_SILU : MATVEC_GELU, gate, up);
+        y = mx::astype(product(y, expert(*e.down, which)), mx::float32);
+        sum = sum + rounded(y * mx::take(chosen, i));
+    }
+    sum = mx::astype(sum, x.dtype());
+    return e.residual ? mx::add(sum, *e.residual) : sum;
+}
+
+static void check_experts(const experts_case &c, const mx::array &logits) {
+    mlx_weight gate = random_weight({c.n, c.width, c.in}, c.type, c.bits, c.group_size),
+               up = random_weight({c.n, c.width, c.in}, c.type, c.bits, c.group_size),
+               down = random_weight({c.n, c.in, c.width}, c.type, c.bits, c.group_size);
+    assert_true(cuda_experts_take(gate, up, down, c.k));
+    cuda_experts e = {.x = random_values({1, 1, c.in}, c.type, 2),
+                      .logits = logits,
+                      .k = c.k,
+                      .renormalize = c.renormalize,
+                      .act = c.act,
+                      .gate = &gate,
+                      .up = &up,
+                      .down = &down};
+    mx::array x = e.x;
+    if (c.norm) {
+        e.norm = random_values({c.in}, c.type, 0.2f, 1);
+        e.eps = 1e-5f;
+        x = mx::fast::rms_norm(x, *e.norm, e.eps);
+    }
+    if (c.residual) e.residual = random_values({1, 1, c.in}, c.type, 0.2f);
+    check_same(cuda_experts_run(e), mixed(e, x), name_of(c), 2);
+}
+
+static void check_experts(const experts_case &c) {
+    check_experts(c, random_values({1, 1, c.n}, c.type, 2));
+}
+
+/* Choices of 1 to 16, for which a warp's lanes are divided in different ways; more experts than lanes; rows
+ * of few loads, and of more than a team takes at once. */
+static void test_experts(void **) {
+    for (mx::Dtype type : {mx::bfloat16, mx::float16})
+        for (int bits : {0, 4, 8}) {
+            check_experts({type, bits, 32, 5, 1, 96, 64, ACT_SILU, true, true, true});
+            check_experts({type, bits, 32, 8, 2, 64, 96, ACT_GELU_TANH, false, false, false});
+            check_experts({type, bits, 64, 40, 6, 192, 320, ACT_SILU, false, true, true});
+            check_experts({type, bits, 64, 20, 16, 64, 64, ACT_SILU, true, false, true});
+            check_experts({type, bits, 64, 8, 4, 320, 576, ACT_SILU, true, true, true});
+        }
+    check_experts({mx::bfloat16, 4, 64, 256, 8, 128, 64, ACT_SILU, true, true, true});
+}
+
+/* What is another kernel for each of these. */
+static void test_kinds_of_experts(void **) {
+    const experts_case c = {mx::float16, 8, 32, 9, 4, 64, 64, ACT_SILU, true, true, true};
+    experts_case less_chosen = c, gelu = c, not_renormalized = c, not_normalized = c, no_residual = c;
+    less_chosen.k = 2;
+    gelu.act = ACT_GELU_TANH;
+    not_renormalized.renormalize = not_normalized.norm = no_residual.residual = false;
+    for (const experts_case &x : {c, less_chosen, gelu, not_renormalized, not_normalized, no_residual})
+        check_experts(x);
+}
+
+/* More rows than the grid has warps, of gate and up and of down. */
+static void test_many_expert_rows(void **) {
+    check_experts({mx::bfloat16, 4, 32, 16, 14, 64, 256, ACT_SILU, true, false, true});
+    check_experts({mx::float16, 4, 32, 2, 1, 3200, 32, ACT_SILU, false, false, true});
+}
+
+static void test_equal_logits(void **) {
+    experts_case c = {mx::bfloat16, 4, 32, 70, 5, 64, 64, ACT_SILU, false, false, false};
+    check_experts(c, mx::full({1, 1, c.n}, -3.0f, c.type));
+    std::vector<float> logits(static_cast<size_t>(c.n), -1.0f);
+    logits[66] = logits[33] = 2;
+    logits[2] = logits[34] = logits[68] = logits[69] = 0;
+    check_experts(c, mx::astype(mx::array(logits.data(), {1, 1, c.n}), c.type));
+    check_few_differ(2); /* in all tests of experts */
+}
+
+/* They choose something, and show in the result. */
+static void test_logits_that_are_no_numbers(void **) {
+    for (float logit : {NAN, -NAN}) {
+        mlx_weight up = random_weight({9, 32, 64}, mx::float16, 8, 32),
+                   down = random_weight({9, 64, 32}, mx::float16, 8, 32);
+        cuda_experts e = {.x = random_values({1, 1, 64}, mx::float16),
+                          .logits = mx::full({1, 1, 9}, logit, mx::float16),
+                          .k = 8,
+                          .renormalize = true,
+                          .act = ACT_SILU,
+                          .gate = &up,
+                          .up = &up,
+                          .down = &down};
+        assert_true(mx::all(mx::isnan(cuda_experts_run(e))).item<bool>());
+    }
+}
+
+static void test_which_experts_are_taken(void **) {
+    mlx_weight up = random_weight({9, 32, 64}, mx::float16, 8, 32),
+               down = random_weight({9, 64, 32}, mx::float16, 4, 32), other = up;
+    assert_true(cuda_experts_take(up, up, down, 9)); /* down may be of another kind */
+    assert_false(cuda_experts_take(up, up, down, 17));
+    other.bits = 4;
+    assert_false(cuda_experts_take(up, other, down, 9));
+    other.bits = 3;
+    assert_false(cuda_experts_take(other, other, down, 9));
+    other = down;
+    other.base.dtype = DTYPE_BF16;
+    assert_false(cuda_experts_take(up, up, other, 9));
+    other = up;
+    other.base.shape[0] = 257;
+    assert_false(cuda_experts_take(other, other, down, 9));
+    other = down;
+    other.bias = random_values({9, 64}, mx::float16);
+    assert_false(cuda_experts_take(up, up, other, 9));
+    other = down;
+    other.base.shape[2] = 4096; /* once this fits in shared memory, but not for each of nine experts */
+    assert_true(cuda_experts_take(up, up, other, 1));
+    assert_false(cuda_experts_take(up, up, other, 9));
 }
 
 /* ---- attention ---- */
@@ -267,14 +436,24 @@ static void test_ropes(void **) {
         for (bool own_freqs : {false, true})
             for (int dims : {64, 32})
                 check_attend({mx::bfloat16, 64, 2, 3, 70, dims, traditional, own_freqs, false});
+    check_few_differ(); /* in all tests of attention */
 }
 
 int main() {
     mx::set_default_device(mx::Device::cpu);
     mx::random::seed(1);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linears),       cmocka_unit_test(test_many_rows),
-                                       cmocka_unit_test(test_what_is_taken), cmocka_unit_test(test_lengths),
-                                       cmocka_unit_test(test_many_parts),    cmocka_unit_test(test_heads),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_linears),
+                                       cmocka_unit_test(test_many_rows),
+                                       cmocka_unit_test(test_what_is_taken),
+                                       cmocka_unit_test(test_experts),
+                                       cmocka_unit_test(test_kinds_of_experts),
+                                       cmocka_unit_test(test_many_expert_rows),
+                                       cmocka_unit_test(test_equal_logits),
+                                       cmocka_unit_test(test_logits_that_are_no_numbers),
+                                       cmocka_unit_test(test_which_experts_are_taken),
+                                       cmocka_unit_test(test_lengths),
+                                       cmocka_unit_test(test_many_parts),
+                                       cmocka_unit_test(test_heads),
                                        cmocka_unit_test(test_ropes)};
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -103,31 +103,17 @@ void cpu_kv_store(const cpu *e, cpu_kv *c, int part, int64_t h, int64_t i, const
         e->kernels->from_f32(values, type, x, to->dim);
 }
 
-const void *cpu_kv_entries(const cpu_kv *c, int part, int64_t h) {
+rows cpu_kv_rows(const cpu_kv *c, int part, int64_t h) {
     const cpu_entries *from = &c->entries[part];
-    return (const char *)from->values + (size_t)(h * c->capacity) * value_bytes(&c->base, from->dim);
-}
-
-const float *cpu_kv_load(const cpu *e, const cpu_kv *c, int part, int64_t h, int64_t first, int64_t n,
-                         float *buffer) {
-    const cpu_entries *from = &c->entries[part];
-    size_t entry = (size_t)(h * c->capacity + first), scales = scale_bytes(&c->base, from->dim);
-    const char *values = (const char *)from->values + entry * value_bytes(&c->base, from->dim);
-    dtype type = c->base.spec.dtype;
-    if (!c->base.bits && type == DTYPE_F32) return (const float *)(const void *)values;
-    if (!c->base.bits) {
-        e->kernels->to_f32(buffer, values, type, n * from->dim);
-        return buffer;
-    }
-    rows r = {.n = from->dim,
-              .values = values,
-              .scales = (const char *)from->scales + entry * scales,
-              .biases = (const char *)from->biases + entry * scales,
-              .dtype = type,
-              .bits = c->base.bits,
-              .group_size = c->base.group_size};
-    for (int64_t i = 0; i < n; i++) e->kernels->unpack(buffer + i * from->dim, &r, i);
-    return buffer;
+    size_t entry = (size_t)(h * c->capacity), scales = scale_bytes(&c->base, from->dim);
+    rows r = {.n = from->dim, .dtype = c->base.spec.dtype};
+    r.values = (const char *)from->values + entry * value_bytes(&c->base, from->dim);
+    if (!c->base.bits) return r;
+    r.scales = (const char *)from->scales + entry * scales;
+    r.biases = (const char *)from->biases + entry * scales;
+    r.bits = c->base.bits;
+    r.group_size = c->base.group_size;
+    return r;
 }
 
 int cpu_kv_quantize(engine *base, kv *cache, int bits, int group_size) {
@@ -147,8 +133,11 @@ int cpu_kv_quantize(engine *base, kv *cache, int bits, int group_size) {
         }
         c->base = quantized;
         for (int h = 0; h < cache->spec.n_kv_heads; h++)
-            for (int64_t i = 0; i < c->length; i++)
-                cpu_kv_store(e, c, part, h, i, cpu_kv_load(e, &old, part, h, i, 1, row));
+            for (int64_t i = 0; i < c->length; i++) {
+                rows from = cpu_kv_rows(&old, part, h);
+                e->kernels->unpack(row, &from, i);
+                cpu_kv_store(e, c, part, h, i, row);
+            }
         c->base = old.base;
         release(e, &old.base, &old.entries[part], c->capacity);
     }

@@ -175,7 +175,7 @@ static void run_thread(void *context, int thread) {
     int barriers = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
-        if (!x->live || !cpu_ops[x->op].run) continue;
+        if (!x->live || x->by || !cpu_ops[x->op].run) continue;
         if (x->barrier) {
             barriers++;
             /* Thread 0 announces the barrier at which all stop, so that no thread waits at one for another

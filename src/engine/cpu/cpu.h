@@ -83,13 +83,14 @@ int cpu_kv_prepare(cpu *e, cpu_kv *cache, int64_t position, int64_t n_tokens);
 /* Stores one entry of head h: n floats at index i. part: 0 keys, 1 values. */
 void cpu_kv_store(const cpu *e, cpu_kv *cache, int part, int64_t h, int64_t i, const float *x);
 
-/* Entries [first, first + n) of head h as F32 [n][dim]: in place when they are stored so, else unpacked into
- * buffer. */
-const float *cpu_kv_load(const cpu *e, const cpu_kv *cache, int part, int64_t h, int64_t first, int64_t n,
-                         float *buffer);
+/* All entries of head h, as they are stored. */
+rows cpu_kv_rows(const cpu_kv *cache, int part, int64_t h);
 
-/* All entries of head h as they are stored. */
-const void *cpu_kv_entries(const cpu_kv *cache, int part, int64_t h);
+/* ---- join.c ---- */
+
+/* Sets which nodes are computed together with others (by, also, ending) and which by every thread for itself
+ * (own), so that threads meet less often. */
+void cpu_join(const cpu *e, graph *g, int n, const tensor outputs[]);
 
 /* ---- plan.c ---- */
 
@@ -115,26 +116,32 @@ void cpu_linear(cpu *e, node *x, int thread);
 size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
-/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. */
-const products *cpu_products(const cpu *e, const rows *w, enum dtype activations);
+/* Whether linears with one input can share it once it is prepared: they are multiplied in one way. */
+bool cpu_same_products(const cpu *e, const node *a, const node *b);
 
-/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows [first, end). */
+/* Rows from `first` on. */
+rows cpu_rows_from(const rows *w, int64_t first);
+
+/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. sensitive: 8
+ * bits are not enough for them. */
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
+
+/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with the first n_rows of w. */
 enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */
 size_t cpu_prepared_bytes(const products *p, const rows *w);
 void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x);
-void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t first, int64_t end,
-                const float *x, const void *prepared);
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t n_rows, const float *x,
+                const void *prepared);
 
 /* Many tokens: with products, panel i of the tokens is packed first, by any thread, of cpu_token_panels(..)
  * in all; in F32 there are none. */
 int64_t cpu_token_panels(const products *p, int64_t n_tokens);
 void cpu_pack_tokens(const products *p, char *panels, const rows *w, int64_t i, const float *x,
                      int64_t n_tokens);
-/* out[t * out_stride + r] = token t (x in F32, panels with products) times row r of [first, end). tile:
- * thread scratch of cpu_tile_bytes. */
+/* out[t * out_stride + r] = token t (x in F32, panels with products) times row r < n_rows. tile: thread
+ * scratch of cpu_tile_bytes. */
 void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
-                  int64_t first, int64_t end, const float *x, int64_t n_tokens, const char *panels,
-                  void *tile);
+                  int64_t n_rows, const float *x, int64_t n_tokens, const char *panels, void *tile);
 size_t cpu_tile_bytes(const products *p, const rows *w);
 
 /* Rows of one piece of work, such that n_rows make some pieces for every thread. */
@@ -168,8 +175,22 @@ size_t cpu_logprobs_scratch(const cpu *e, const node *x);
 void cpu_argmax(cpu *e, node *x, int thread);
 size_t cpu_argmax_workspace(const cpu *e, const node *x);
 
-static inline float *floats_of(tensor x) {
-    return x->data;
+/* The value of x, or this thread's copy of it. */
+static inline float *floats_of(tensor x, int thread) {
+    return (float *)(void *)((char *)x->data + (size_t)thread * x->own);
+}
+
+typedef struct piece {
+    int64_t first, end;
+} piece;
+
+/* Work sharing: the next piece of up to `step` of n items; where each thread computes a copy of its own, all
+ * of them, once. p begins as zeros. */
+static inline bool cpu_take(node *x, int64_t n, int64_t step, piece *p) {
+    if (!x->own) return pool_take(&x->taken[0], n, step, &p->first, &p->end);
+    if (p->end) return false;
+    *p = (piece){0, n};
+    return true;
 }
 
 static inline const cpu_weight *cpu_weight_of(const node *x, int i) {

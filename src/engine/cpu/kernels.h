@@ -48,16 +48,15 @@ typedef struct seen_keys {
 /* Attention of some query rows to the entries of the KV head they share, over keys [first, end). */
 typedef struct attention {
     int64_t n_rows, dim, v_dim;
-    const float *q;            /* [n_rows][dim], scaled */
-    const seen_keys *seen;     /* of each row; low and end never fall from row to row */
-    const void *keys, *values; /* [..][dim], [..][v_dim], from key 0 on, */
-    dtype type;                /* F32, F16 or BF16 */
+    const float *q;        /* [n_rows][dim], scaled */
+    const seen_keys *seen; /* of each row; low and end never fall from row to row */
+    rows keys, values;     /* of dim and v_dim columns, from key 0 on; both plain or both affine */
     int64_t first, end;
     float *out; /* [n_rows][v_dim]: sums of exp(score - max) * value */
     softmax_state *state;
 } attention;
 
-/* The whole of it for entries that are read as they are stored. */
+/* The whole of it, on entries as they are stored. */
 typedef struct attention_kernels {
     bool (*fits)(int64_t dim, int64_t v_dim); /* can it be used? */
     size_t (*scratch_bytes)(int64_t n_rows, int64_t dim, int64_t v_dim);
@@ -130,7 +129,7 @@ kernels kernels_complete(const kernels *t);
 extern const kernels kernels_scalar;
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512amx;
-extern const attention_kernels attention_avx512;
+extern const attention_kernels attention_avx2, attention_avx512;
 #elif defined(__aarch64__)
 extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif

@@ -295,4 +295,5 @@ const kernels kernels_avx2 = {
     .exp_sum = exp_sum,
     .int16 = &avx2_int16,
     .int8 = &avx2_int8,
+    .attention = &attention_avx2,
 };

@@ -39,6 +39,15 @@ INLINE __m256 load8(const void *p, dtype type) {
     return type == DTYPE_F32 ? _mm256_loadu_ps(p) : from_half(_mm_loadu_si128(p), type);
 }
 
+/* One float stored as `type`, in all lanes. */
+INLINE __m256 spread(const void *p, dtype type) {
+    if (type == DTYPE_F32) return _mm256_broadcast_ss(p);
+    int16_t half;
+    memcpy(&half, p, sizeof half);
+    if (type == DTYPE_F16) return _mm256_cvtph_ps(_mm_set1_epi16(half));
+    return _mm256_castsi256_ps(_mm256_set1_epi32(half << 16));
+}
+
 /* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
  * memory would make the load wait for the stores, many times the cost of all the rest. */
 INLINE uint64_t load_bytes(const uint8_t *p, int n) {
@@ -75,7 +84,9 @@ INLINE float sum8(__m256 x) {
 
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum8x4(const __m256 v[4]) {
-    __m256 s = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));
+    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
     return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 

@@ -182,12 +182,11 @@ INLINE void unpack_affine(float *out, const rows *w, int64_t r, int bits) {
     int64_t groups = w->n / w->group_size;
     const uint8_t *packed = (const uint8_t *)w->values + r * w->n * bits / 8;
     for (int64_t g = 0; g < groups; g++) {
-        float scale, bias;
-        floats_from(&scale, at(w->scales, w->dtype, r * groups + g), w->dtype, 1);
-        floats_from(&bias, at(w->biases, w->dtype, r * groups + g), w->dtype, 1);
+        __m256 scale = spread(at(w->scales, w->dtype, r * groups + g), w->dtype);
+        __m256 bias = spread(at(w->biases, w->dtype, r * groups + g), w->dtype);
         for (int i = 0; i < w->group_size; i += 8, packed += bits, out += 8) {
-            __m256 product = _mm256_mul_ps(_mm256_set1_ps(scale), quants8(packed, bits));
-            _mm256_storeu_ps(out, _mm256_add_ps(product, _mm256_set1_ps(bias)));
+            __m256 product = _mm256_mul_ps(scale, quants8(packed, bits));
+            _mm256_storeu_ps(out, _mm256_add_ps(product, bias));
         }
     }
 }

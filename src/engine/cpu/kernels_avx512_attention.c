@@ -132,12 +132,16 @@ static void multiply(float *out, const float *panel, const float *x, int64_t str
     for (; n_out; n_out--, out += ROWS, x += stride) multiply_some(out, panel, x, stride, step, n, add, 1);
 }
 
-/* n entries of `dim` numbers from key `first` on, as floats: in place, or in buffer. */
-static const float *convert(float *buffer, const void *entries, dtype type, int64_t first, int64_t n,
-                            int64_t dim) {
-    const char *from = at(entries, type, first * dim);
+/* n entries from key `first` on, as floats: in place, or in buffer. */
+static const float *convert(float *buffer, const rows *w, int64_t first, int64_t n) {
+    if (w->bits) {
+        for (int64_t i = 0; i < n; i++) kernels_avx2.unpack(buffer + i * w->n, w, first + i);
+        return buffer;
+    }
+    dtype type = w->dtype;
+    const char *from = at(w->values, type, first * w->n);
     if (type == DTYPE_F32) return (const float *)(const void *)from;
-    for (int64_t i = 0; i < n * dim; i += LANES)
+    for (int64_t i = 0; i < n * w->n; i += LANES)
         _mm512_storeu_ps(buffer + i, type == DTYPE_F16 ? load16(from + i * 2, DTYPE_F16)
                                                        : load16(from + i * 2, DTYPE_BF16));
     return buffer;
@@ -193,8 +197,8 @@ static void attend_many(const attention *a, float *scratch) {
     begin_many(&m, a);
     for (int64_t first = a->first; first < a->end; first += KEYS) {
         int64_t n = at_most(a->end - first, KEYS);
-        const float *keys = convert(m.keys, a->keys, a->type, first, n, a->dim);
-        const float *values = convert(m.values, a->values, a->type, first, n, a->v_dim);
+        const float *keys = convert(m.keys, &a->keys, first, n);
+        const float *values = convert(m.values, &a->values, first, n);
         for (int64_t r = 0; r < a->n_rows; r += ROWS) block_many(&m, a, r, keys, values, first, n);
     }
     for (int64_t r = 0; r < a->n_rows; r++) {
@@ -300,25 +304,34 @@ static void soften_row(float *scores, softmax_state *state, float *out, int64_t 
     for (int64_t d = 0; d < v_dim && old != 1; d++) out[d] *= old;
 }
 
-INLINE void block_few(const attention *a, int64_t r, float *scores, int64_t first, int64_t n, dtype type,
-                      int R) {
+INLINE void block_few(const attention *a, int64_t r, float *scores, const void *keys, const void *values,
+                      int64_t first, int64_t n, dtype type, int R) {
     float *out = a->out + r * a->v_dim;
-    score_rows(scores, a->q + r * a->dim, at(a->keys, type, first * a->dim), type, n, a->dim, R);
+    score_rows(scores, a->q + r * a->dim, keys, type, n, a->dim, R);
     for (int i = 0; i < R; i++)
         soften_row(scores + i * KEYS, &a->state[r + i], out + i * a->v_dim, a->v_dim,
                    a->seen[r + i].low - first, a->seen[r + i].end - first, n);
-    mix_rows(out, a->v_dim, scores, at(a->values, type, first * a->v_dim), type, n, R);
+    mix_rows(out, a->v_dim, scores, values, type, n, R);
 }
 
+/* type: of the entries as they are multiplied; affine ones are converted to F32 block by block. */
 INLINE void attend_few(const attention *a, float *scores, dtype type) {
+    float *key_buffer = scores + AT_ONCE * KEYS, *value_buffer = key_buffer + KEYS * a->dim;
     for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t first = a->first; first < a->end; first += KEYS) {
         int64_t n = at_most(a->end - first, KEYS), r = 0;
-        for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE) block_few(a, r, scores, first, n, type, AT_ONCE);
-        if (a->n_rows - r == 3) block_few(a, r, scores, first, n, type, 3);
-        if (a->n_rows - r == 2) block_few(a, r, scores, first, n, type, 2);
-        if (a->n_rows - r == 1) block_few(a, r, scores, first, n, type, 1);
+        const void *keys = at(a->keys.values, type, first * a->dim);
+        const void *values = at(a->values.values, type, first * a->v_dim);
+        if (a->keys.bits) {
+            keys = convert(key_buffer, &a->keys, first, n);
+            values = convert(value_buffer, &a->values, first, n);
+        }
+        for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE)
+            block_few(a, r, scores, keys, values, first, n, type, AT_ONCE);
+        if (a->n_rows - r == 3) block_few(a, r, scores, keys, values, first, n, type, 3);
+        if (a->n_rows - r == 2) block_few(a, r, scores, keys, values, first, n, type, 2);
+        if (a->n_rows - r == 1) block_few(a, r, scores, keys, values, first, n, type, 1);
     }
 }
 
@@ -329,15 +342,16 @@ static bool fits(int64_t dim, int64_t v_dim) {
 }
 
 static size_t scratch_bytes(int64_t n_rows, int64_t dim, int64_t v_dim) {
-    return (n_rows <= FEW_ROWS ? AT_ONCE * KEYS : many_floats(n_rows, dim, v_dim)) * sizeof(float);
+    int64_t few = KEYS * (AT_ONCE + dim + v_dim);
+    return (n_rows <= FEW_ROWS ? (size_t)few : many_floats(n_rows, dim, v_dim)) * sizeof(float);
 }
 
 static void attend_rows(const attention *a, void *scratch) {
     if (a->n_rows > FEW_ROWS)
         attend_many(a, scratch);
-    else if (a->type == DTYPE_F32)
+    else if (a->keys.bits || a->keys.dtype == DTYPE_F32)
         attend_few(a, scratch, DTYPE_F32);
-    else if (a->type == DTYPE_F16)
+    else if (a->keys.dtype == DTYPE_F16)
         attend_few(a, scratch, DTYPE_F16);
     else
         attend_few(a, scratch, DTYPE_BF16);

@@ -13,19 +13,19 @@ enum {
 };
 
 void cpu_rope(cpu *e, node *x, int thread) {
-    (void)e, (void)thread;
     const rope_spec *spec = x->rope;
-    int64_t n_heads = x->shape[1], width = x->shape[2], first, end;
+    int64_t n_heads = x->shape[1], width = x->shape[2];
     int half = spec->dims / 2, step = spec->traditional ? 2 : 1, pair = spec->traditional ? 1 : half;
-    while (pool_take(&x->taken[0], x->shape[0] * half, half < 8 ? half : 8, &first, &end)) {
-        int64_t t = first / half, last = end < (t + 1) * half ? end : (t + 1) * half;
-        for (int64_t at = first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
+    piece p = {0};
+    while (cpu_take(x, x->shape[0] * half, half < 8 ? half : 8, &p)) {
+        int64_t t = p.first / half, end = p.end, last = end < (t + 1) * half ? end : (t + 1) * half;
+        for (int64_t at = p.first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
             for (; at < last; at++) {
                 int64_t i = at - t * half;
                 float angle = (float)(x->position + t) * spec->scale / spec->freqs[i];
                 float c = cosf(angle) * spec->mscale, s = sinf(angle) * spec->mscale;
-                const float *in = floats_of(x->in[0]) + t * n_heads * width + i * step;
-                float *out = floats_of(x) + t * n_heads * width + i * step;
+                const float *in = floats_of(x->in[0], thread) + t * n_heads * width + i * step;
+                float *out = floats_of(x, thread) + t * n_heads * width + i * step;
                 for (int64_t h = 0; h < n_heads; h++, in += width, out += width) {
                     float a = in[0], b = in[pair];
                     out[0] = a * c - b * s;
@@ -34,21 +34,24 @@ void cpu_rope(cpu *e, node *x, int thread) {
             }
         }
     }
-    for (int64_t row = thread; row < x->shape[0] * n_heads && spec->dims < width; row += e->threads)
-        memcpy(floats_of(x) + row * width + spec->dims, floats_of(x->in[0]) + row * width + spec->dims,
+    for (int64_t row = x->own ? 0 : thread; row < x->shape[0] * n_heads && spec->dims < width;
+         row += x->own ? 1 : e->threads)
+        memcpy(floats_of(x, thread) + row * width + spec->dims,
+               floats_of(x->in[0], thread) + row * width + spec->dims,
                (size_t)(width - spec->dims) * sizeof(float));
 }
 
-void cpu_kv_write(cpu *e, node *x, int thread) {
-    (void)thread;
+static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_t head, int thread) {
     cpu_kv *c = (cpu_kv *)x->cache;
+    int64_t n_heads = x->shape[1], dim = c->entries[part].dim;
+    cpu_kv_store(e, c, part, head, c->write_at + t,
+                 floats_of(x->in[part], thread) + (t * n_heads + head) * dim);
+}
+
+void cpu_kv_write(cpu *e, node *x, int thread) {
     int64_t n_heads = x->shape[1], i, end;
-    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end)) {
-        int part = (int)(i % 2);
-        int64_t t = i / 2 / n_heads, h = i / 2 % n_heads;
-        int dim = c->entries[part].dim;
-        cpu_kv_store(e, c, part, h, c->write_at + t, floats_of(x->in[part]) + (t * n_heads + h) * dim);
-    }
+    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end))
+        store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
 /* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */
@@ -58,7 +61,7 @@ typedef struct cut {
     int64_t split, n_splits;          /* keys per unit */
     int dim, v_dim;
     const cpu_kv *cache;
-    bool as_stored; /* entries are read as they are */
+    bool own_kernels; /* of the table, for all of attention */
 } cut;
 
 static cut make_cut(const cpu *e, const node *x) {
@@ -75,7 +78,7 @@ static cut make_cut(const cpu *e, const node *x) {
     u.split = split ? SPLIT_KEYS : c->n_visible;
     u.n_splits = (c->n_visible + u.split - 1) / u.split;
     const attention_kernels *k = e->kernels->attention;
-    u.as_stored = k && !c->base.bits && k->fits(u.dim, u.v_dim);
+    u.own_kernels = k && k->fits(u.dim, u.v_dim);
     return u;
 }
 
@@ -92,6 +95,7 @@ size_t cpu_attend_workspace(const cpu *e, const node *x) {
 
 /* A thread's memory for one unit. */
 typedef struct unit_memory {
+    const float *queries; /* of all heads */
     float *q, *out;
     softmax_state *states;
     seen_keys *seen;
@@ -107,7 +111,7 @@ static size_t place(const cpu *e, const cut *u, char *scratch, unit_memory *m) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
     size_t n = (size_t)rows_of(u), dim = (size_t)u->dim, v_dim = (size_t)u->v_dim, at = 0;
     size_t inner = (n * BLOCK_KEYS + BLOCK_KEYS * (dim + v_dim)) * sizeof(float);
-    if (u->as_stored) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
+    if (u->own_kernels) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
     m->q = (float *)(void *)(start + at);
     at += align_up(n * dim * sizeof *m->q);
     m->out = (float *)(void *)(start + at);
@@ -151,18 +155,26 @@ static void soften(const cpu *e, float *scores, const attention *a, int64_t r, i
     for (int64_t d = 0; d < a->v_dim && old != 1; d++) out[d] *= old;
 }
 
+/* n entries from `first` on as F32: in place when they are stored so, else in buffer. */
+static const float *convert(const cpu *e, float *buffer, const rows *entries, int64_t first, int64_t n) {
+    if (!entries->bits && entries->dtype == DTYPE_F32)
+        return (const float *)entries->values + first * entries->n;
+    for (int64_t i = 0; i < n; i++) e->kernels->unpack(buffer + i * entries->n, entries, first + i);
+    return buffer;
+}
+
 /* As attention_kernels' attend, on entries that are converted to F32 block by block. */
-static void attend_converted(const cpu *e, const cut *u, int64_t kv_head, const attention *a, float *scores) {
-    float *keys = scores + rows_of(u) * BLOCK_KEYS, *values = keys + BLOCK_KEYS * u->dim;
+static void attend_converted(const cpu *e, const attention *a, float *scores) {
+    float *keys = scores + a->n_rows * BLOCK_KEYS, *values = keys + BLOCK_KEYS * a->dim;
     for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t at = a->first; at < a->end; at += BLOCK_KEYS) {
         int64_t n = a->end - at < BLOCK_KEYS ? a->end - at : BLOCK_KEYS;
-        const float *k = cpu_kv_load(e, u->cache, 0, kv_head, at, n, keys);
-        e->kernels->matmul(scores, BLOCK_KEYS, a->q, u->dim, a->n_rows, k, n, u->dim);
+        const float *k = convert(e, keys, &a->keys, at, n);
+        e->kernels->matmul(scores, BLOCK_KEYS, a->q, a->dim, a->n_rows, k, n, a->dim);
         for (int64_t r = 0; r < a->n_rows; r++) soften(e, scores + r * BLOCK_KEYS, a, r, at, n);
-        const float *v = cpu_kv_load(e, u->cache, 1, kv_head, at, n, values);
-        e->kernels->mix(a->out, u->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, u->v_dim);
+        const float *v = convert(e, values, &a->values, at, n);
+        e->kernels->mix(a->out, a->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, a->v_dim);
     }
 }
 
@@ -172,7 +184,7 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_he
     int64_t n_rows = n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
-        const float *from = floats_of(x->in[0]) + (t * u->n_heads + h) * u->dim;
+        const float *from = m->queries + (t * u->n_heads + h) * u->dim;
         for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
         m->seen[r] = visible(u, t);
     }
@@ -182,29 +194,35 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_he
     a.end = end < end_key ? end : end_key;
     a.out = m->out;
     a.state = m->states;
-    if (!u->as_stored) {
-        attend_converted(e, u, kv_head, &a, m->inner);
-        return;
-    }
-    a.keys = cpu_kv_entries(u->cache, 0, kv_head);
-    a.values = cpu_kv_entries(u->cache, 1, kv_head);
-    a.type = u->cache->base.spec.dtype;
-    e->kernels->attention->attend(&a, m->inner);
+    a.keys = cpu_kv_rows(u->cache, 0, kv_head);
+    a.values = cpu_kv_rows(u->cache, 1, kv_head);
+    if (u->own_kernels)
+        e->kernels->attention->attend(&a, m->inner);
+    else
+        attend_converted(e, &a, m->inner);
 }
 
 static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t first_token, int64_t n_tokens,
                        const unit_memory *m) {
     for (int64_t r = 0; r < n_tokens * u->group; r++) {
         int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
-        float *out = floats_of(x) + (t * u->n_heads + h) * u->v_dim;
+        float *out = (float *)x->data + (t * u->n_heads + h) * u->v_dim;
         for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
+}
+
+/* A single token's entry is stored by whoever attends to it: nobody else reads it in this step. */
+static void store_own_entry(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t split,
+                            int thread) {
+    const node *write = x->in[1];
+    if (write->by != x || u->cache->write_at / u->split != split) return;
+    for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, kv_head, thread);
 }
 
 /* Joins the splits of head h of a single token. */
 static void join_splits(const node *x, const cut *u, int64_t h, const softmax_state *states,
                         const float *parts) {
-    float max = -INFINITY, sum = 0, *out = floats_of(x) + h * u->v_dim;
+    float max = -INFINITY, sum = 0, *out = (float *)x->data + h * u->v_dim;
     const softmax_state *s = states + h * u->n_splits;
     for (int64_t i = 0; i < u->n_splits; i++) max = s[i].max > max ? s[i].max : max;
     memset(out, 0, (size_t)u->v_dim * sizeof *out);
@@ -220,6 +238,7 @@ void cpu_attend(cpu *e, node *x, int thread) {
     cut u = make_cut(e, x);
     unit_memory m;
     place(e, &u, e->thread_scratch[thread], &m);
+    m.queries = floats_of(x->in[0], thread);
     softmax_state *states = x->workspace;
     float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
     int64_t n_kv = u.n_heads / u.group, i, end;
@@ -229,6 +248,7 @@ void cpu_attend(cpu *e, node *x, int thread) {
         int64_t kv_head = i / u.n_splits % n_kv, split = i % u.n_splits;
         int64_t block = u.n_blocks - 1 - i / u.n_splits / n_kv;
         int64_t first = block * u.block, n = u.n_tokens - first < u.block ? u.n_tokens - first : u.block;
+        store_own_entry(e, x, &u, kv_head, split, thread);
         attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split, &m);
         if (u.n_splits == 1) {
             write_rows(x, &u, kv_head, first, n, &m);

@@ -27,10 +27,11 @@ static void route_row(const cpu *e, const node *x, const float *logits, routed *
 }
 
 void cpu_route(cpu *e, node *x, int thread) {
-    (void)thread;
-    int64_t n = tensor_last(x->in[0]), i, end;
-    while (pool_take(&x->taken[0], x->shape[0], 1, &i, &end))
-        route_row(e, x, floats_of(x->in[0]) + i * n, (routed *)x->data + i * x->top.k);
+    int64_t n = tensor_last(x->in[0]);
+    piece p = {0};
+    while (cpu_take(x, x->shape[0], 1, &p))
+        route_row(e, x, floats_of(x->in[0], thread) + p.first * n,
+                  (routed *)(void *)floats_of(x, thread) + p.first * x->top.k);
 }
 
 /* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */
@@ -53,7 +54,13 @@ static int64_t count_blocks(const node *x) {
 }
 
 static const products *products_of(const cpu *e, const node *x, int which) {
-    return cpu_products(e, &cpu_weight_of(x, which)->rows, x->in[0]->dtype);
+    return cpu_products(e, &cpu_weight_of(x, which)->rows, x->in[0]->dtype, which == DOWN);
+}
+
+/* One preparation of an input serves both. */
+static bool same_kind(const node *x, int a, int b) {
+    const rows *v = &cpu_weight_of(x, a)->rows, *w = &cpu_weight_of(x, b)->rows;
+    return v->bits == w->bits && v->group_size == w->group_size && v->dtype == w->dtype;
 }
 
 /* Panels of an expert begin where they would if all pairs before it filled whole ones, and one more each. */
@@ -97,20 +104,6 @@ static size_t lay_out(const cpu *e, const node *x, char *base, block *b) {
     return (size_t)(at - base);
 }
 
-size_t cpu_experts_workspace(const cpu *e, const node *x) {
-    block b;
-    return lay_out(e, x, NULL, &b);
-}
-
-size_t cpu_experts_scratch(const cpu *e, const node *x) {
-    size_t most = 0;
-    for (int i = 0; i < WEIGHTS; i++) {
-        size_t n = cpu_tile_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
-        most = n > most ? n : most;
-    }
-    return most;
-}
-
 /* Counting sort of the block's pairs by expert. By one thread. */
 static void sort_pairs(const node *x, block *b) {
     int64_t k = x->in[1]->shape[1], n_experts = x->w[0]->shape[0];
@@ -130,19 +123,6 @@ static void sort_pairs(const node *x, block *b) {
     b->start[0] = 0;
 }
 
-static rows expert_rows(const cpu_weight *w, int64_t expert) {
-    rows r = w->rows;
-    int64_t n_rows = w->base.shape[1], words = r.n * r.bits / 32, groups = r.bits ? r.n / r.group_size : 0;
-    size_t row_bytes = r.bits ? (size_t)words * 4 : (size_t)r.n * dtype_size(r.dtype);
-    r.values = (const char *)r.values + (size_t)(expert * n_rows) * row_bytes;
-    if (r.bits) {
-        size_t offset = (size_t)(expert * n_rows * groups) * dtype_size(r.dtype);
-        r.scales = (const char *)r.scales + offset;
-        r.biases = (const char *)r.biases + offset;
-    }
-    return r;
-}
-
 /* Brings an expert's inputs [.., n] into the form its weight is multiplied with. */
 static void prepare_expert(const cpu *e, const node *x, int which, const block *b, int64_t expert,
                            const float *in) {
@@ -160,7 +140,7 @@ static void prepare_expert(const cpu *e, const node *x, int which, const block *
 /* The block's inputs, gathered by expert and prepared. */
 static void take_inputs(const cpu *e, const node *x, const block *b, atomic_long *taken) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], i, end;
-    const float *in = floats_of(x->in[0]) + b->first_token * d;
+    const float *in = (const float *)x->in[0]->data + b->first_token * d;
     while (pool_take(taken, b->used[0], 1, &i, &end)) {
         int32_t expert = b->used[1 + i];
         for (int64_t j = b->start[expert]; j < b->start[expert + 1]; j++)
@@ -195,35 +175,45 @@ static void multiply_pairs(const cpu *e, const node *x, int which, const block *
     while (pool_take(taken, b->used[0] * pieces, 1, &i, &end)) {
         int64_t expert = b->used[1 + i / pieces], first = i % pieces * step, start = b->start[expert];
         int64_t n_pairs = b->start[expert + 1] - start, last = first + step < n_rows ? first + step : n_rows;
-        rows r = expert_rows(w, expert);
+        rows r = cpu_rows_from(&w->rows, expert * n_rows + first);
         for (int64_t j = start; j < start + n_pairs && n_pairs <= FEW_TOKENS; j++)
-            cpu_matvec(e, p, out + j * n_rows, &r, first, last, in + j * n,
+            cpu_matvec(e, p, out + j * n_rows + first, &r, last - first, in + j * n,
                        b->prepared + (size_t)j * b->prepared_bytes);
         if (n_pairs <= FEW_TOKENS) continue;
         const char *panels =
             p ? b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(&r) : NULL;
-        cpu_multiply(e, p, out + start * n_rows, n_rows, &r, first, last, in + start * n, n_pairs, panels,
-                     tile);
+        cpu_multiply(e, p, out + start * n_rows + first, n_rows, &r, last - first, in + start * n, n_pairs,
+                     panels, tile);
     }
 }
 
+/* Where x's sums go, and what is added to them: both with x's shape. */
+static float *sums_of(const node *x, int thread, const float **other) {
+    const node *sum = x->ending;
+    *other = sum ? floats_of(sum->in[0] == x ? sum->in[1] : sum->in[0], thread) : NULL;
+    return sum ? sum->data : x->data;
+}
+
 /* out[token] = sum of its experts' products, in the order of the routing. */
-static void combine(const node *x, const block *b, atomic_long *taken) {
+static void combine(const node *x, const block *b, atomic_long *taken, int thread) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], t, end;
     const routed *routing = (const routed *)x->in[1]->data + b->first_token * k;
+    const float *other;
+    float *out = sums_of(x, thread, &other);
     while (pool_take(taken, b->n_tokens, 1, &t, &end)) {
-        float *row = floats_of(x) + (b->first_token + t) * d;
+        int64_t at = (b->first_token + t) * d;
+        float *row = out + at;
         memset(row, 0, (size_t)d * sizeof *row);
         for (int64_t i = t * k; i < (t + 1) * k; i++) {
             const float *product = b->in + b->place[i] * d;
             for (int64_t c = 0; c < d; c++) row[c] += routing[i].weight * product[c];
         }
+        for (int64_t c = 0; c < d && other; c++) row[c] += other[at + c];
     }
 }
 
 static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread) {
     char *tile = e->thread_scratch[thread];
-    const rows *gate = &cpu_weight_of(x, GATE)->rows, *up = &cpu_weight_of(x, UP)->rows;
     if (thread == 0) {
         for (int i = 0; i < PHASES; i++) atomic_store(&taken[i], 0);
         sort_pairs(x, b);
@@ -232,7 +222,7 @@ static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread)
     take_inputs(e, x, b, &taken[0]);
     pool_barrier(e->pool, thread);
     multiply_pairs(e, x, GATE, b, b->in, b->gate, &taken[1], tile);
-    if (gate->bits != up->bits || gate->group_size != up->group_size || gate->dtype != up->dtype) {
+    if (!same_kind(x, GATE, UP)) {
         pool_barrier(e->pool, thread);
         prepare_again(e, x, UP, b, &taken[2]);
         pool_barrier(e->pool, thread);
@@ -243,11 +233,114 @@ static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread)
     pool_barrier(e->pool, thread);
     multiply_pairs(e, x, DOWN, b, b->gate, b->in, &taken[5], tile);
     pool_barrier(e->pool, thread);
-    combine(x, b, &taken[6]);
+    combine(x, b, &taken[6], thread);
+}
+
+/* ---- one token ---- */
+
+/* A thread's memory for one token: the prepared input of a product, and a piece of two products. */
+typedef struct one {
+    char *prepared;
+    float *a, *b;
+} one;
+
+static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
+    char *at = base;
+    size_t bytes = 0, step = 0;
+    for (int i = 0; i < WEIGHTS; i++) {
+        size_t n = cpu_prepared_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
+        n *= i == DOWN ? (size_t)x->in[1]->shape[1] : 1;
+        bytes = n > bytes ? n : bytes;
+        n = (size_t)cpu_rows_per_piece(e, x->w[i]->shape[1], 1);
+        step = n > step ? n : step;
+    }
+    o->prepared = carve(&at, bytes);
+    o->a = carve(&at, step * sizeof(float));
+    o->b = carve(&at, step * sizeof(float));
+    return (size_t)(at - base);
+}
+
+/* Rows [first, first + n) of an expert's weight, times the prepared input. */
+static void multiply_one(const cpu *e, const node *x, int which, int64_t expert, int64_t first, int64_t n,
+                         const float *in, const void *prepared, float *out) {
+    const cpu_weight *w = cpu_weight_of(x, which);
+    rows r = cpu_rows_from(&w->rows, expert * w->base.shape[1] + first);
+    cpu_matvec(e, products_of(e, x, which), out, &r, n, in, prepared);
+}
+
+/* hidden[choice] = act(gate) * up of each chosen expert; work is (choice, rows). */
+static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float *hidden, int thread) {
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], i, end;
+    int64_t step = cpu_rows_per_piece(e, width, 1), pieces = (width + step - 1) / step;
+    const float *in = floats_of(x->in[0], thread);
+    bool same = same_kind(x, GATE, UP);
+    cpu_prepare(e, products_of(e, x, GATE), o->prepared, &cpu_weight_of(x, GATE)->rows, in);
+    while (pool_take(&x->taken[0], k * pieces, 1, &i, &end)) {
+        int64_t choice = i / pieces, first = i % pieces * step;
+        int64_t n = width - first < step ? width - first : step, expert = chosen[choice].expert;
+        for (int which = GATE; which <= UP; which++) {
+            if (!same)
+                cpu_prepare(e, products_of(e, x, which), o->prepared, &cpu_weight_of(x, which)->rows, in);
+            multiply_one(e, x, which, expert, first, n, in, o->prepared, which == GATE ? o->a : o->b);
+        }
+        e->kernels->gated(hidden + choice * width + first, x->act, o->a, o->b, n);
+    }
+}
+
+/* The sum over the chosen experts of their weight times down times hidden. */
+static void down_one(cpu *e, node *x, const routed *chosen, const one *o, const float *hidden, int thread) {
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], d = x->shape[1], first, end;
+    const products *p = products_of(e, x, DOWN);
+    const rows *w = &cpu_weight_of(x, DOWN)->rows;
+    size_t bytes = cpu_prepared_bytes(p, w);
+    const float *other;
+    float *out = sums_of(x, thread, &other);
+    for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
+    while (pool_take(&x->taken[1], d, cpu_rows_per_piece(e, d, 1), &first, &end)) {
+        memset(out + first, 0, (size_t)(end - first) * sizeof *out);
+        for (int64_t j = 0; j < k; j++) {
+            multiply_one(e, x, DOWN, chosen[j].expert, first, end - first, hidden + j * width,
+                         o->prepared + (size_t)j * bytes, o->a);
+            for (int64_t r = first; r < end; r++) out[r] += chosen[j].weight * o->a[r - first];
+        }
+        for (int64_t r = first; r < end && other; r++) out[r] += other[r];
+    }
+}
+
+static void one_token(cpu *e, node *x, int thread) {
+    const routed *chosen = (const routed *)(const void *)floats_of(x->in[1], thread);
+    one o;
+    lay_out_one(e, x, e->thread_scratch[thread], &o);
+    gate_one(e, x, chosen, &o, x->workspace, thread);
+    pool_barrier(e->pool, thread);
+    down_one(e, x, chosen, &o, x->workspace, thread);
+}
+
+/* ---- the operation ---- */
+
+size_t cpu_experts_workspace(const cpu *e, const node *x) {
+    block b;
+    if (x->shape[0] == 1) return (size_t)(x->in[1]->shape[1] * x->w[GATE]->shape[1]) * sizeof(float);
+    return lay_out(e, x, NULL, &b);
+}
+
+size_t cpu_experts_scratch(const cpu *e, const node *x) {
+    one o;
+    size_t most = 0;
+    if (x->shape[0] == 1) return lay_out_one(e, x, NULL, &o);
+    for (int i = 0; i < WEIGHTS; i++) {
+        size_t n = cpu_tile_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
+        most = n > most ? n : most;
+    }
+    return most;
 }
 
 void cpu_experts(cpu *e, node *x, int thread) {
     block b;
+    if (x->shape[0] == 1) {
+        one_token(e, x, thread);
+        return;
+    }
     lay_out(e, x, x->workspace, &b);
     for (int64_t i = 0; i < count_blocks(x); i++) {
         if (i) pool_barrier(e->pool, thread); /* the next block's sums go where this one's are read */

@@ -11,20 +11,30 @@ enum {
 };
 
 void cpu_embed(cpu *e, node *x, int thread) {
-    (void)thread;
     const cpu_weight *w = cpu_weight_of(x, 0);
     const int32_t *ids = x->in[0]->data;
-    int64_t n = x->shape[1], i, end;
-    while (pool_take(&x->taken[0], x->shape[0], 1, &i, &end))
-        e->kernels->unpack(floats_of(x) + i * n, &w->rows, ids[i]);
+    piece p = {0};
+    while (cpu_take(x, x->shape[0], 1, &p))
+        e->kernels->unpack(floats_of(x, thread) + p.first * x->shape[1], &w->rows, ids[p.first]);
 }
 
-const products *cpu_products(const cpu *e, const rows *w, enum dtype activations) {
+rows cpu_rows_from(const rows *w, int64_t first) {
+    rows r = *w;
+    size_t at = (size_t)(first * w->n);
+    r.values = (const char *)w->values + (w->bits ? at * (size_t)w->bits / 8 : at * dtype_size(w->dtype));
+    if (!w->bits) return r;
+    size_t groups = at / (size_t)w->group_size * dtype_size(w->dtype);
+    r.scales = (const char *)w->scales + groups;
+    r.biases = (const char *)w->biases + groups;
+    return r;
+}
+
+const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive) {
     const kernels *k = e->kernels;
     const products *faster = NULL;
     if (!w->bits && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
     if (w->bits && activations != DTYPE_F32) faster = k->int16;
-    if (w->bits && e->int8_activations) faster = k->int8;
+    if (w->bits && e->int8_activations && !sensitive) faster = k->int8;
     return faster ? faster : k->f32;
 }
 
@@ -42,12 +52,12 @@ void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w,
         e->kernels->group_sums(prepared, x, w->n, w->group_size);
 }
 
-void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t first, int64_t end,
-                const float *x, const void *prepared) {
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t n_rows, const float *x,
+                const void *prepared) {
     if (p)
-        p->matvec(y, w, first, end, prepared);
+        p->matvec(y, w, 0, n_rows, prepared);
     else
-        e->kernels->matvec(y, w, first, end, x, prepared);
+        e->kernels->matvec(y, w, 0, n_rows, x, prepared);
 }
 
 /* ---- many tokens ---- */
@@ -85,13 +95,12 @@ static void multiply_tile(const products *p, float *out, int64_t out_stride, con
 }
 
 void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
-                  int64_t first, int64_t end, const float *x, int64_t n_tokens, const char *panels,
-                  void *tile) {
+                  int64_t n_rows, const float *x, int64_t n_tokens, const char *panels, void *tile) {
     const kernels *k = e->kernels;
     bool in_place = !w->bits && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
     float *floats = tile;
-    for (int64_t r = first, n, step = tile_rows(p, w); r < end; r += n) {
-        n = end - r < step ? end - r : step;
+    for (int64_t r = 0, n, step = tile_rows(p, w); r < n_rows; r += n) {
+        n = n_rows - r < step ? n_rows - r : step;
         if (p) {
             multiply_tile(p, out, out_stride, w, r, n, n_tokens, panels, tile);
             continue;
@@ -111,8 +120,61 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 
 /* ---- the operation ---- */
 
+/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what
+ * leaves a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
 static const products *products_of(const cpu *e, const node *x) {
-    return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype);
+    bool logits = !x->reader || x->reader->op == OP_LOGPROBS;
+    return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype, logits || x->in[0]->op == OP_GATED);
+}
+
+bool cpu_same_products(const cpu *e, const node *a, const node *b) {
+    const rows *w = &cpu_weight_of(a, 0)->rows, *v = &cpu_weight_of(b, 0)->rows;
+    return products_of(e, a) == products_of(e, b) && w->bits == v->bits && w->group_size == v->group_size &&
+           w->dtype == v->dtype;
+}
+
+/* A linear and those computed with it, under way. */
+typedef struct group {
+    const cpu *e;
+    const node *x;
+    const products *p;
+    int64_t n_tokens, n_rows;          /* rows to share out: of all linears, or of gate and up each */
+    int64_t step;                      /* of a piece */
+    const float *in;                   /* the tokens, */
+    char *prepared;                    /* prepared, if they are few, or as panels; */
+    size_t prepared_bytes, tile_bytes; /* of one prepared token; of this thread's tile */
+    char *tile;
+    float *gate, *up; /* a piece of them: [n_tokens][step] */
+} group;
+
+static bool is_gated(const node *x) {
+    return x->ending && x->ending->op == OP_GATED;
+}
+
+static group make_group(const cpu *e, const node *x) {
+    const rows *w = &cpu_weight_of(x, 0)->rows;
+    group g = {.e = e, .x = x, .p = products_of(e, x), .n_tokens = x->shape[0], .n_rows = x->shape[1]};
+    for (int i = 0; i < NODE_MAX_JOINED && x->also[i] && !is_gated(x); i++) g.n_rows += x->also[i]->shape[1];
+    g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
+    if (is_gated(x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
+    if (g.n_tokens <= FEW_TOKENS)
+        g.prepared_bytes = cpu_prepared_bytes(g.p, w);
+    else
+        g.tile_bytes = cpu_tile_bytes(g.p, w);
+    return g;
+}
+
+/* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it takes. */
+static size_t place(group *g, char *scratch) {
+    uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
+    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
+    size_t few = g->n_tokens <= FEW_TOKENS ? (size_t)g->n_tokens * g->prepared_bytes : 0;
+    size_t tile = (g->tile_bytes + 63) / 64 * 64;
+    g->prepared = few ? (char *)start : g->x->workspace;
+    g->tile = (char *)(start + few);
+    g->gate = (float *)(void *)(start + few + tile);
+    g->up = (float *)(void *)(start + few + tile + pieces);
+    return few + tile + 2 * pieces;
 }
 
 size_t cpu_linear_workspace(const cpu *e, const node *x) {
@@ -122,51 +184,78 @@ size_t cpu_linear_workspace(const cpu *e, const node *x) {
 }
 
 size_t cpu_linear_scratch(const cpu *e, const node *x) {
-    const products *p = products_of(e, x);
+    group g = make_group(e, x);
+    return place(&g, NULL);
+}
+
+/* Few tokens: each thread prepares them for itself. Many: together. */
+static void prepare(const group *g, node *x, int thread) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
-    if (x->shape[0] > FEW_TOKENS) return cpu_tile_bytes(p, w);
-    return (size_t)x->shape[0] * cpu_prepared_bytes(p, w);
+    int64_t i, end;
+    for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
+        cpu_prepare(g->e, g->p, g->prepared + (size_t)t * g->prepared_bytes, w, g->in + t * w->n);
+    if (g->n_tokens <= FEW_TOKENS || !g->p) return;
+    while (pool_take(&x->taken[0], cpu_token_panels(g->p, g->n_tokens), 1, &i, &end))
+        cpu_pack_tokens(g->p, g->prepared, w, i, g->in, g->n_tokens);
+    pool_barrier(g->e->pool, thread);
 }
 
-static void add_bias(const cpu_weight *w, float *out, int64_t n_tokens, int64_t first, int64_t end) {
-    for (int64_t t = 0; t < n_tokens && w->bias; t++)
-        for (int64_t r = first; r < end; r++) out[t * w->base.shape[0] + r] += w->bias[r];
-}
-
-static void linear_few(cpu *e, node *x, const products *p, char *scratch) {
+/* out[t * stride + r] = row first + r of linear x for token t, for r < n. */
+static void multiply_rows(const group *g, const node *x, float *out, int64_t stride, int64_t first,
+                          int64_t n) {
     const cpu_weight *w = cpu_weight_of(x, 0);
-    int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
-    int64_t step = cpu_rows_per_piece(e, n_rows, n_tokens);
-    size_t bytes = cpu_prepared_bytes(p, &w->rows);
-    const float *in = floats_of(x->in[0]);
-    for (int64_t t = 0; t < n_tokens; t++)
-        cpu_prepare(e, p, scratch + (size_t)t * bytes, &w->rows, in + t * w->rows.n);
-    while (pool_take(&x->taken[0], n_rows, step, &first, &end)) {
-        for (int64_t t = 0; t < n_tokens; t++)
-            cpu_matvec(e, p, floats_of(x) + t * n_rows, &w->rows, first, end, in + t * w->rows.n,
-                       scratch + (size_t)t * bytes);
-        add_bias(w, floats_of(x), n_tokens, first, end);
-    }
+    rows r = cpu_rows_from(&w->rows, first);
+    for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
+        cpu_matvec(g->e, g->p, out + t * stride, &r, n, g->in + t * r.n,
+                   g->prepared + (size_t)t * g->prepared_bytes);
+    if (g->n_tokens > FEW_TOKENS)
+        cpu_multiply(g->e, g->p, out, stride, &r, n, g->in, g->n_tokens, g->prepared, g->tile);
+    for (int64_t t = 0; t < g->n_tokens && w->bias; t++)
+        for (int64_t i = 0; i < n; i++) out[t * stride + i] += w->bias[first + i];
 }
 
-static void linear_many(cpu *e, node *x, const products *p, int thread) {
-    const cpu_weight *w = cpu_weight_of(x, 0);
-    int64_t n_tokens = x->shape[0], n_rows = x->shape[1], first, end;
-    const float *in = floats_of(x->in[0]);
-    while (p && pool_take(&x->taken[0], cpu_token_panels(p, n_tokens), 1, &first, &end))
-        cpu_pack_tokens(p, x->workspace, &w->rows, first, in, n_tokens);
-    if (p) pool_barrier(e->pool, thread);
-    while (pool_take(&x->taken[1], n_rows, cpu_rows_per_piece(e, n_rows, n_tokens), &first, &end)) {
-        cpu_multiply(e, p, floats_of(x), n_rows, &w->rows, first, end, in, n_tokens, x->workspace,
-                     e->thread_scratch[thread]);
-        add_bias(w, floats_of(x), n_tokens, first, end);
+static void multiply_gated(const group *g, int64_t first, int64_t n) {
+    const node *both = g->x->ending;
+    multiply_rows(g, g->x, g->gate, n, first, n);
+    multiply_rows(g, g->x->also[0], g->up, n, first, n);
+    float *out = (float *)both->data + first;
+    for (int64_t t = 0; t < g->n_tokens; t++)
+        g->e->kernels->gated(out + t * both->shape[1], both->act, g->gate + t * n, g->up + t * n, n);
+}
+
+static void multiply_sum(const group *g, int64_t first, int64_t n, int thread) {
+    const node *sum = g->x->ending;
+    const float *other = floats_of(sum->in[0] == g->x ? sum->in[1] : sum->in[0], thread) + first;
+    int64_t stride = sum->shape[1];
+    float *out = (float *)sum->data + first;
+    multiply_rows(g, g->x, out, stride, first, n);
+    for (int64_t t = 0; t < g->n_tokens; t++)
+        for (int64_t i = t * stride; i < t * stride + n; i++) out[i] += other[i];
+}
+
+/* Rows [first, end) of all linears, one after another. */
+static void multiply_all(const group *g, int64_t first, int64_t end) {
+    const node *x = g->x;
+    for (int i = 0; x; x = i < NODE_MAX_JOINED ? g->x->also[i] : NULL, i++) {
+        int64_t n = x->shape[1], from = first > 0 ? first : 0, to = end < n ? end : n;
+        if (from < to) multiply_rows(g, x, (float *)x->data + from, n, from, to - from);
+        first -= n;
+        end -= n;
     }
 }
 
 void cpu_linear(cpu *e, node *x, int thread) {
-    const products *p = products_of(e, x);
-    if (x->shape[0] <= FEW_TOKENS)
-        linear_few(e, x, p, e->thread_scratch[thread]);
-    else
-        linear_many(e, x, p, thread);
+    group g = make_group(e, x);
+    int64_t first, end;
+    place(&g, e->thread_scratch[thread]);
+    g.in = floats_of(x->in[0], thread);
+    prepare(&g, x, thread);
+    while (pool_take(&x->taken[1], g.n_rows, g.step, &first, &end)) {
+        if (is_gated(x))
+            multiply_gated(&g, first, end - first);
+        else if (x->ending)
+            multiply_sum(&g, first, end - first, thread);
+        else
+            multiply_all(&g, first, end);
+    }
 }

@@ -7,39 +7,39 @@
 enum { PIECE = 4096 }; /* floats of one piece of elementwise work */
 
 void cpu_rms_norm(cpu *e, node *x, int thread) {
-    (void)thread;
-    const float *in = floats_of(x->in[0]), *w = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
-    float *out = floats_of(x);
-    int64_t n = tensor_last(x), rows_each = PIECE / n + 1, first, end;
-    while (pool_take(&x->taken[0], tensor_rows(x), rows_each, &first, &end))
-        for (int64_t i = first; i < end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
+    const float *in = floats_of(x->in[0], thread), *w = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
+    float *out = floats_of(x, thread);
+    int64_t n = tensor_last(x);
+    piece p = {0};
+    while (cpu_take(x, tensor_rows(x), PIECE / n + 1, &p))
+        for (int64_t i = p.first; i < p.end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
 }
 
 void cpu_gated(cpu *e, node *x, int thread) {
-    (void)thread;
-    int64_t first, end;
-    while (pool_take(&x->taken[0], tensor_count(x), PIECE / 4, &first, &end))
-        e->kernels->gated(floats_of(x) + first, x->act, floats_of(x->in[0]) + first,
-                          floats_of(x->in[1]) + first, end - first);
+    const float *gate = floats_of(x->in[0], thread), *up = floats_of(x->in[1], thread);
+    piece p = {0};
+    while (cpu_take(x, tensor_count(x), PIECE / 4, &p))
+        e->kernels->gated(floats_of(x, thread) + p.first, x->act, gate + p.first, up + p.first,
+                          p.end - p.first);
 }
 
 /* clip has no effect here: F32 values do not overflow where F16 ones would. */
 void cpu_add(cpu *e, node *x, int thread) {
-    (void)e, (void)thread;
-    const float *a = floats_of(x->in[0]), *b = floats_of(x->in[1]);
-    float *out = floats_of(x);
-    int64_t first, end;
-    while (pool_take(&x->taken[0], tensor_count(x), PIECE, &first, &end))
-        for (int64_t i = first; i < end; i++) out[i] = a[i] + b[i];
+    (void)e;
+    const float *a = floats_of(x->in[0], thread), *b = floats_of(x->in[1], thread);
+    float *out = floats_of(x, thread);
+    piece p = {0};
+    while (cpu_take(x, tensor_count(x), PIECE, &p))
+        for (int64_t i = p.first; i < p.end; i++) out[i] = a[i] + b[i];
 }
 
 void cpu_scale(cpu *e, node *x, int thread) {
-    (void)e, (void)thread;
-    const float *in = floats_of(x->in[0]);
-    float *out = floats_of(x);
-    int64_t first, end;
-    while (pool_take(&x->taken[0], tensor_count(x), PIECE, &first, &end))
-        for (int64_t i = first; i < end; i++) out[i] = in[i] * x->scale;
+    (void)e;
+    const float *in = floats_of(x->in[0], thread);
+    float *out = floats_of(x, thread);
+    piece p = {0};
+    while (cpu_take(x, tensor_count(x), PIECE, &p))
+        for (int64_t i = p.first; i < p.end; i++) out[i] = in[i] * x->scale;
 }
 
 /* Work on [rows, n] in pieces of at most PIECE numbers of one row. */
@@ -78,8 +78,8 @@ static float logsumexp(const partial_sum *parts, int64_t n) {
 }
 
 void cpu_logprobs(cpu *e, node *x, int thread) {
-    const float *in = floats_of(x->in[0]);
-    float *out = floats_of(x), *copy = (float *)e->thread_scratch[thread];
+    const float *in = floats_of(x->in[0], thread);
+    float *out = floats_of(x, thread), *copy = (float *)e->thread_scratch[thread];
     partial_sum *parts = x->workspace;
     int64_t each = pieces_per_row(x), n = tensor_rows(x) * each, width = tensor_last(x), i, end;
     while (pool_take(&x->taken[0], n, 1, &i, &end)) {
@@ -103,7 +103,7 @@ size_t cpu_argmax_workspace(const cpu *e, const node *x) {
 }
 
 void cpu_argmax(cpu *e, node *x, int thread) {
-    const float *in = floats_of(x->in[0]);
+    const float *in = floats_of(x->in[0], thread);
     int32_t *best = x->workspace, *out = x->data;
     int64_t each = pieces_per_row(x->in[0]), width = tensor_last(x->in[0]), i, end;
     while (pool_take(&x->taken[0], x->shape[0] * each, 1, &i, &end)) {

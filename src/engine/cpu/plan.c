@@ -79,8 +79,15 @@ static size_t value_bytes(const node *x) {
     return (size_t)tensor_count(x) * element;
 }
 
-static bool has_memory(const node *x) { /* of its own, in scratch */
-    return cpu_ops[x->op].run && x->op != OP_KV_WRITE;
+/* In scratch: of all copies. */
+static size_t placed_bytes(const cpu *e, const node *x) {
+    return x->own ? x->own * (size_t)e->threads : value_bytes(x);
+}
+
+/* Gate and up are never whole, and what ends in a sum is never seen. */
+static bool has_memory(const node *x) {
+    return cpu_ops[x->op].run && x->op != OP_KV_WRITE && !x->ending &&
+           !(x->by && x->by->ending && x->by->ending != x);
 }
 
 /* The node whose memory a value is in. */
@@ -126,14 +133,19 @@ static int check_ids(const node *x, const graph *g) {
     return 0;
 }
 
+static void read_at(node *x, int i) {
+    if (x->last < i) x->last = i;
+}
+
 /* Sets last of every value's root, and data of those that have it already: ids, results, outputs. */
 static int prepare(planner *p, int n, const tensor outputs[], result *results[]) {
     graph *g = p->g;
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
         if (!x->live) continue;
+        if (x->own) x->own = round_up(value_bytes(x));
         for (int k = 0; k < NODE_MAX_INPUTS; k++)
-            if (x->in[k]) root(g, x->in[k])->last = i;
+            if (x->in[k]) read_at(root(g, x->in[k]), x->by && x->by->index > i ? x->by->index : i);
         if (x->op == OP_TOKENS) x->data = g->ids + x->first_id;
         if (x->op == OP_TOKEN_RESULT) x->data = ((cpu_result *)x->from)->data;
         if (x->op == OP_EMBED && check_ids(x, g)) return -1;
@@ -164,18 +176,27 @@ static int release_read(planner *p, int before) {
             continue;
         }
         *at = x->next;
-        if (x->placed && give(p, x->offset, value_bytes(x))) return -1;
+        if (x->placed && give(p, x->offset, placed_bytes(p->e, x))) return -1;
         if (x->workspace_size && give(p, x->workspace_offset, x->workspace_size)) return -1;
     }
     return 0;
 }
 
-static bool needs_barrier(graph *g, const node *x, int first) {
+/* Whether x, computed by node `by`, reads what others may have written since node `first`. */
+static bool reads_since(graph *g, const node *x, const node *by, int first) {
     for (int k = 0; k < NODE_MAX_INPUTS; k++) {
         const node *from = x->in[k] ? root(g, x->in[k]) : NULL;
-        if (from && cpu_ops[from->op].run && from->index >= first) return true;
+        if (from && cpu_ops[from->op].run && !from->own && from != by && from->by != by &&
+            from->index >= first)
+            return true;
     }
     return false;
+}
+
+static bool needs_barrier(graph *g, const node *x, int first) {
+    const node *write = x->op == OP_ATTEND && x->in[1]->by == x ? x->in[1] : NULL;
+    return reads_since(g, x, x, first) || (x->ending && reads_since(g, x->ending, x, first)) ||
+           (write && reads_since(g, write, x, first));
 }
 
 /* Places the values in order, reusing memory only across barriers: before one, other threads may still read
@@ -186,15 +207,15 @@ static int place(planner *p) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
         if (!x->live || !cpu_ops[x->op].run) continue;
-        x->barrier = needs_barrier(g, x, first);
+        x->barrier = !x->by && needs_barrier(g, x, first);
         if (x->barrier) {
             first = i;
             if (release_read(p, i)) return -1;
         }
         if (x->last < i) x->last = i;
         x->placed = has_memory(x) && !x->data;
-        if (x->placed) x->offset = take(p, value_bytes(x));
-        x->workspace_size = workspace_bytes(p->e, x);
+        if (x->placed) x->offset = take(p, placed_bytes(p->e, x));
+        x->workspace_size = x->by ? 0 : workspace_bytes(p->e, x);
         if (x->workspace_size) x->workspace_offset = take(p, x->workspace_size);
         if (x->placed || x->workspace_size) {
             x->next = p->alive;
@@ -209,7 +230,8 @@ static int grow_scratch(planner *p) {
     size_t thread_size = 0;
     for (int i = 0; i < p->g->n_nodes; i++) {
         node *x = graph_node(p->g, i);
-        size_t need = x->live && cpu_ops[x->op].thread_scratch ? cpu_ops[x->op].thread_scratch(e, x) : 0;
+        size_t need =
+            x->live && !x->by && cpu_ops[x->op].thread_scratch ? cpu_ops[x->op].thread_scratch(e, x) : 0;
         if (need > thread_size) thread_size = need;
     }
     if (p->size > e->scratch_size) {
@@ -244,7 +266,10 @@ static void address(planner *p) {
     for (int i = 0; i < p->g->n_nodes; i++) {
         node *x = graph_node(p->g, i);
         if (!x->live) continue;
-        if (x->op == OP_HEADS) x->data = x->in[0]->data;
+        if (x->op == OP_HEADS) {
+            x->data = x->in[0]->data;
+            x->own = x->in[0]->own;
+        }
         if (x->placed) x->data = p->e->scratch + x->offset;
         if (x->workspace_size) x->workspace = p->e->scratch + x->workspace_offset;
     }
@@ -254,6 +279,7 @@ int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[])
     planner p = {.e = e, .g = g};
     e->n_free = 0;
     for (int i = 0; i < n; i++) results[i] = NULL;
+    cpu_join(e, g, n, outputs);
     if (!prepare(&p, n, outputs, results) && !place(&p) && !grow_scratch(&p)) {
         address(&p);
         return 0;

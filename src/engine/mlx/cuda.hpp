@@ -5,7 +5,7 @@
 
 #include "engine/mlx/mlx.hpp"
 
-enum { WARP = 32 };
+enum { WARP = 32, THREADS = 256 }; /* of a block that multiplies */
 
 using cuda_kernel = mx::fast::CustomKernelFunction;
 using cuda_kernel_key = std::array<int, 16>; /* all that a kernel's source depends on; [0]: which kernel */
@@ -38,5 +38,25 @@ class cuda_constants {
 };
 
 int bits_of(float x); /* for a key */
+
+/* ---- cuda_matvec.cpp: what kernels that multiply matrices with a vector share ---- */
+
+/* Device functions: matrix, stage, loads, multiply, gated. */
+extern const char *const cuda_matvec_code;
+
+/* Whether rows of w can be multiplied, with n_inputs vectors of a row's length in shared memory. */
+bool cuda_multiplies(const mlx_weight &w, int n_inputs);
+int64_t cuda_chunks(const mlx_weight &w); /* 16-byte loads of a row */
+int cuda_blocks(int64_t warps);           /* how many blocks are started when there is work for that many */
+
+/* The constants T, K, THREADS, BITS and GROUP. */
+cuda_constants cuda_matvec_constants(const mlx_weight &w, mx::Dtype type);
+/* Makes w known to a kernel as matrix m<id>; out: what its products are written to, or "nullptr". */
+void cuda_add_matrix(cuda_constants &text, std::vector<std::string> &inputs, const std::string &id,
+                     const mlx_weight &w, const std::string &out);
+void cuda_add_arrays(std::vector<mx::array> &inputs, const mlx_weight &w); /* the inputs of that matrix */
+/* An input that is a null pointer in kernels that are not given it. */
+void cuda_add_optional(cuda_constants &text, std::vector<std::string> &inputs, const std::string &name,
+                       bool given);
 
 #endif

@@ -11,7 +11,7 @@
  * a warp read neighbours. 4-bit numbers become floats without a conversion: placed in the mantissa of 128
  * (even ones) or 2048 (odd ones) they read as 128 + q or 2048 + q, and what x times 128 or 2048 adds up to is
  * known before. The idea of numbers in a mantissa is that of Marlin and of FasterTransformer. */
-static const char *const matvec_code = R"cuda(
+const char *const cuda_matvec_code = R"cuda(
 template <typename T> struct matrix {
   const void* values;
   const T *scales, *biases, *bias;
@@ -133,47 +133,96 @@ __device__ __forceinline__ void stage(uint4* xs, float2* sums, const T* x, const
   __syncthreads();
 }
 
-/* What a lane has loaded of R rows: AHEAD chunks of each, with their scales. */
-template <typename T, int BITS, int GROUP, int K, int R> struct loads {
-  static constexpr int SIZE = chunk<T, BITS>::SIZE, CHUNKS = K / SIZE, STEPS = (CHUNKS + 31) / 32;
-  static constexpr int AHEAD = STEPS % (4 / R) == 0 ? 4 / R : STEPS % 3 == 0 && R == 1 ? 3 : STEPS % 2 == 0 && R == 1 ? 2 : 1;
+/* R rows, each of a matrix, and the chunk of x at which what it is multiplied with begins. */
+template <typename T, int R> struct rows_at {
+  matrix<T> m[R];
+  int row[R], x[R];
+};
+
+/* The largest divisor of n up to `most`. */
+__device__ constexpr int divisor(int n, int most) { return n % most ? divisor(n, most - 1) : most; }
+
+/* What a lane has loaded of R rows: AHEAD chunks of each, with their scales. LANES of a warp share a row. */
+template <typename T, int BITS, int GROUP, int K, int R, int LANES = 32, int IN_FLIGHT = 4> struct loads {
+  using rows = rows_at<T, R>;
+  static constexpr int SIZE = chunk<T, BITS>::SIZE, CHUNKS = K / SIZE, STEPS = (CHUNKS + LANES - 1) / LANES;
+  static constexpr int AT_ONCE = R, AHEAD = divisor(STEPS, IN_FLIGHT / R);
   uint4 w[AHEAD][R];
   T scale[AHEAD][R], bias[AHEAD][R];
 
-  __device__ __forceinline__ void get(const matrix<T> (&m)[R], const int (&row)[R], int first) {
+  __device__ __forceinline__ void get(const rows& of, int first) {
     #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-      const int c = (first + i) * 32 + threadIdx.x % 32;
+      const int c = (first + i) * LANES + threadIdx.x % LANES;
       if (c < CHUNKS) {
         #pragma unroll
         for (int r = 0; r < R; r++) {
-          w[i][r] = __ldg(static_cast<const uint4*>(m[r].values) + static_cast<size_t>(row[r]) * CHUNKS + c);
+          const size_t row = of.row[r];
+          w[i][r] = __ldg(static_cast<const uint4*>(of.m[r].values) + row * CHUNKS + c);
           if (BITS < 16) {
-            const size_t at = static_cast<size_t>(row[r]) * (K / GROUP) + c * SIZE / GROUP;
-            scale[i][r] = m[r].scales[at];
-            bias[i][r] = m[r].biases[at];
+            scale[i][r] = of.m[r].scales[row * (K / GROUP) + c * SIZE / GROUP];
+            bias[i][r] = of.m[r].biases[row * (K / GROUP) + c * SIZE / GROUP];
           }
         }
       }
     }
   }
 
-  __device__ __forceinline__ void add_to(float (&y)[R], const uint4* xs, const float2* sums, int first) const {
+  __device__ __forceinline__ void add_to(float (&y)[R], const rows& of, const uint4* xs, const float2* sums,
+                                         int first) const {
     #pragma unroll
     for (int i = 0; i < AHEAD; i++) {
-      const int c = (first + i) * 32 + threadIdx.x % 32;
+      const int c = (first + i) * LANES + threadIdx.x % LANES;
       if (c < CHUNKS) {
         #pragma unroll
         for (int r = 0; r < R; r++) {
-          const float d = chunk<T, BITS>::dot(w[i][r], xs + (first + i) * (SIZE / 8) * 32 + threadIdx.x % 32);
-          y[r] += BITS < 16 ? static_cast<float>(scale[i][r]) * (d - sums[c].y) +
-                                  static_cast<float>(bias[i][r]) * sums[c].x
+          const unsigned int at = of.x[r] + c;
+          const float d = chunk<T, BITS>::dot(w[i][r], xs + at / 32 * (SIZE / 8) * 32 + at % 32);
+          y[r] += BITS < 16 ? static_cast<float>(scale[i][r]) * (d - sums[at].y) +
+                                  static_cast<float>(bias[i][r]) * sums[at].x
                             : d;
         }
       }
     }
   }
 };
+
+/* For each of the places: choose(rows, place) names its rows, done(rows, place, y) gets what a lane found of
+   their products with x. While a lane multiplies what it has, the next loads are under way; the first ones
+   while prepare() puts x into shared memory. */
+template <typename L, int PLACES, int THREADS, typename Choose, typename Prepare, typename Done>
+__device__ __forceinline__ void multiply(const uint4* xs, const float2* sums, Choose choose, Prepare prepare, Done done) {
+  constexpr int WARPS = THREADS / 32;
+  const int turn = gridDim.x * WARPS;
+  int at = blockIdx.x * WARPS + threadIdx.x / 32, first = 0;
+  L now, next;
+  typename L::rows here;
+  if (at < PLACES) {
+    choose(here, at);
+    now.get(here, 0);
+  }
+  prepare();
+  float y[L::AT_ONCE] = {};
+  while (at < PLACES) {
+    const bool ends = first + L::AHEAD >= L::STEPS;
+    const int next_at = ends ? at + turn : at, next_first = ends ? 0 : first + L::AHEAD;
+    typename L::rows there;
+    if (next_at < PLACES) {
+      choose(there, next_at);
+      next.get(there, next_first);
+    }
+    now.add_to(y, here, xs, sums, first);
+    if (ends) {
+      done(here, at, y);
+      #pragma unroll
+      for (int r = 0; r < L::AT_ONCE; r++) y[r] = 0;
+    }
+    here = there;
+    now = next;
+    at = next_at;
+    first = next_first;
+  }
+}
 
 template <typename T> __device__ __forceinline__ float finish(float y, const matrix<T>& m, int row) {
   y = rounded<T>(y);
@@ -189,74 +238,49 @@ template <typename T> __device__ __forceinline__ float gelu_approx(float x) {
   const float inner = rounded<T>(rounded<T>(0.7978845608f) * rounded<T>(x + cube));
   return rounded<T>(rounded<T>(0.5f * x) * rounded<T>(1.0f + rounded<T>(tanhf(inner))));
 }
+template <typename T, int ENDING> __device__ __forceinline__ float gated(float gate, float up) {
+  return (ENDING == 2 ? silu<T>(gate) : gelu_approx<T>(gate)) * up;
+}
 )cuda";
 
-/* After the constants and m0, m1, m2: one row per warp and turn, or two, or a row of gate and up each. While
- * a lane multiplies what it has, the next loads are under way; the first ones while x is prepared. */
+/* After the constants and m0, m1, m2: one row per warp and turn, or two, or a row of gate and up each. */
 static const char *const matvec_body = R"cuda(
   using row_loads = loads<T, BITS, GROUP, K, R>;
-  constexpr int SIZE = row_loads::SIZE, CHUNKS = row_loads::CHUNKS, WARPS = THREADS / 32;
-  __shared__ uint4 xs[(CHUNKS + 31) / 32 * 32 * (SIZE / 8)];
-  __shared__ float2 sums[CHUNKS];
-  auto choose = [&](matrix<T> (&m)[R], int (&row)[R], int place) {
+  __shared__ uint4 xs[(row_loads::CHUNKS + 31) / 32 * 32 * (row_loads::SIZE / 8)];
+  __shared__ float2 sums[row_loads::CHUNKS];
+  auto choose = [&](rows_at<T, R>& rows, int place) {
     #pragma unroll
     for (int r = 0; r < R; r++) {
-      row[r] = ENDING >= 2 ? place : place * R + r;
-      m[r] = ENDING >= 2 && r ? m1 : m0;
-      if (ENDING < 2 && row[r] >= N0) {
-        m[r] = row[r] < N0 + N1 ? m1 : m2;
-        row[r] -= row[r] < N0 + N1 ? N0 : N0 + N1;
+      int row = ENDING >= 2 ? place : place * R + r;
+      rows.x[r] = 0;
+      rows.m[r] = ENDING >= 2 && r ? m1 : m0;
+      if (ENDING < 2 && row >= N0) {
+        rows.m[r] = row < N0 + N1 ? m1 : m2;
+        row -= row < N0 + N1 ? N0 : N0 + N1;
       }
+      rows.row[r] = row;
     }
   };
-  const int lane = threadIdx.x % 32, turn = gridDim.x * WARPS;
-  int at = blockIdx.x * WARPS + threadIdx.x / 32, first = 0, row[R];
-  matrix<T> m[R];
-  row_loads now, next;
-  choose(m, row, at);
-  if (at * R < ROWS) now.get(m, row, 0);
-  stage<T, BITS, K, THREADS>(xs, sums, x, norm_weight, EPS);
-  float y[R] = {};
-  while (at * R < ROWS) {
-    const bool ends = first + row_loads::AHEAD >= row_loads::STEPS;
-    const int next_at = ends ? at + turn : at, next_first = ends ? 0 : first + row_loads::AHEAD;
-    matrix<T> next_m[R];
-    int next_row[R];
-    choose(next_m, next_row, next_at);
-    if (next_at * R < ROWS) next.get(next_m, next_row, next_first);
-    now.add_to(y, xs, sums, first);
-    if (ends) {
-      #pragma unroll
-      for (int r = 0; r < R; r++) y[r] = warp_sum(y[r]);
-      if (ENDING >= 2 && lane == 0) {
-        const float gate = finish(y[0], m[0], row[0]), up = finish(y[R - 1], m[R - 1], row[R - 1]);
-        m0.out[at] = static_cast<T>((ENDING == 2 ? silu<T>(gate) : gelu_approx<T>(gate)) * up);
-      }
-      #pragma unroll
-      for (int r = 0; r < (ENDING < 2 ? R : 0); r++) {
-        if (lane) continue;
-        float out = finish(y[r], m[r], row[r]);
-        if (ENDING == 1) out += static_cast<float>(residual[row[r]]);
-        m[r].out[row[r]] = static_cast<T>(out);
-      }
-      #pragma unroll
-      for (int r = 0; r < R; r++) y[r] = 0;
-    }
+  auto done = [&](const rows_at<T, R>& rows, int place, float (&y)[R]) {
     #pragma unroll
-    for (int r = 0; r < R; r++) {
-      m[r] = next_m[r];
-      row[r] = next_row[r];
+    for (int r = 0; r < R; r++) y[r] = warp_sum(y[r]);
+    if (threadIdx.x % 32) return;
+    #pragma unroll
+    for (int r = 0; r < R; r++) y[r] = finish(y[r], rows.m[r], rows.row[r]);
+    if (ENDING >= 2) m0.out[place] = static_cast<T>(gated<T, ENDING>(y[0], y[R - 1]));
+    #pragma unroll
+    for (int r = 0; r < (ENDING < 2 ? R : 0); r++) {
+      if (ENDING == 1) y[r] += static_cast<float>(residual[rows.row[r]]);
+      rows.m[r].out[rows.row[r]] = static_cast<T>(y[r]);
     }
-    now = next;
-    at = next_at;
-    first = next_first;
-  }
+  };
+  multiply<row_loads, ROWS / R, THREADS>(
+      xs, sums, choose, [&] { stage<T, BITS, K, THREADS>(xs, sums, x, norm_weight, EPS); }, done);
 )cuda";
 
 /* ---- calling it ---- */
 
 enum {
-    THREADS = 256,
     MAX_BLOCKS = 396,         /* three for each of an H100's 132 processors: then the warps take turns */
     MAX_SHARED_MEMORY = 48000 /* what a kernel gets without asking */
 };
@@ -265,11 +289,54 @@ static int chunk_size(const mlx_weight &w) {
     return w.bits == 4 ? 32 : w.bits == 8 ? 16 : 8;
 }
 
-bool cuda_matvec_takes(const mlx_weight &w) {
-    int64_t k = w.base.shape[1], size = chunk_size(w);
+int64_t cuda_chunks(const mlx_weight &w) {
+    return w.base.shape[w.base.rank - 1] / chunk_size(w);
+}
+
+bool cuda_multiplies(const mlx_weight &w, int n_inputs) {
+    int64_t size = chunk_size(w);
     bool type = w.base.dtype == DTYPE_BF16 || w.base.dtype == DTYPE_F16;
-    return w.base.rank == 2 && type && (w.bits == 0 || w.bits == 4 || w.bits == 8) && k % size == 0 &&
-           (k / size + WARP) * (size * 2 + 8) <= MAX_SHARED_MEMORY;
+    return type && (w.bits == 0 || w.bits == 4 || w.bits == 8) && w.base.shape[w.base.rank - 1] % size == 0 &&
+           (n_inputs * cuda_chunks(w) + WARP) * (size * 2 + 8) <= MAX_SHARED_MEMORY;
+}
+
+bool cuda_matvec_takes(const mlx_weight &w) {
+    return w.base.rank == 2 && cuda_multiplies(w, 1);
+}
+
+int cuda_blocks(int64_t warps) {
+    return static_cast<int>(std::min<int64_t>((warps * WARP + THREADS - 1) / THREADS, MAX_BLOCKS));
+}
+
+void cuda_add_matrix(cuda_constants &text, std::vector<std::string> &inputs, const std::string &id,
+                     const mlx_weight &w, const std::string &out) {
+    inputs.push_back("w" + id);
+    if (w.bits) inputs.insert(inputs.end(), {"scales" + id, "biases" + id});
+    if (w.bias) inputs.push_back("bias" + id);
+    text.line("const matrix<T> m" + id + " = {w" + id + ", " +
+              (w.bits ? "scales" + id + ", biases" + id : "nullptr, nullptr") + ", " +
+              (w.bias ? "bias" + id : "nullptr") + ", " + out + "};");
+}
+
+void cuda_add_arrays(std::vector<mx::array> &inputs, const mlx_weight &w) {
+    inputs.push_back(w.values);
+    for (const optional_array &x : {w.scales, w.biases, w.bias})
+        if (x) inputs.push_back(*x);
+}
+
+void cuda_add_optional(cuda_constants &text, std::vector<std::string> &inputs, const std::string &name,
+                       bool given) {
+    if (given)
+        inputs.push_back(name);
+    else
+        text.line("const T* " + name + " = nullptr;");
+}
+
+cuda_constants cuda_matvec_constants(const mlx_weight &w, mx::Dtype type) {
+    cuda_constants text;
+    text.type(type).number("K", w.base.shape[w.base.rank - 1]).number("THREADS", THREADS);
+    text.number("BITS", w.bits ? w.bits : 16).number("GROUP", w.bits ? w.group_size : 1);
+    return text;
 }
 
 /* Rows a warp takes at once: two where there are enough for all warps. */
@@ -278,13 +345,10 @@ static int rows_at_once(const cuda_matvec &m, int64_t n_rows) {
 }
 
 static cuda_kernel make_matvec(const cuda_matvec &m, int64_t n_rows, int rows) {
-    const mlx_weight &w = *m.weights[0];
     std::vector<std::string> inputs = {"x"}, outputs;
-    cuda_constants text;
-    text.type(m.x.dtype()).number("K", w.base.shape[1]).number("BITS", w.bits ? w.bits : 16);
-    text.number("GROUP", w.bits ? w.group_size : 1)
-        .number("ROWS", n_rows * (m.ending >= MATVEC_SILU ? 2 : 1));
-    text.number("R", rows).number("ENDING", m.ending).number("THREADS", THREADS).real("EPS", m.eps);
+    cuda_constants text = cuda_matvec_constants(*m.weights[0], m.x.dtype());
+    text.number("ROWS", n_rows * (m.ending >= MATVEC_SILU ? 2 : 1)).number("R", rows);
+    text.number("ENDING", m.ending).real("EPS", m.eps);
     for (int i = 0; i < 3; i++) {
         std::string id = std::to_string(i);
         text.number("N" + id, i < m.n ? m.weights[i]->base.shape[0] : 0);
@@ -292,24 +356,13 @@ static cuda_kernel make_matvec(const cuda_matvec &m, int64_t n_rows, int rows) {
             text.line("const matrix<T> m" + id + " = {};");
             continue;
         }
-        bool bias = m.weights[i]->bias.has_value(), out = i == 0 || m.ending < MATVEC_SILU;
-        inputs.push_back("w" + id);
-        if (w.bits) inputs.insert(inputs.end(), {"scales" + id, "biases" + id});
-        if (bias) inputs.push_back("bias" + id);
+        bool out = i == 0 || m.ending < MATVEC_SILU;
+        cuda_add_matrix(text, inputs, id, *m.weights[i], out ? "y" + id : "nullptr");
         if (out) outputs.push_back("y" + id);
-        text.line("const matrix<T> m" + id + " = {w" + id + ", " +
-                  (w.bits ? "scales" + id + ", biases" + id : "nullptr, nullptr") + ", " +
-                  (bias ? "bias" + id : "nullptr") + ", " + (out ? "y" + id : "nullptr") + "};");
     }
-    if (m.norm)
-        inputs.push_back("norm_weight");
-    else
-        text.line("const T* norm_weight = nullptr;");
-    if (m.residual)
-        inputs.push_back("residual");
-    else
-        text.line("const T* residual = nullptr;");
-    return cuda_compile("matvec", inputs, outputs, matvec_code, text.source() + matvec_body);
+    cuda_add_optional(text, inputs, "norm_weight", m.norm.has_value());
+    cuda_add_optional(text, inputs, "residual", m.residual.has_value());
+    return cuda_compile("matvec", inputs, outputs, cuda_matvec_code, text.source() + matvec_body);
 }
 
 std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m) {
@@ -334,16 +387,11 @@ std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m) {
             n_rows += n;
         }
         key[static_cast<size_t>(8 + i)] = x.bias ? -n : n;
-        inputs.push_back(x.values);
-        if (x.scales) inputs.push_back(*x.scales);
-        if (x.biases) inputs.push_back(*x.biases);
-        if (x.bias) inputs.push_back(*x.bias);
+        cuda_add_arrays(inputs, x);
     }
     if (m.norm) inputs.push_back(*m.norm);
     if (m.residual) inputs.push_back(*m.residual);
-    int rows = rows_at_once(m, n_rows);
-    int64_t warps = gated ? n_rows : n_rows / rows;
-    int blocks = static_cast<int>(std::min<int64_t>((warps * WARP + THREADS - 1) / THREADS, MAX_BLOCKS));
+    int rows = rows_at_once(m, n_rows), blocks = cuda_blocks(gated ? n_rows : n_rows / rows);
     const cuda_kernel &run = cuda_kernel_for(key, [&] { return make_matvec(m, n_rows, rows); });
     std::vector<mx::Dtype> types(shapes.size(), m.x.dtype());
     return run(inputs, shapes, types, {blocks * THREADS, 1, 1}, {THREADS, 1, 1}, {}, std::nullopt, false, {});

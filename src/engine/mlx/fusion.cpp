@@ -2,8 +2,6 @@
  * do. A step's time on a GPU is mostly the number of its kernels; models stay as they are written. */
 #include "engine/mlx/mlx.hpp"
 
-#include <cmath>
-
 /* ---- which values are read where ---- */
 
 static void count_readers(fusion &f, const graph *g, int n, const tensor outputs[]) {
@@ -22,8 +20,7 @@ static void count_readers(fusion &f, const graph *g, int n, const tensor outputs
     for (int i = 0; i < n; i++) f.readers[outputs[i]->index]++;
 }
 
-/* The only one that reads x, if it is an operation of this kind. */
-static const node *sole_reader(const mlx_engine &e, const graph *g, const node *x, op_kind op) {
+const node *sole_reader(const mlx_engine &e, const graph *g, const node *x, op_kind op) {
     if (e.fused.readers[x->index] != 1 || e.fused.reader[x->index] < 0) return nullptr;
     const node *reader = graph_node(g, e.fused.reader[x->index]);
     return reader->op == op ? reader : nullptr;
@@ -56,11 +53,33 @@ static linear_group group_at(const graph *g, int i) {
     return group;
 }
 
-/* A norm that only a group of linears reads becomes part of their kernel. */
+/* A norm that the kernels which read x can do for themselves. */
+static bool kernels_normalize(const node *x) {
+    return x->op == OP_RMS_NORM && x->rank == 2 && x->w[0] && x->w[0]->dtype == x->dtype;
+}
+
+/* A norm that only a group of linears reads (and experts, see below) becomes part of their kernels. */
 static bool norm_is_part(mlx_engine &e, const graph *g, const node *x) {
-    if (x->rank != 2 || !x->w[0] || x->w[0]->dtype != x->dtype) return false;
     linear_group group = group_at(g, x->index + 1);
-    return group.n && group.linears[0]->in[0] == x && e.fused.readers[x->index] == group.n;
+    return kernels_normalize(x) && group.n && group.linears[0]->in[0] == x &&
+           e.fused.readers[x->index] == group.n;
+}
+
+/* The norm of in, where it became part of what reads it. */
+static const node *norm_in_kernel(const mlx_engine &e, const node *in) {
+    return in->op == OP_RMS_NORM && e.fused.done[in->index] ? in : nullptr;
+}
+
+/* A sum with x, and nothing else that reads x: the kernel that computes x can add what was there before. */
+static const node *sum_with(const mlx_engine &e, const graph *g, const node *x) {
+    const node *sum = sole_reader(e, g, x, OP_ADD);
+    if (!sum || (sum->clip && sum->dtype == DTYPE_F16)) return nullptr;
+    const node *other = sum->in[0] == x ? sum->in[1] : sum->in[0];
+    return other->index < x->index && other->dtype == x->dtype ? sum : nullptr;
+}
+
+static optional_array other_part(const mlx_engine &e, const node *sum, const node *x) {
+    return sum ? e.values[(sum->in[0] == x ? sum->in[1] : sum->in[0])->index].first : std::nullopt;
 }
 
 /* What the group's kernel does with its products; *at: the node whose value that is, null when it is theirs.
@@ -68,36 +87,26 @@ static bool norm_is_part(mlx_engine &e, const graph *g, const node *x) {
 static matvec_ending ending_of(const mlx_engine &e, const graph *g, const linear_group &group,
                                const node **at) {
     const node *first = group.linears[0], *second = group.linears[1];
-    const node *sum = group.n == 1 ? sole_reader(e, g, first, OP_ADD) : nullptr;
-    if (sum && !(sum->clip && sum->dtype == DTYPE_F16)) {
-        const node *other = sum->in[0] == first ? sum->in[1] : sum->in[0];
-        if (other->index < first->index && other->dtype == first->dtype) {
-            *at = sum;
-            return MATVEC_ADD;
-        }
-    }
+    *at = group.n == 1 ? sum_with(e, g, first) : nullptr;
+    if (*at) return MATVEC_ADD;
     const node *both = group.n == 2 ? sole_reader(e, g, first, OP_GATED) : nullptr;
     if (both && both->in[0] == first && both->in[1] == second && sole_reader(e, g, second, OP_GATED) &&
         first->w[0]->shape[0] == second->w[0]->shape[0]) {
         *at = both;
         return both->act == ACT_SILU ? MATVEC_SILU : MATVEC_GELU;
     }
-    *at = nullptr;
     return MATVEC_PLAIN;
 }
 
 static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
     linear_group group = group_at(g, x->index);
     if (!group.n) return false;
-    const node *in = x->in[0], *at;
-    bool normalized = in->op == OP_RMS_NORM && e.fused.done[in->index];
-    cuda_matvec m = {.x = *e.values[(normalized ? in->in[0] : in)->index].first};
-    if (normalized) {
-        m.norm = weight_of(in->w[0]).values;
-        m.eps = in->eps;
-    }
+    const node *norm = norm_in_kernel(e, x->in[0]), *at;
+    cuda_matvec m = {.x = *e.values[(norm ? norm->in[0] : x->in[0])->index].first,
+                     .norm = weight_of_norm(norm),
+                     .eps = norm ? norm->eps : 0};
     m.ending = ending_of(e, g, group, &at);
-    if (m.ending == MATVEC_ADD) m.residual = *e.values[(at->in[0] == x ? at->in[1] : at->in[0])->index].first;
+    if (m.ending == MATVEC_ADD) m.residual = other_part(e, at, x);
     m.n = group.n;
     for (int i = 0; i < group.n; i++) m.weights[i] = &weight_of(group.linears[i]->w[0]);
     std::vector<mx::array> out = cuda_matvec_run(m);
@@ -112,102 +121,38 @@ static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
     return true;
 }
 
-/* ---- attention, with rope and the cache writes ---- */
+/* ---- experts, with the choice of them and the norm before ---- */
 
-/* What leads from a projection to attention: HEADS, perhaps RMS_NORM, ROPE. */
-struct rotated {
-    const node *from, *heads, *norm, *rope;
-};
-
-static bool is_rotated(const mlx_engine &e, const graph *g, const node *x, op_kind reader, rotated *out) {
-    if (x->op != OP_ROPE || !sole_reader(e, g, x, reader) || x->rope->mscale != 1) return false;
-    const node *norm = x->in[0]->op == OP_RMS_NORM ? x->in[0] : nullptr,
-               *heads = norm ? norm->in[0] : x->in[0];
-    if (heads->op != OP_HEADS || e.fused.readers[heads->index] != 1 || e.fused.readers[x->in[0]->index] != 1)
-        return false;
-    if (norm && (!norm->w[0] || norm->w[0]->dtype != norm->dtype)) return false;
-    *out = {heads->in[0], heads, norm, x};
-    return true;
-}
-
-struct attention_group {
-    rotated q, k;
-    const node *v, *write;
-};
-
-/* What the attention x can do with what comes before it; false where the kernel cannot. */
-static bool attention_at(const mlx_engine &e, const graph *g, const node *x, attention_group *out) {
-    const node *write = x->in[1], *v = write->in[1];
-    const kv &cache = *x->cache;
-    if (cache.bits || cache.spec.max_size ||
-        !cuda_attend_takes(cache.spec, static_cast<int>(x->in[0]->shape[1])))
-        return false;
-    if ((x->dtype != DTYPE_BF16 && x->dtype != DTYPE_F16) || v->op != OP_HEADS ||
-        e.fused.readers[v->index] != 1)
-        return false;
-    if (!is_rotated(e, g, x->in[0], OP_ATTEND, &out->q) ||
-        !is_rotated(e, g, write->in[0], OP_KV_WRITE, &out->k))
-        return false;
-    const rotated &q = out->q, &k = out->k;
-    if (q.rope->rope != k.rope->rope || !q.norm != !k.norm || (q.norm && q.norm->eps != k.norm->eps))
-        return false;
-    out->write = write;
-    out->v = v;
-    return true;
-}
-
-static void leave_to_attention(fusion &f, const attention_group &a) {
-    for (const node *x : {a.q.heads, a.q.norm, a.q.rope, a.k.heads, a.k.norm, a.k.rope, a.v, a.write})
-        if (x) f.done[x->index] = true;
-}
-
-static const mx::array &inverse_freqs(fusion &f, const rope_spec *spec) {
-    auto found = f.inverse_freqs.find(spec);
-    if (found != f.inverse_freqs.end()) return found->second;
-    int n = spec->dims / 2;
-    std::vector<float> inverse(static_cast<size_t>(n));
-    for (int i = 0; i < n; i++) /* as MLX's two kernels compute them */
-        inverse[static_cast<size_t>(i)] =
-            spec->base != 0
-                ? std::exp2(-(static_cast<float>(i) / static_cast<float>(n)) * std::log2(spec->base))
-                : 1 / spec->freqs[i];
-    mx::array made(inverse.data(), {n}, mx::float32);
-    return f.inverse_freqs.emplace(spec, made).first->second;
-}
-
-static optional_array weight_of_norm(const node *norm) {
-    return norm ? optional_array(weight_of(norm->w[0]).values) : std::nullopt;
-}
-
-static bool record_attention(mlx_engine &e, const graph *g, const node *x) {
-    attention_group a;
-    if (!attention_at(e, g, x, &a)) return false;
-    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
-    const kv_spec &s = cache.base.spec;
-    const mx::array &q = *e.values[a.q.from->index].first, &k = *e.values[a.k.from->index].first;
-    mx::Shape entry = {1, s.n_kv_heads, 1, s.head_dim};
-    mlx_kv_reserve(cache.keys, 0, entry, k.dtype(), x->position);
-    mlx_kv_reserve(cache.values, 0, entry, k.dtype(), x->position);
+/* Leaves the choice to the experts' kernels, if they can do it. They normalize for themselves, too: then only
+ * the router counts as a reader of the norm. */
+static void find_experts(mlx_engine &e, const graph *g, const node *x) {
     fusion &f = e.fused;
-    if (!f.entries) f.entries = mx::broadcast_to(mx::array(0.0f), {static_cast<int>(x->position) + 1});
-    int n_heads = static_cast<int>(a.q.rope->shape[1]), scratch = cuda_attend_scratch(s, n_heads);
-    if (!f.scratch || f.scratch->shape(0) < scratch) f.scratch = mx::zeros({scratch}, mx::float32);
-    cuda_attend run = {.q = q,
-                       .k = k,
-                       .v = *e.values[a.v->in[0]->index].first,
-                       .keys = cache.keys[0],
-                       .values = cache.values[0],
-                       .inverse_freqs = inverse_freqs(f, a.q.rope->rope),
-                       .entries = *f.entries,
-                       .scratch = *f.scratch,
-                       .rope = a.q.rope->rope,
-                       .n_heads = n_heads,
-                       .scale = x->scale,
-                       .q_norm = weight_of_norm(a.q.norm),
-                       .k_norm = weight_of_norm(a.k.norm),
-                       .eps = a.q.norm ? a.q.norm->eps : 0};
-    e.values[x->index].first = cuda_attend_run(run);
-    return true;
+    const node *routing = x->in[1], *in = x->in[0];
+    bool type = x->dtype == routing->in[0]->dtype && x->dtype == x->w[0]->dtype;
+    if (!type || sole_reader(e, g, routing, OP_EXPERTS) != x ||
+        !cuda_experts_take(weight_of(x->w[0]), weight_of(x->w[1]), weight_of(x->w[2]), routing->top.k))
+        return;
+    f.done[routing->index] = true;
+    if (kernels_normalize(in)) f.readers[in->index]--;
+}
+
+static bool record_experts(mlx_engine &e, const graph *g, const node *x) {
+    const node *routing = x->in[1], *norm = norm_in_kernel(e, x->in[0]), *sum = sum_with(e, g, x);
+    if (!e.fused.done[routing->index]) return false;
+    cuda_experts run = {.x = *e.values[(norm ? norm->in[0] : x->in[0])->index].first,
+                        .norm = weight_of_norm(norm),
+                        .eps = norm ? norm->eps : 0,
+                        .logits = *e.values[routing->in[0]->index].first,
+                        .k = routing->top.k,
+                        .renormalize = routing->top.renormalize,
+                        .act = x->act,
+                        .gate = &weight_of(x->w[0]),
+                        .up = &weight_of(x->w[1]),
+                        .down = &weight_of(x->w[2]),
+                        .residual = other_part(e, sum, x)};
+    const node *at = sum ? sum : x;
+    e.values[at->index].first = cuda_experts_run(run);
+    return e.fused.done[at->index] = true;
 }
 
 /* ---- a step ---- */
@@ -218,10 +163,11 @@ void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]) 
     f.running = fuses(e) && n && first->rank == 1 && first->shape[0] == 1;
     if (!f.running) return;
     count_readers(f, g, n, outputs);
+    f.attentions.clear();
     for (int i = 0; i < g->n_nodes; i++) {
-        attention_group a;
         const node *x = graph_node(g, i);
-        if (x->op == OP_ATTEND && x->live && attention_at(e, g, x, &a)) leave_to_attention(f, a);
+        if (x->live && x->op == OP_ATTEND) find_attention(e, g, x);
+        if (x->live && x->op == OP_EXPERTS) find_experts(e, g, x);
     }
 }
 
@@ -234,7 +180,9 @@ bool fusion_record(mlx_engine &e, const graph *g, const node *x) {
     case OP_LINEAR:
         return record_linears(e, g, x);
     case OP_ATTEND:
-        return record_attention(e, g, x);
+        return record_attention(e, x);
+    case OP_EXPERTS:
+        return record_experts(e, g, x);
     default:
         return false;
     }

@@ -315,22 +315,38 @@ static void record(mlx_engine *e, const graph *g, int n, const tensor outputs[])
     e->last_mask = {};
 }
 
-/* The keys and values of every cache that the graph writes: all that a prefill chunk evaluates. */
-static std::vector<mx::array> cache_states(const graph *g) {
-    std::vector<mx::array> states;
+/* Layers whose cache states are evaluated together, where prefills are bounded. */
+enum { PREFILL_LAYERS = 2 };
+
+/* The keys and values of every cache that the graph writes, n_layers caches together: all that a prefill
+ * chunk evaluates. */
+static std::vector<std::vector<mx::array>> cache_states(const graph *g, int n_layers) {
+    std::vector<std::vector<mx::array>> groups;
+    int n_caches = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         const node *x = graph_node(g, i);
         if (x->op != OP_KV_WRITE) continue;
-        mlx_kv_state(*reinterpret_cast<const mlx_kv *>(x->cache), states);
+        if (n_caches++ % n_layers == 0) groups.emplace_back();
+        mlx_kv_state(*reinterpret_cast<const mlx_kv *>(x->cache), groups.back());
     }
-    return states;
+    return groups;
 }
 
 /* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is evaluated.
- */
+ * On CUDA it keeps what kernels read until the work they were submitted with is done, and lets the host be
+ * ten submissions of up to a hundred kernels ahead: in one evaluation nearly all intermediate values of a
+ * chunk are there at a time. So a few layers are queued while a few others run, but no more. mlx-lm evaluates
+ * all at once. */
 static void prefill(mlx_engine *e, const graph *g) {
     e->values.clear();
-    mx::eval(cache_states(g));
+    auto groups = cache_states(g, fuses(*e) ? PREFILL_LAYERS : g->n_nodes);
+    for (size_t i = 0; i < groups.size(); i++) {
+        if (i + 1 < groups.size())
+            mx::async_eval(groups[i]);
+        else
+            mx::eval(groups[i]);
+        if (i) mx::eval(groups[i - 1]); /* waits for it */
+    }
     e->clear_next = true;
     e->steps = 0;
 }

@@ -52,14 +52,26 @@ struct mask {
     optional_array visible;
 };
 
+/* What leads from a projection to attention: HEADS, perhaps RMS_NORM, ROPE. */
+struct rotated_heads {
+    const node *from, *heads, *norm, *rope;
+};
+
+/* What attention does with what comes before it. */
+struct attention_group {
+    rotated_heads q, k;
+    const node *v, *write;
+};
+
 /* What fused decode steps need (fusion.cpp). */
 struct fusion {
     bool running = false;       /* the running graph is a decode step to be fused */
     std::vector<int> readers{}; /* of the running graph, by node: how many values are computed from it */
     std::vector<int> reader{};  /* and the last of them */
     std::vector<bool> done{};   /* nothing more to record for it */
-    optional_array entries{};   /* [position + 1] in this step, for all layers */
-    optional_array scratch{};   /* attention's */
+    std::map<int, attention_group> attentions{}; /* those found, by node */
+    optional_array entries{};                    /* [position + 1] in this step, for all layers */
+    optional_array scratch{};                    /* attention's */
     std::map<const rope_spec *, mx::array> inverse_freqs{};
 };
 
@@ -115,7 +127,20 @@ void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]);
 bool fusion_record(mlx_engine &e, const graph *g, const node *x);
 void fusion_end(mlx_engine &e);
 
-/* ---- cuda_matvec.cpp, cuda_attend.cpp ---- */
+/* The only one that reads x, if it is an operation of this kind. */
+const node *sole_reader(const mlx_engine &e, const graph *g, const node *x, op_kind op);
+
+inline optional_array weight_of_norm(const node *norm) {
+    return norm ? optional_array(weight_of(norm->w[0]).values) : std::nullopt;
+}
+
+/* ---- fusion_attention.cpp ---- */
+
+/* Keeps what the attention x can do with what comes before it, if the kernel can do that; then records it. */
+void find_attention(mlx_engine &e, const graph *g, const node *x);
+bool record_attention(mlx_engine &e, const node *x);
+
+/* ---- cuda_matvec.cpp, cuda_experts.cpp, cuda_attend.cpp ---- */
 
 /* y_i = weight_i times the normalized x, for up to three weights of one kind; x is one row. The ending turns
  * them into y_0 + residual, or act(y_0) * y_1. */
@@ -131,6 +156,22 @@ struct cuda_matvec {
 };
 bool cuda_matvec_takes(const mlx_weight &w);
 std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m); /* [1, 1, N] each */
+
+/* The k experts with the largest logits, applied to the normalized x, which is one row; weighed, summed, and
+ * added to the residual. */
+struct cuda_experts {
+    mx::array x; /* [1, 1, D], not normalized */
+    optional_array norm{};
+    float eps = 0;
+    mx::array logits; /* [1, 1, experts] */
+    int k;
+    bool renormalize;
+    activation act;
+    const mlx_weight *gate, *up, *down;
+    optional_array residual{};
+};
+bool cuda_experts_take(const mlx_weight &gate, const mlx_weight &up, const mlx_weight &down, int k);
+mx::array cuda_experts_run(const cuda_experts &e); /* [1, 1, D] */
 
 /* Normalizes (where there are norms) and rotates one token's queries and keys, puts keys and values into
  * the last entry of their caches, which are changed in place, and attends to all entries -> [1, 1, n_heads

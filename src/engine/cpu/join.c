@@ -1,0 +1,79 @@
+/* join.c - what is computed together, and what by every thread for itself, so that threads meet less often.
+ * A step of a small model is short: there, waiting for each other would cost more than the sums themselves.
+ */
+#include "engine/cpu/cpu.h"
+
+enum { MOST_OWN = 16384 }; /* numbers that a thread computes sooner than it waits for another's */
+
+static bool is_output(const node *x, int n, const tensor outputs[]) {
+    for (int i = 0; i < n; i++) {
+        tensor out = outputs[i];
+        while (out->op == OP_HEADS) out = out->in[0];
+        if (out == x) return true;
+    }
+    return false;
+}
+
+/* A single token's small operations. */
+static bool is_own(const node *x, int n, const tensor outputs[]) {
+    switch (x->op) {
+    case OP_EMBED:
+    case OP_RMS_NORM:
+    case OP_ROPE:
+    case OP_ADD:
+    case OP_SCALE:
+    case OP_ROUTE:
+        return x->shape[0] == 1 && tensor_count(x) <= MOST_OWN && !is_output(x, n, outputs);
+    default:
+        return false;
+    }
+}
+
+/* The node after x, if it alone reads x. */
+static node *sole_reader(const node *x, op_kind op) {
+    node *reader = x->readers == 1 ? x->reader : NULL;
+    return reader && reader->op == op && reader->index == x->index + 1 ? reader : NULL;
+}
+
+static void join_sum(graph *g, node *x) {
+    node *sum = sole_reader(x, OP_ADD);
+    if (!sum || sum->in[0] == sum->in[1]) return;
+    x->ending = sum;
+    sum->by = graph_node(g, x->index);
+}
+
+/* Gate and up, two linears, and the activation that alone reads both. */
+static bool join_gated(node *gate, node *up) {
+    node *both = sole_reader(up, OP_GATED);
+    if (!both || both->in[0] != gate || both->in[1] != up || gate->readers != 1) return false;
+    gate->ending = both;
+    both->by = gate;
+    return true;
+}
+
+/* x and the linears after it that share its input. */
+static void join_linears(const cpu *e, graph *g, node *x) {
+    int n = 0;
+    for (; n < NODE_MAX_JOINED && x->index + 1 + n < g->n_nodes; n++) {
+        node *other = graph_node(g, x->index + 1 + n);
+        if (!other->live || other->op != OP_LINEAR || other->in[0] != x->in[0] ||
+            !cpu_same_products(e, x, other))
+            break;
+        x->also[n] = other;
+        other->by = x;
+    }
+    if (n == 1) join_gated(x, x->also[0]);
+    if (n == 0) join_sum(g, x);
+}
+
+void cpu_join(const cpu *e, graph *g, int n, const tensor outputs[]) {
+    for (int i = 0; i < g->n_nodes; i++) {
+        node *x = graph_node(g, i);
+        if (!x->live) continue;
+        if (x->op == OP_LINEAR && !x->by) join_linears(e, g, x);
+        if (x->op == OP_EXPERTS) join_sum(g, x);
+        /* One token's entry is stored by whoever attends to it. */
+        if (x->op == OP_ATTEND && x->shape[0] == 1) graph_node(g, x->in[1]->index)->by = x;
+        if (is_own(x, n, outputs) && !x->by) x->own = 1; /* plan.c knows the size */
+    }
+}
