@@ -191,6 +191,8 @@ static void test_quantized(void **state) {
             check_step(&s, 1);
             check_step(&s, 300); /* grows */
             check_step(&s, 1);
+            check_step(&s, 300);
+            check_step(&s, 1); /* shared out between threads */
             tear_down(&s);
         }
     setting rotating = set_up(1, (kv_spec){.dtype = DTYPE_F32, .max_size = 8});
@@ -219,30 +221,41 @@ static void test_no_outputs(void **state) {
     tear_down(&s);
 }
 
-/* Angles of positions below 100 are good to 1e-5 in F32. */
-static void check_rope(setting *s, const rope_spec *spec, int64_t n) {
-    float found[20 * HEADS * DIM];
-    double wanted[20 * HEADS * DIM];
-    int64_t first = s->cache->offset;
-    graph *g = graph_begin(s->e);
-    finish(g, rope(g, heads(g, rows_of(g, s->wq, first, n), HEADS), spec, s->cache), found, n * HEADS * DIM);
-    for (int64_t i = 0; i < n * HEADS * DIM; i++) wanted[i] = s->q[first * HEADS * DIM + i];
-    for (int64_t row = 0; row < n * HEADS; row++)
+/* Rotates n rows of positions from `first` on. */
+static void reference_rope(double *x, const rope_spec *spec, int64_t first, int64_t n) {
+    for (int64_t row = 0; row < n * HEADS; row++, x += DIM)
         for (int i = 0; i < spec->dims / 2; i++) {
             int a = spec->traditional ? 2 * i : i, b = spec->traditional ? a + 1 : i + spec->dims / 2;
-            double *x = wanted + row * DIM,
-                   angle = (double)(first + row / HEADS) * spec->scale / spec->freqs[i];
+            double angle = (double)(first + row / HEADS) * spec->scale / spec->freqs[i];
             double c = cos(angle) * spec->mscale, sine = sin(angle) * spec->mscale, at_a = x[a], at_b = x[b];
             x[a] = at_a * c - at_b * sine;
             x[b] = at_a * sine + at_b * c;
         }
-    check_close(found, wanted, n * HEADS * DIM, 3e-5);
+}
+
+/* One after another in one step. Angles of positions below 100 are good to 1e-5 in F32. */
+static void check_ropes(setting *s, const rope_spec *const specs[], int n_specs, int64_t n) {
+    float found[20 * HEADS * DIM];
+    double wanted[20 * HEADS * DIM];
+    int64_t first = s->cache->offset;
+    for (int64_t i = 0; i < n * HEADS * DIM; i++) wanted[i] = s->q[first * HEADS * DIM + i];
+    graph *g = graph_begin(s->e);
+    tensor x = heads(g, rows_of(g, s->wq, first, n), HEADS);
+    for (int i = 0; i < n_specs; i++) {
+        x = rope(g, x, specs[i], s->cache);
+        reference_rope(wanted, specs[i], first, n);
+    }
+    finish(g, x, found, n * HEADS * DIM);
+    check_close(found, wanted, n * HEADS * DIM, 3e-5 * n_specs);
 }
 
 static void test_rope(void **state) {
     (void)state;
-    float freqs[DIM / 2];
-    for (int i = 0; i < DIM / 2; i++) freqs[i] = powf(10000, (float)i / (DIM / 2));
+    float freqs[DIM / 2], others[DIM / 2];
+    for (int i = 0; i < DIM / 2; i++) freqs[i] = powf(10000, (float)i / (DIM / 2)), others[i] = 2 + (float)i;
+    static const rope_spec all = {.dims = DIM, .scale = 1, .mscale = 1};
+    rope_spec other = all;
+    other.freqs = others;
     for (int threads = 1; threads <= 3; threads++) {
         setting s = set_up(threads, (kv_spec){.dtype = DTYPE_F32});
         for (int i = 0; i < 3; i++) {
@@ -253,8 +266,11 @@ static void test_rope(void **state) {
                                       .scale = i ? 1 : .5f,
                                       .mscale = i ? 1 : 1.25f,
                                       .freqs = freqs};
-                    check_rope(&s, &spec, 20);
-                    check_rope(&s, &spec, 1);
+                    const rope_spec *specs[] = {&spec, &other,
+                                                &spec}; /* layers of two kinds, as Gemma 3 has */
+                    check_ropes(&s, specs, 1, 20);
+                    check_ropes(&s, specs, 3, 20);
+                    check_ropes(&s, specs, 3, 1);
                 }
             check_step(&s, 33); /* the next positions */
         }

@@ -79,6 +79,7 @@ static void free_scratch(cpu *e) {
     cpu_release(e->scratch, e->scratch_size, &e->memory.scratch);
     e->scratch = NULL;
     e->scratch_size = 0;
+    cpu_rope_free(e);
 }
 
 static void close_cpu(engine *base) {
@@ -190,7 +191,7 @@ static void run_thread(void *context, int thread) {
 
 static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
     cpu *e = (cpu *)base;
-    if (cpu_plan(e, g, n, outputs, results)) return -1;
+    if (cpu_rope_prepare(e, g) || cpu_plan(e, g, n, outputs, results)) return -1;
     e->running = g;
     atomic_store(&e->stop_at, -1);
     pool_run(e->pool, run_thread, e);

@@ -22,6 +22,15 @@ typedef struct cpu_result {
     void *data;
 } cpu_result;
 
+/* cos and sin, times mscale, of a step's positions: [token][dims / 2]. All layers share them. */
+typedef struct rope_table {
+    struct rope_table *next;
+    const rope_spec *spec; /* NULL: not of the running step */
+    int64_t position, n_tokens;
+    float *cos, *sin;
+    size_t size; /* of both, in one piece of memory */
+} rope_table;
+
 typedef struct cpu {
     engine base;
     pool *pool;
@@ -40,6 +49,8 @@ typedef struct cpu {
 
     struct free_block *free_blocks; /* of the memory plan */
     int n_free, free_capacity;
+
+    rope_table *rope_tables;
 
     graph *running;
     atomic_int stop_at; /* number of the barrier after which all threads give up; -1: none */
@@ -158,6 +169,8 @@ size_t cpu_experts_workspace(const cpu *e, const node *x);
 size_t cpu_experts_scratch(const cpu *e, const node *x);
 
 /* ops_attention.c */
+int cpu_rope_prepare(cpu *e, graph *g); /* before the step runs: makes its tables */
+void cpu_rope_free(cpu *e);
 void cpu_rope(cpu *e, node *x, int thread);
 void cpu_kv_write(cpu *e, node *x, int thread);
 void cpu_attend(cpu *e, node *x, int thread);

@@ -42,10 +42,10 @@ INLINE __m256 load8(const void *p, dtype type) {
 /* One float stored as `type`, in all lanes. */
 INLINE __m256 spread(const void *p, dtype type) {
     if (type == DTYPE_F32) return _mm256_broadcast_ss(p);
-    int16_t half;
+    uint16_t half;
     memcpy(&half, p, sizeof half);
-    if (type == DTYPE_F16) return _mm256_cvtph_ps(_mm_set1_epi16(half));
-    return _mm256_castsi256_ps(_mm256_set1_epi32(half << 16));
+    if (type == DTYPE_F16) return _mm256_cvtph_ps(_mm_set1_epi16((int16_t)half));
+    return _mm256_set1_ps(bf16_to_f32(half));
 }
 
 /* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in

@@ -5,6 +5,7 @@
 #include "engine/cpu/cpu.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 enum {
     BLOCK_KEYS = 64,
@@ -12,25 +13,88 @@ enum {
     SPLIT_KEYS = 512, /* a single token's long context is shared out in parts of this many keys */
 };
 
+/* The table of the running step for x's angles; NULL: not made yet. */
+static rope_table *find_table(const cpu *e, const node *x) {
+    for (rope_table *t = e->rope_tables; t; t = t->next)
+        if (t->spec == x->rope && t->position == x->position && t->n_tokens == x->shape[0]) return t;
+    return NULL;
+}
+
+static int make_table(cpu *e, const node *x) {
+    const rope_spec *spec = x->rope;
+    int64_t n = x->shape[0], half = spec->dims / 2;
+    size_t size = (size_t)(2 * n * half) * sizeof(float);
+    rope_table *t = e->rope_tables;
+    while (t && t->spec) t = t->next;
+    if (!t) {
+        t = mem_new(1, sizeof *t, "rope");
+        if (!t) return -1;
+        t->next = e->rope_tables;
+        e->rope_tables = t;
+    }
+    if (size > t->size) {
+        cpu_release(t->cos, t->size, &e->memory.scratch);
+        t->size = 0;
+        t->cos = cpu_allocate(e, size, &e->memory.scratch, "rope");
+        if (!t->cos) return -1;
+        t->size = size;
+    }
+    t->sin = t->cos + n * half;
+    for (int64_t i = 0; i < n * half; i++) {
+        float angle = (float)(x->position + i / half) * spec->scale / spec->freqs[i % half];
+        t->cos[i] = cosf(angle) * spec->mscale;
+        t->sin[i] = sinf(angle) * spec->mscale;
+    }
+    t->spec = spec;
+    t->position = x->position;
+    t->n_tokens = n;
+    return 0;
+}
+
+int cpu_rope_prepare(cpu *e, graph *g) {
+    for (rope_table *t = e->rope_tables; t; t = t->next) t->spec = NULL; /* another model's may be there */
+    for (int i = 0; i < g->n_nodes; i++) {
+        const node *x = graph_node(g, i);
+        if (x->live && x->op == OP_ROPE && !find_table(e, x) && make_table(e, x)) return -1;
+    }
+    return 0;
+}
+
+void cpu_rope_free(cpu *e) {
+    for (rope_table *t = e->rope_tables, *next; t; t = next) {
+        next = t->next;
+        cpu_release(t->cos, t->size, &e->memory.scratch);
+        free(t);
+    }
+    e->rope_tables = NULL;
+}
+
+/* Pairs [first, end) of one head: numbers i * step and i * step + pair. */
+static inline void rotate(float *restrict out, const float *restrict in, const float *cos, const float *sin,
+                          int64_t first, int64_t end, int64_t step, int64_t pair) {
+    for (int64_t i = first; i < end; i++) {
+        float a = in[i * step], b = in[i * step + pair];
+        out[i * step] = a * cos[i] - b * sin[i];
+        out[i * step + pair] = a * sin[i] + b * cos[i];
+    }
+}
+
 void cpu_rope(cpu *e, node *x, int thread) {
     const rope_spec *spec = x->rope;
-    int64_t n_heads = x->shape[1], width = x->shape[2];
-    int half = spec->dims / 2, step = spec->traditional ? 2 : 1, pair = spec->traditional ? 1 : half;
+    const rope_table *table = find_table(e, x);
+    int64_t n_heads = x->shape[1], width = x->shape[2], half = spec->dims / 2;
     piece p = {0};
-    while (cpu_take(x, x->shape[0] * half, half < 8 ? half : 8, &p)) {
-        int64_t t = p.first / half, end = p.end, last = end < (t + 1) * half ? end : (t + 1) * half;
-        for (int64_t at = p.first; at < end; t++, last = end < (t + 1) * half ? end : (t + 1) * half) {
-            for (; at < last; at++) {
-                int64_t i = at - t * half;
-                float angle = (float)(x->position + t) * spec->scale / spec->freqs[i];
-                float c = cosf(angle) * spec->mscale, s = sinf(angle) * spec->mscale;
-                const float *in = floats_of(x->in[0], thread) + t * n_heads * width + i * step;
-                float *out = floats_of(x, thread) + t * n_heads * width + i * step;
-                for (int64_t h = 0; h < n_heads; h++, in += width, out += width) {
-                    float a = in[0], b = in[pair];
-                    out[0] = a * c - b * s;
-                    out[pair] = a * s + b * c;
-                }
+    while (half && cpu_take(x, x->shape[0] * half, x->shape[0] > 1 || half < 8 ? half : 8, &p)) {
+        for (int64_t at = p.first, t = at / half, next; at < p.end; t++, at = next) {
+            next = p.end < (t + 1) * half ? p.end : (t + 1) * half;
+            const float *cos = table->cos + t * half, *sin = table->sin + t * half;
+            for (int64_t row = t * n_heads; row < (t + 1) * n_heads; row++) {
+                const float *in = floats_of(x->in[0], thread) + row * width;
+                float *out = floats_of(x, thread) + row * width;
+                if (spec->traditional)
+                    rotate(out, in, cos, sin, at - t * half, next - t * half, 2, 1);
+                else
+                    rotate(out, in, cos, sin, at - t * half, next - t * half, 1, half);
             }
         }
     }
@@ -50,8 +114,8 @@ static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_
 
 void cpu_kv_write(cpu *e, node *x, int thread) {
     int64_t n_heads = x->shape[1], i, end;
-    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, 1, &i, &end))
-        store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
+    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, x->shape[0] > 1 ? 2 * n_heads : 1, &i, &end))
+        for (; i < end; i++) store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
 /* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */

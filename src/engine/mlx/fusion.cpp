@@ -4,26 +4,8 @@
 
 /* ---- which values are read where ---- */
 
-static void count_readers(fusion &f, const graph *g, int n, const tensor outputs[]) {
-    size_t n_nodes = static_cast<size_t>(g->n_nodes);
-    f.readers.assign(n_nodes, 0);
-    f.reader.assign(n_nodes, -1);
-    f.done.assign(n_nodes, false);
-    for (int i = 0; i < g->n_nodes; i++) {
-        const node *x = graph_node(g, i);
-        for (const tensor in : x->in) {
-            if (!in || !x->live) continue;
-            f.readers[in->index]++;
-            f.reader[in->index] = i;
-        }
-    }
-    for (int i = 0; i < n; i++) f.readers[outputs[i]->index]++;
-}
-
-const node *sole_reader(const mlx_engine &e, const graph *g, const node *x, op_kind op) {
-    if (e.fused.readers[x->index] != 1 || e.fused.reader[x->index] < 0) return nullptr;
-    const node *reader = graph_node(g, e.fused.reader[x->index]);
-    return reader->op == op ? reader : nullptr;
+const node *sole_reader(const mlx_engine &e, const node *x, op_kind op) {
+    return e.fused.readers[x->index] == 1 && x->reader && x->reader->op == op ? x->reader : nullptr;
 }
 
 /* ---- linears, with the norm before and what follows ---- */
@@ -71,8 +53,8 @@ static const node *norm_in_kernel(const mlx_engine &e, const node *in) {
 }
 
 /* A sum with x, and nothing else that reads x: the kernel that computes x can add what was there before. */
-static const node *sum_with(const mlx_engine &e, const graph *g, const node *x) {
-    const node *sum = sole_reader(e, g, x, OP_ADD);
+static const node *sum_with(const mlx_engine &e, const node *x) {
+    const node *sum = sole_reader(e, x, OP_ADD);
     if (!sum || (sum->clip && sum->dtype == DTYPE_F16)) return nullptr;
     const node *other = sum->in[0] == x ? sum->in[1] : sum->in[0];
     return other->index < x->index && other->dtype == x->dtype ? sum : nullptr;
@@ -84,13 +66,12 @@ static optional_array other_part(const mlx_engine &e, const node *sum, const nod
 
 /* What the group's kernel does with its products; *at: the node whose value that is, null when it is theirs.
  */
-static matvec_ending ending_of(const mlx_engine &e, const graph *g, const linear_group &group,
-                               const node **at) {
+static matvec_ending ending_of(const mlx_engine &e, const linear_group &group, const node **at) {
     const node *first = group.linears[0], *second = group.linears[1];
-    *at = group.n == 1 ? sum_with(e, g, first) : nullptr;
+    *at = group.n == 1 ? sum_with(e, first) : nullptr;
     if (*at) return MATVEC_ADD;
-    const node *both = group.n == 2 ? sole_reader(e, g, first, OP_GATED) : nullptr;
-    if (both && both->in[0] == first && both->in[1] == second && sole_reader(e, g, second, OP_GATED) &&
+    const node *both = group.n == 2 ? sole_reader(e, first, OP_GATED) : nullptr;
+    if (both && both->in[0] == first && both->in[1] == second && sole_reader(e, second, OP_GATED) &&
         first->w[0]->shape[0] == second->w[0]->shape[0]) {
         *at = both;
         return both->act == ACT_SILU ? MATVEC_SILU : MATVEC_GELU;
@@ -105,7 +86,7 @@ static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
     cuda_matvec m = {.x = *e.values[(norm ? norm->in[0] : x->in[0])->index].first,
                      .norm = weight_of_norm(norm),
                      .eps = norm ? norm->eps : 0};
-    m.ending = ending_of(e, g, group, &at);
+    m.ending = ending_of(e, group, &at);
     if (m.ending == MATVEC_ADD) m.residual = other_part(e, at, x);
     m.n = group.n;
     for (int i = 0; i < group.n; i++) m.weights[i] = &weight_of(group.linears[i]->w[0]);
@@ -125,19 +106,19 @@ static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
 
 /* Leaves the choice to the experts' kernels, if they can do it. They normalize for themselves, too: then only
  * the router counts as a reader of the norm. */
-static void find_experts(mlx_engine &e, const graph *g, const node *x) {
+static void find_experts(mlx_engine &e, const node *x) {
     fusion &f = e.fused;
     const node *routing = x->in[1], *in = x->in[0];
     bool type = x->dtype == routing->in[0]->dtype && x->dtype == x->w[0]->dtype;
-    if (!type || sole_reader(e, g, routing, OP_EXPERTS) != x ||
+    if (!type || sole_reader(e, routing, OP_EXPERTS) != x ||
         !cuda_experts_take(weight_of(x->w[0]), weight_of(x->w[1]), weight_of(x->w[2]), routing->top.k))
         return;
     f.done[routing->index] = true;
     if (kernels_normalize(in)) f.readers[in->index]--;
 }
 
-static bool record_experts(mlx_engine &e, const graph *g, const node *x) {
-    const node *routing = x->in[1], *norm = norm_in_kernel(e, x->in[0]), *sum = sum_with(e, g, x);
+static bool record_experts(mlx_engine &e, const node *x) {
+    const node *routing = x->in[1], *norm = norm_in_kernel(e, x->in[0]), *sum = sum_with(e, x);
     if (!e.fused.done[routing->index]) return false;
     cuda_experts run = {.x = *e.values[(norm ? norm->in[0] : x->in[0])->index].first,
                         .norm = weight_of_norm(norm),
@@ -157,17 +138,19 @@ static bool record_experts(mlx_engine &e, const graph *g, const node *x) {
 
 /* ---- a step ---- */
 
-void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]) {
+void fusion_begin(mlx_engine &e, const graph *g, int n_outputs) {
     fusion &f = e.fused;
     const node *first = graph_node(g, 0);
-    f.running = fuses(e) && n && first->rank == 1 && first->shape[0] == 1;
+    f.running = fuses(e) && n_outputs && first->rank == 1 && first->shape[0] == 1;
     if (!f.running) return;
-    count_readers(f, g, n, outputs);
+    f.readers.clear();
+    for (int i = 0; i < g->n_nodes; i++) f.readers.push_back(graph_node(g, i)->readers);
+    f.done.assign(f.readers.size(), false);
     f.attentions.clear();
     for (int i = 0; i < g->n_nodes; i++) {
         const node *x = graph_node(g, i);
-        if (x->live && x->op == OP_ATTEND) find_attention(e, g, x);
-        if (x->live && x->op == OP_EXPERTS) find_experts(e, g, x);
+        if (x->live && x->op == OP_ATTEND) find_attention(e, x);
+        if (x->live && x->op == OP_EXPERTS) find_experts(e, x);
     }
 }
 
@@ -182,7 +165,7 @@ bool fusion_record(mlx_engine &e, const graph *g, const node *x) {
     case OP_ATTEND:
         return record_attention(e, x);
     case OP_EXPERTS:
-        return record_experts(e, g, x);
+        return record_experts(e, x);
     default:
         return false;
     }

@@ -4,9 +4,8 @@
 
 #include <cmath>
 
-static bool is_rotated(const mlx_engine &e, const graph *g, const node *x, op_kind reader,
-                       rotated_heads *out) {
-    if (x->op != OP_ROPE || !sole_reader(e, g, x, reader) || x->rope->mscale != 1) return false;
+static bool is_rotated(const mlx_engine &e, const node *x, op_kind reader, rotated_heads *out) {
+    if (x->op != OP_ROPE || !sole_reader(e, x, reader) || x->rope->mscale != 1) return false;
     const node *norm = x->in[0]->op == OP_RMS_NORM ? x->in[0] : nullptr,
                *heads = norm ? norm->in[0] : x->in[0];
     if (heads->op != OP_HEADS || e.fused.readers[heads->index] != 1 || e.fused.readers[x->in[0]->index] != 1)
@@ -17,7 +16,7 @@ static bool is_rotated(const mlx_engine &e, const graph *g, const node *x, op_ki
 }
 
 /* What the attention x can do with what comes before it; false where the kernel cannot. */
-static bool attention_at(const mlx_engine &e, const graph *g, const node *x, attention_group *out) {
+static bool attention_at(const mlx_engine &e, const node *x, attention_group *out) {
     const node *write = x->in[1], *v = write->in[1];
     const kv &cache = *x->cache;
     if (cache.bits || cache.spec.max_size ||
@@ -26,8 +25,7 @@ static bool attention_at(const mlx_engine &e, const graph *g, const node *x, att
     if ((x->dtype != DTYPE_BF16 && x->dtype != DTYPE_F16) || v->op != OP_HEADS ||
         e.fused.readers[v->index] != 1)
         return false;
-    if (!is_rotated(e, g, x->in[0], OP_ATTEND, &out->q) ||
-        !is_rotated(e, g, write->in[0], OP_KV_WRITE, &out->k))
+    if (!is_rotated(e, x->in[0], OP_ATTEND, &out->q) || !is_rotated(e, write->in[0], OP_KV_WRITE, &out->k))
         return false;
     const rotated_heads &q = out->q, &k = out->k;
     if (q.rope->rope != k.rope->rope || !q.norm != !k.norm || (q.norm && q.norm->eps != k.norm->eps))
@@ -37,10 +35,10 @@ static bool attention_at(const mlx_engine &e, const graph *g, const node *x, att
     return true;
 }
 
-void find_attention(mlx_engine &e, const graph *g, const node *x) {
+void find_attention(mlx_engine &e, const node *x) {
     fusion &f = e.fused;
     attention_group a;
-    if (!attention_at(e, g, x, &a)) return;
+    if (!attention_at(e, x, &a)) return;
     f.attentions[x->index] = a;
     for (const node *part : {a.q.heads, a.q.norm, a.q.rope, a.k.heads, a.k.norm, a.k.rope, a.v, a.write})
         if (part) f.done[part->index] = true;

@@ -300,13 +300,13 @@ static double bytes_of(const node *x) {
     return bytes;
 }
 
-static void record(mlx_engine *e, const graph *g, int n, const tensor outputs[]) {
+static void record(mlx_engine *e, const graph *g, int n_outputs) {
     double largest = 0;
     e->values.assign(static_cast<size_t>(g->n_nodes), value{});
     for (int i = 0; i < g->n_nodes; i++)
         if (graph_node(g, i)->live) largest = std::max(largest, bytes_of(graph_node(g, i)));
     check_memory(*e, largest, "a step");
-    fusion_begin(*e, g, n, outputs);
+    fusion_begin(*e, g, n_outputs);
     for (int i = 0; i < g->n_nodes; i++) {
         const node *x = graph_node(g, i);
         if (x->live && !fusion_record(*e, g, x)) mlx_record(*e, g, x);
@@ -385,7 +385,7 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
     mlx_engine *e = engine_of(base);
     bool done = guarded(e, [&] {
         if (clears_now(e)) mx::clear_cache();
-        record(e, g, n, outputs);
+        record(e, g, n);
         if (n)
             decode(e, g, n, outputs, results);
         else

@@ -67,7 +67,6 @@ struct attention_group {
 struct fusion {
     bool running = false;       /* the running graph is a decode step to be fused */
     std::vector<int> readers{}; /* of the running graph, by node: how many values are computed from it */
-    std::vector<int> reader{};  /* and the last of them */
     std::vector<bool> done{};   /* nothing more to record for it */
     std::map<int, attention_group> attentions{}; /* those found, by node */
     optional_array entries{};                    /* [position + 1] in this step, for all layers */
@@ -122,13 +121,13 @@ inline bool fuses(const mlx_engine &e) {
 }
 
 /* Whether the graph is a step that is fused, and what of it can be. */
-void fusion_begin(mlx_engine &e, const graph *g, int n, const tensor outputs[]);
+void fusion_begin(mlx_engine &e, const graph *g, int n_outputs);
 /* Records node x together with others; false: x is to be recorded by itself. */
 bool fusion_record(mlx_engine &e, const graph *g, const node *x);
 void fusion_end(mlx_engine &e);
 
 /* The only one that reads x, if it is an operation of this kind. */
-const node *sole_reader(const mlx_engine &e, const graph *g, const node *x, op_kind op);
+const node *sole_reader(const mlx_engine &e, const node *x, op_kind op);
 
 inline optional_array weight_of_norm(const node *norm) {
     return norm ? optional_array(weight_of(norm->w[0]).values) : std::nullopt;
@@ -137,7 +136,7 @@ inline optional_array weight_of_norm(const node *norm) {
 /* ---- fusion_attention.cpp ---- */
 
 /* Keeps what the attention x can do with what comes before it, if the kernel can do that; then records it. */
-void find_attention(mlx_engine &e, const graph *g, const node *x);
+void find_attention(mlx_engine &e, const node *x);
 bool record_attention(mlx_engine &e, const node *x);
 
 /* ---- cuda_matvec.cpp, cuda_experts.cpp, cuda_attend.cpp ---- */
