@@ -18,8 +18,8 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PEER = "mlx-lm"
-PROGRAMS = {"fused": "mlxbench", "mlx-lm": "mlxbench --graph mlx-lm", None: PEER}  # by the row's graph
-METRICS = ["prompt_tps", "generation_tps", "peak_memory_gb"]
+PROGRAMS = {"fused": "mlxbench", "mlx-lm": "`--graph mlx-lm`", None: PEER}  # by the row's graph
+METRICS = {"prompt_tps": "prompt tok/s", "generation_tps": "generation tok/s", "peak_memory_gb": "peak GB"}
 
 
 def arguments():
@@ -54,18 +54,23 @@ def measure(command):
 
 
 def print_table(measured):
+    """A row per model and prompt; in brackets the ratio to mlx-lm."""
     rows = collections.defaultdict(lambda: collections.defaultdict(list))
     for row in measured:
         rows[row["of"], row["n_prompt"]][PROGRAMS[row.get("graph")]].append(row)
-    print("| model | prompt | program | runs | prompt tok/s | generation tok/s | peak GB |")
-    print("|---|--:|---|--:|--:|--:|--:|")
+    columns = [f"{title}: {program}" for title in METRICS.values() for program in PROGRAMS.values()]
+    print(f"| model | prompt | runs | {' | '.join(columns)} |")
+    print(f"|---|--:|--:|{'--:|' * len(columns)}")
     for (model, n_prompt), programs in rows.items():
-        medians = {program: [statistics.median(row[metric] for row in of) for metric in METRICS]
-                   for program, of in programs.items()}
-        for program, values in medians.items():
-            cells = [f"{value:.2f} ({value / peer:.2f})" if peer else f"{value:.2f}"
-                     for value, peer in zip(values, medians.get(PEER, [None] * len(METRICS)))]
-            print(f"| {model} | {n_prompt} | {program} | {len(programs[program])} | {' | '.join(cells)} |")
+        cells = [model, n_prompt, ", ".join(str(len(programs[program])) for program in PROGRAMS.values())]
+        for metric in METRICS:
+            values = {program: statistics.median(row[metric] for row in of) for program, of in programs.items() if of}
+            peer = values.get(PEER)
+            for program in PROGRAMS.values():
+                value = values.get(program)
+                ratio = f" ({value / peer:.2f})" if value and peer and program != PEER else ""
+                cells.append(f"{value:,.{0 if value > 100 else 2}f}{ratio}" if value else "")
+        print(f"| {' | '.join(map(str, cells))} |")
 
 
 def main():

@@ -1,7 +1,7 @@
-/* trace.c - records what a program asks of CUDA and what the GPU does, kernel by kernel, through NVIDIA's CUPTI.
- * A library that CUDA itself loads into any program: CUDA_INJECTION64_PATH=trace.so TRACE=out.txt PROGRAM...
- * Each line: "kernel START END NAME" or "call START END ID", times in ns. trace.py makes a table of it.
- *   cc -O2 -shared -fPIC -I$CUDA/include trace.c -o trace.so -L$CUDA/lib -lcupti */
+/* trace.c - records what a program asks of CUDA and what the GPU does, kernel by kernel, through NVIDIA's
+ * CUPTI. A library that CUDA itself loads into any program: CUDA_INJECTION64_PATH=trace.so TRACE=out.txt
+ * PROGRAM... Each line: "kernel START END NAME" or "call START END ID", times in ns. trace.py makes a table
+ * of it. cc -O2 -shared -fPIC -I$CUDA/include trace.c -o trace.so -L$CUDA/lib -lcupti */
 #include <cupti.h>
 
 #include <stdio.h>
@@ -19,7 +19,8 @@ static void give_buffer(uint8_t **buffer, size_t *size, size_t *max_records) {
 static void write_record(const CUpti_Activity *record) {
     if (record->kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL) {
         const CUpti_ActivityKernel9 *k = (const CUpti_ActivityKernel9 *)record;
-        fprintf(out, "kernel %llu %llu %s\n", (unsigned long long)k->start, (unsigned long long)k->end, k->name);
+        fprintf(out, "kernel %llu %llu %s\n", (unsigned long long)k->start, (unsigned long long)k->end,
+                k->name);
     } else if (record->kind == CUPTI_ACTIVITY_KIND_RUNTIME || record->kind == CUPTI_ACTIVITY_KIND_DRIVER) {
         const CUpti_ActivityAPI *call = (const CUpti_ActivityAPI *)record;
         const char *name = NULL;

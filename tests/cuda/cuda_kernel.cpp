@@ -1,9 +1,10 @@
 /* cuda_kernel.cpp - stands in for MLX's function that makes a custom CUDA kernel: the program's own
- * definition is used instead of libmlx's. A kernel's source is compiled as C++ and runs in the emulator, at
- * once. */
+ * definition is used instead of libmlx's. A kernel's source is compiled as C++ and runs in the emulator, when
+ * MLX evaluates what it computes. */
 #include "emulator.hpp"
 
 #include <mlx/mlx.h>
+#include <mlx/primitives.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -109,11 +110,12 @@ static void *data_of(mx::array &x, const std::string &name, bool only_shape) {
     return x.data<char>();
 }
 
-/* Values that a kernel forgets to write are found. */
-static mx::array unwritten(const mx::Shape &shape, mx::Dtype type) {
-    mx::array x = mx::full(shape, std::numeric_limits<float>::quiet_NaN(), type);
-    x.eval();
-    return x;
+/* An output's memory, all NaNs: values that a kernel forgets to write are found. */
+static void *unwritten(mx::array &out) {
+    if (out.itemsize() != 2) throw std::runtime_error("an output that is not of 16 bits");
+    out.set_data(mx::allocator::malloc(out.nbytes()));
+    std::fill_n(out.data<uint16_t>(), out.size(), uint16_t{0x7fff}); /* a NaN in F16 and in BF16 */
+    return out.data<char>();
 }
 
 /* An argument list: pointers to pointers, and to shapes. */
@@ -143,7 +145,7 @@ class emulated_kernel {
         return body.find(input + "_shape") != std::string::npos;
     }
 
-    const compiled &code(const std::vector<mx::array> &x, const std::vector<mx::Dtype> &types) const {
+    const compiled &code(const std::vector<mx::array> &x, const std::vector<mx::array> &out) const {
         static std::map<std::string, compiled> all;
         auto found = all.find(name);
         if (found != all.end()) return found->second;
@@ -152,7 +154,7 @@ class emulated_kernel {
             p.add("const " + type_name(x[i].dtype()) + "*", inputs[i]);
             if (has_shape(inputs[i])) p.add("const Shape", inputs[i] + "_shape");
         }
-        for (size_t i = 0; i < outputs.size(); i++) p.add(type_name(types[i]) + "*", outputs[i]);
+        for (size_t i = 0; i < outputs.size(); i++) p.add(type_name(out[i].dtype()) + "*", outputs[i]);
         return all.emplace(name, compile(name, whole_source(p, header, body))).first->second;
     }
 
@@ -162,24 +164,17 @@ class emulated_kernel {
         : name(name_), header(header_), body(body_), inputs(inputs_), outputs(outputs_) {
     }
 
-    std::vector<mx::array> run(std::vector<mx::array> x, const std::vector<mx::Shape> &shapes,
-                               const std::vector<mx::Dtype> &types, std::tuple<int, int, int> grid,
-                               std::tuple<int, int, int> threads) const {
-        if (x.size() != inputs.size() || shapes.size() != outputs.size())
+    void run(std::vector<mx::array> x, std::vector<mx::array> &out, std::tuple<int, int, int> grid,
+             std::tuple<int, int, int> threads) const {
+        if (x.size() != inputs.size() || out.size() != outputs.size())
             throw std::runtime_error(name + " has another number of arguments than names");
-        const compiled &c = code(x, types);
-        mx::eval(x);
-        mx::synchronize();
+        const compiled &c = code(x, out);
         arguments a;
         for (size_t i = 0; i < x.size(); i++) {
             a.add_pointer(data_of(x[i], inputs[i], has_shape(inputs[i]) && x[i].data_size() == 1));
             if (has_shape(inputs[i])) a.add_shape(x[i].shape());
         }
-        std::vector<mx::array> made;
-        for (size_t i = 0; i < shapes.size(); i++) {
-            made.push_back(unwritten(shapes[i], types[i]));
-            a.add_pointer(made[i].data<char>());
-        }
+        for (mx::array &y : out) a.add_pointer(unwritten(y));
         auto [width, height, depth] = grid; /* in threads */
         unsigned n = static_cast<unsigned>(std::get<0>(threads)), w = static_cast<unsigned>(width);
         if (w % n || std::get<1>(threads) != 1 || depth != 1)
@@ -187,7 +182,29 @@ class emulated_kernel {
         emulate(c.start, a.list.data(), {w / n, static_cast<unsigned>(height), n}, c.shared,
                 static_cast<size_t>(c.shared_end - c.shared));
         launches[name]++;
-        return made;
+    }
+};
+
+/* As MLX's: kernel, grid and stream. */
+class emulated_start : public mx::Primitive {
+    emulated_kernel kernel;
+    std::tuple<int, int, int> grid, threads;
+
+  public:
+    emulated_start(const emulated_kernel &kernel_, std::tuple<int, int, int> grid_,
+                   std::tuple<int, int, int> threads_)
+        : Primitive(mx::default_stream(mx::Device::cpu)), kernel(kernel_), grid(grid_), threads(threads_) {
+    }
+    /* What is to be read is still being computed by the stream's own thread. */
+    void eval_cpu(const std::vector<mx::array> &inputs, std::vector<mx::array> &outputs) override {
+        mx::synchronize(stream());
+        kernel.run(inputs, outputs, grid, threads);
+    }
+    void eval_gpu(const std::vector<mx::array> &, std::vector<mx::array> &) override {
+        throw std::runtime_error("emulated kernels run on the CPU");
+    }
+    const char *name() const override {
+        return "emulated_start";
     }
 };
 } // namespace
@@ -199,7 +216,8 @@ CustomKernelFunction cuda_kernel(const std::string &name, const strings &inputs,
     return [kernel](const std::vector<array> &x, const std::vector<Shape> &shapes,
                     const std::vector<Dtype> &types, std::tuple<int, int, int> grid,
                     std::tuple<int, int, int> threads, std::vector<std::pair<std::string, TemplateArg>>,
-                    std::optional<float>, bool,
-                    StreamOrDevice) { return kernel.run(x, shapes, types, grid, threads); };
+                    std::optional<float>, bool, StreamOrDevice) {
+        return array::make_arrays(shapes, types, std::make_shared<emulated_start>(kernel, grid, threads), x);
+    };
 }
 } // namespace mlx::core::fast

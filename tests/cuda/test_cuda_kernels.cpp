@@ -397,6 +397,7 @@ static void check_attend(const attend_case &c) {
         a.eps = 1e-6f;
     }
     mx::array found = cuda_attend_run(a);
+    found.eval(); /* caches are written in place */
     mx::array k = rotated(c, spec, a.k, a.k_norm, a.eps), q = rotated(c, spec, a.q, a.q_norm, a.eps);
     mx::array v = mx::reshape(a.v, {1, c.n_kv_heads, 1, c.head_dim});
     check_cache(c, keys, old_keys, k, "new key");

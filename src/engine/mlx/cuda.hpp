@@ -1,27 +1,36 @@
-/* cuda.hpp - what the CUDA kernels have in common (private to engine/mlx): how their source is put together.
- * MLX compiles a kernel at run time; sizes are constants in its source, so there is a kernel per shape. */
+/* cuda.hpp - what the CUDA kernels have in common (private to engine/mlx): how their source is put together,
+ * and how they are started. MLX compiles a kernel at run time; sizes are constants in its source, so there is
+ * a kernel per shape. */
 #ifndef ENGINE_MLX_CUDA_HPP
 #define ENGINE_MLX_CUDA_HPP
 
 #include "engine/mlx/mlx.hpp"
 
+#include <functional>
+
 enum { WARP = 32, THREADS = 256 }; /* of a block that multiplies */
 
 using cuda_kernel = mx::fast::CustomKernelFunction;
-using cuda_kernel_key = std::array<int, 16>; /* all that a kernel's source depends on; [0]: which kernel */
+/* All that a kernel's source depends on; [0]: which kernel. The last CUDA_START_KEYS are cuda_start's. */
+using cuda_kernel_key = std::array<int, 16>;
+enum { CUDA_START_KEYS = 3 };
 
-/* The kernel for a key, made by make() at the first call. */
-template <typename F> const cuda_kernel &cuda_kernel_for(const cuda_kernel_key &key, const F &make) {
-    static std::map<cuda_kernel_key, cuda_kernel> made;
-    auto found = made.find(key);
-    if (found == made.end()) found = made.emplace(key, make()).first;
-    return found->second;
-}
+/* What a kernel is started with: outputs have the first input's dtype. */
+struct cuda_launch {
+    std::vector<mx::array> inputs;
+    std::vector<mx::Shape> shapes; /* of the outputs */
+    int blocks, blocks_y = 1, n_threads = THREADS;
+};
 
-/* A kernel with the functions of cuda.cpp and `functions` before it. */
+/* Starts the kernel for a key, made by make() at the first start. */
+std::vector<mx::array> cuda_start(cuda_kernel_key key, const cuda_launch &launch,
+                                  const std::function<cuda_kernel()> &make);
+
+/* A kernel with the functions of cuda.cpp and `functions` before it, and the constants before its body. The
+ * constants have what MLX must see of the source: the shapes of inputs. */
 cuda_kernel cuda_compile(const char *name, const std::vector<std::string> &inputs,
-                         const std::vector<std::string> &outputs, const char *functions,
-                         const std::string &body);
+                         const std::vector<std::string> &outputs, const std::string &functions,
+                         const std::string &constants, const char *body);
 
 /* The constants that a kernel begins with. */
 class cuda_constants {

@@ -17,9 +17,9 @@ static const char *const attend_body = R"cuda(
   __shared__ bool is_last;
   constexpr float NO_SCORE = -1e30f;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head = blockIdx.x, n_parts = gridDim.y;
-  const int n = entries_shape[0], size = (n + n_parts - 1) / n_parts;
+  const int n = n_entries, size = (n + n_parts - 1) / n_parts;
   const int begin = blockIdx.y * size, end = min(n, begin + size);
-  const size_t start = static_cast<size_t>(head) * keys_shape[2] * HEAD_DIM;
+  const size_t start = static_cast<size_t>(head) * capacity * HEAD_DIM;
   T *const k_cache = const_cast<T*>(keys) + start, *const v_cache = const_cast<T*>(values) + start;
   const bool has_new = begin < n && end == n;
 
@@ -191,7 +191,8 @@ static cuda_kernel make_attend(const cuda_attend &a) {
         inputs.insert(inputs.end(), {"q_weight", "k_weight"});
     else
         text.line("const T *q_weight = nullptr, *k_weight = nullptr;");
-    return cuda_compile("attend", inputs, {"out"}, "", text.source() + attend_body);
+    text.line("const int n_entries = entries_shape[0], capacity = keys_shape[2];");
+    return cuda_compile("attend", inputs, {"out"}, "", text.source(), attend_body);
 }
 
 /* Parts of the cache, for blocks of their own. */
@@ -216,10 +217,13 @@ mx::array cuda_attend_run(const cuda_attend &a) {
                            a.q_norm ? bits_of(a.eps) : -1,
                            bits_of(a.scale),
                            a.q.dtype() == mx::bfloat16};
-    const cuda_kernel &run = cuda_kernel_for(key, [&] { return make_attend(a); });
-    std::vector<mx::array> inputs = {a.q, a.k, a.v, a.keys, a.values, a.inverse_freqs, a.entries, a.scratch};
-    if (a.q_norm) inputs.insert(inputs.end(), {*a.q_norm, *a.k_norm});
-    return run(inputs, {{1, 1, a.n_heads * head_dim}}, {a.q.dtype()},
-               {n_kv_heads * ATTEND_THREADS, n_parts_of(a.entries.shape(0), n_kv_heads), 1},
-               {ATTEND_THREADS, 1, 1}, {}, std::nullopt, false, {})[0];
+    cuda_launch launch = {
+        .inputs = {a.q, a.k, a.v, a.keys, a.values, a.inverse_freqs, a.entries, a.scratch},
+        .shapes = {{1, 1, a.n_heads * head_dim}},
+        .blocks = n_kv_heads,
+        .blocks_y = n_parts_of(a.entries.shape(0), n_kv_heads),
+        .n_threads = ATTEND_THREADS,
+    };
+    if (a.q_norm) launch.inputs.insert(launch.inputs.end(), {*a.q_norm, *a.k_norm});
+    return cuda_start(key, launch, [&] { return make_attend(a); })[0];
 }

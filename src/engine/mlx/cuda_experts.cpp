@@ -158,14 +158,9 @@ static cuda_constants constants_of(const cuda_experts &e, const mlx_weight &w) {
 }
 
 static cuda_kernel compile(const char *name, const std::vector<std::string> &inputs,
-                           const std::string &source) {
-    std::string functions = std::string(cuda_matvec_code) + experts_code;
-    return cuda_compile(name, inputs, {"out"}, functions.c_str(), source);
-}
-
-static mx::array start(const cuda_kernel &run, const std::vector<mx::array> &inputs, int n, int64_t warps) {
-    return run(inputs, {{1, 1, n}}, {inputs[0].dtype()}, {cuda_blocks(warps) * THREADS, 1, 1},
-               {THREADS, 1, 1}, {}, std::nullopt, false, {})[0];
+                           const cuda_constants &constants, const char *body) {
+    return cuda_compile(name, inputs, {"out"}, std::string(cuda_matvec_code) + experts_code,
+                        constants.source(), body);
 }
 
 static matvec_ending ending_of(const cuda_experts &e) {
@@ -179,7 +174,7 @@ static cuda_kernel make_up(const cuda_experts &e) {
     cuda_add_matrix(text, inputs, "0", *e.gate, "nullptr");
     cuda_add_matrix(text, inputs, "1", *e.up, "nullptr");
     cuda_add_optional(text, inputs, "norm_weight", e.norm.has_value());
-    return compile("experts_up", inputs, text.source() + up_body);
+    return compile("experts_up", inputs, text, up_body);
 }
 
 static cuda_kernel make_down(const cuda_experts &e) {
@@ -188,7 +183,7 @@ static cuda_kernel make_down(const cuda_experts &e) {
     text.number("RENORMALIZE", e.renormalize);
     cuda_add_matrix(text, inputs, "0", *e.down, "nullptr");
     cuda_add_optional(text, inputs, "residual", e.residual.has_value());
-    return compile("experts_down", inputs, text.source() + down_body);
+    return compile("experts_down", inputs, text, down_body);
 }
 
 mx::array cuda_experts_run(const cuda_experts &e) {
@@ -196,17 +191,18 @@ mx::array cuda_experts_run(const cuda_experts &e) {
     key[8] = ending_of(e);
     key[9] = e.norm ? bits_of(e.eps) : -1;
     int width = static_cast<int>(e.gate->base.shape[1]), n = static_cast<int>(e.down->base.shape[1]);
-    std::vector<mx::array> inputs = {e.x, e.logits};
-    cuda_add_arrays(inputs, *e.gate);
-    cuda_add_arrays(inputs, *e.up);
-    if (e.norm) inputs.push_back(*e.norm);
-    mx::array activated = start(cuda_kernel_for(key, [&] { return make_up(e); }), inputs, e.k * width,
-                                static_cast<int64_t>(e.k) * width);
+    cuda_launch up = {.inputs = {e.x, e.logits},
+                      .shapes = {{1, 1, e.k * width}},
+                      .blocks = cuda_blocks(static_cast<int64_t>(e.k) * width)};
+    cuda_add_arrays(up.inputs, *e.gate);
+    cuda_add_arrays(up.inputs, *e.up);
+    if (e.norm) up.inputs.push_back(*e.norm);
+    mx::array activated = cuda_start(key, up, [&] { return make_up(e); })[0];
     key = key_of(3, e, *e.down);
     key[8] = e.renormalize;
     key[9] = e.residual.has_value();
-    inputs = {activated, e.logits};
-    cuda_add_arrays(inputs, *e.down);
-    if (e.residual) inputs.push_back(*e.residual);
-    return start(cuda_kernel_for(key, [&] { return make_down(e); }), inputs, n, n);
+    cuda_launch down = {.inputs = {activated, e.logits}, .shapes = {{1, 1, n}}, .blocks = cuda_blocks(n)};
+    cuda_add_arrays(down.inputs, *e.down);
+    if (e.residual) down.inputs.push_back(*e.residual);
+    return cuda_start(key, down, [&] { return make_down(e); })[0];
 }

@@ -362,14 +362,13 @@ static cuda_kernel make_matvec(const cuda_matvec &m, int64_t n_rows, int rows) {
     }
     cuda_add_optional(text, inputs, "norm_weight", m.norm.has_value());
     cuda_add_optional(text, inputs, "residual", m.residual.has_value());
-    return cuda_compile("matvec", inputs, outputs, cuda_matvec_code, text.source() + matvec_body);
+    return cuda_compile("matvec", inputs, outputs, cuda_matvec_code, text.source(), matvec_body);
 }
 
 std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m) {
     const mlx_weight &w = *m.weights[0];
     bool gated = m.ending >= MATVEC_SILU;
-    std::vector<mx::array> inputs = {m.x};
-    std::vector<mx::Shape> shapes;
+    cuda_launch launch = {.inputs = {m.x}, .shapes = {}, .blocks = 0};
     int64_t n_rows = 0;
     cuda_kernel_key key = {0,
                            m.n,
@@ -383,16 +382,15 @@ std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m) {
         const mlx_weight &x = *m.weights[i];
         int n = static_cast<int>(x.base.shape[0]);
         if (!gated || i == 0) {
-            shapes.push_back({1, 1, n});
+            launch.shapes.push_back({1, 1, n});
             n_rows += n;
         }
         key[static_cast<size_t>(8 + i)] = x.bias ? -n : n;
-        cuda_add_arrays(inputs, x);
+        cuda_add_arrays(launch.inputs, x);
     }
-    if (m.norm) inputs.push_back(*m.norm);
-    if (m.residual) inputs.push_back(*m.residual);
-    int rows = rows_at_once(m, n_rows), blocks = cuda_blocks(gated ? n_rows : n_rows / rows);
-    const cuda_kernel &run = cuda_kernel_for(key, [&] { return make_matvec(m, n_rows, rows); });
-    std::vector<mx::Dtype> types(shapes.size(), m.x.dtype());
-    return run(inputs, shapes, types, {blocks * THREADS, 1, 1}, {THREADS, 1, 1}, {}, std::nullopt, false, {});
+    if (m.norm) launch.inputs.push_back(*m.norm);
+    if (m.residual) launch.inputs.push_back(*m.residual);
+    int rows = rows_at_once(m, n_rows);
+    launch.blocks = cuda_blocks(gated ? n_rows : n_rows / rows);
+    return cuda_start(key, launch, [&] { return make_matvec(m, n_rows, rows); });
 }
