@@ -33,7 +33,7 @@ const products *cpu_products(const cpu *e, const rows *w, enum dtype activations
     const kernels *k = e->kernels;
     const products *faster = NULL;
     if (!w->bits && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
-    if (w->bits && activations != DTYPE_F32) faster = k->int16;
+    if (w->bits && w->dtype != DTYPE_F32) faster = k->int16;
     if (w->bits && e->int8_activations && !sensitive) faster = k->int8;
     return faster ? faster : k->f32;
 }
