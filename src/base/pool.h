@@ -40,6 +40,28 @@ static inline _Bool pool_take(atomic_long *counter, int64_t n, int64_t step, int
     *end = at + step < n ? at + step : n;
     return 1;
 }
+
+/* The size of the next piece where pieces shrink: one of `shares` of what is left, in multiples of `least`,
+ * but at least that. The first one is the largest. */
+static inline int64_t pool_piece(int64_t left, int64_t least, int64_t shares) {
+    int64_t size = left / shares / least * least;
+    return size > least ? size : least;
+}
+
+/* As pool_take, with pieces that shrink: memory is read fastest in long runs, and the last pieces are small,
+ * so that threads end together. (Polychronopoulos and Kuck, Guided self-scheduling, 1987.) */
+static inline _Bool pool_take_guided(atomic_long *counter, int64_t n, int64_t least, int64_t shares,
+                                     int64_t *first, int64_t *end) {
+    long at = atomic_load_explicit(counter, memory_order_relaxed), next;
+    do {
+        if (at >= n) return 0;
+        next = at + (long)pool_piece(n - at, least, shares);
+    } while (!atomic_compare_exchange_weak_explicit(counter, &at, next, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    *first = at;
+    *end = next < n ? next : n;
+    return 1;
+}
 #endif
 
 #endif

@@ -97,12 +97,19 @@ static void test_barrier(void **state) {
     on_each_size(check_barrier);
 }
 
+/* Every other round in pieces that shrink. */
+static bool take(context *c, int round, int64_t *first, int64_t *end) {
+    atomic_long *counter = &c->taken[round];
+    if (round % 2) return pool_take_guided(counter, ITEMS, c->step, 3, first, end);
+    return pool_take(counter, ITEMS, c->step, first, end);
+}
+
 static void share(void *argument, int thread) {
     context *c = argument;
     for (int round = 0; round < ROUNDS; round++) {
-        int64_t first, end;
-        while (pool_take(&c->taken[round], ITEMS, c->step, &first, &end)) {
-            c->wrong[thread] += first < 0 || end > ITEMS || end <= first || end - first > c->step;
+        int64_t first, end, most = round % 2 ? pool_piece(ITEMS, c->step, 3) : c->step;
+        while (take(c, round, &first, &end)) {
+            c->wrong[thread] += first < 0 || end > ITEMS || end <= first || end - first > most;
             for (int64_t i = first; i < end; i++) c->done[i]++;
         }
         pool_barrier(c->pool, thread);
@@ -130,6 +137,11 @@ static void test_take(void **state) {
     atomic_long counter = 0;
     int64_t first, end;
     assert_false(pool_take(&counter, 0, 4, &first, &end));
+    assert_false(pool_take_guided(&counter, 0, 4, 3, &first, &end));
+    assert_true(pool_take_guided(&counter, 100, 4, 3, &first, &end));
+    assert_true(first == 0 && end == 32); /* a third of 100, in fours */
+    assert_true(pool_take_guided(&counter, 100, 80, 3, &first, &end));
+    assert_true(first == 32 && end == 100);
 }
 
 /* Pools come and go: also ones that never ran, and two side by side. */

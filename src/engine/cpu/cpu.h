@@ -158,6 +158,15 @@ size_t cpu_tile_bytes(const products *p, const rows *w);
 /* Rows of one piece of work, such that n_rows make some pieces for every thread. */
 int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);
 
+/* Few tokens: pieces of rows of w that shrink from `largest` (for pool_take_guided). */
+typedef struct row_pieces {
+    int64_t n_rows, least, shares, largest;
+} row_pieces;
+row_pieces cpu_pieces(const cpu *e, const rows *w, int64_t n_rows);
+static inline bool cpu_take_rows(atomic_long *counter, const row_pieces *p, int64_t *first, int64_t *end) {
+    return pool_take_guided(counter, p->n_rows, p->least, p->shares, first, end);
+}
+
 /* ops_experts.c */
 typedef struct routed {
     int32_t expert;

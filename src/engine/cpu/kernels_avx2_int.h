@@ -104,8 +104,8 @@ INLINE __m256i take_bytes(const uint8_t *packed, int bits) {
 
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
  * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
- * AHEAD bytes ahead. Scales are converted for 8 groups at once. */
-enum { ROWS_AT_ONCE = 4, AHEAD = 1024, CHUNK_GROUPS = 8 };
+ * AHEAD bytes ahead, and their scales. Scales are converted for 8 groups at once. */
+enum { ROWS_AT_ONCE = 4, AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
 /* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are two
  * registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
@@ -228,7 +228,10 @@ INLINE __m256 block_scale(const float *scales, bool two) {
 
 INLINE __m256 load_groups(const void *values, dtype type, int64_t from, int64_t n) {
     const char *p = at(values, type, from);
-    return n >= CHUNK_GROUPS ? load8(p, type) : load_some(p, type, n);
+    if (n >= CHUNK_GROUPS) return load8(p, type);
+    if (n == 4 && type != DTYPE_F32) /* rows of 256 columns in groups of 64: short, so that this counts */
+        return from_half(_mm_loadl_epi64((const void *)p), type);
+    return load_some(p, type, n);
 }
 
 /* y[k * apart] = dot(row r + k * apart, x) for k < R. two: as in block_scale. */
@@ -249,6 +252,8 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
         UNROLL
         for (int k = 0; k < R; k++) {
             int64_t place = (r + k * apart) * groups + from;
+            _mm_prefetch(at(w->scales, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
+            _mm_prefetch(at(w->biases, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
             __m256 scale = load_groups(w->scales, w->dtype, place, groups);
             _mm256_storeu_ps(scales[k], _mm256_mul_ps(scale, _mm256_loadu_ps(t->scales + from)));
             total[k] = _mm256_fmadd_ps(load_groups(w->biases, w->dtype, place, groups),

@@ -244,6 +244,16 @@ typedef struct one {
     float *a, *b;
 } one;
 
+/* Rows of a piece of an expert's gate and up: one of all the chosen experts' rows. */
+static int64_t gate_step(const cpu *e, const node *x) {
+    int64_t width = x->w[GATE]->shape[1], n = cpu_rows_per_piece(e, width * x->in[1]->shape[1], 1);
+    return n < width ? n : width;
+}
+
+static row_pieces down_pieces(const cpu *e, const node *x) {
+    return cpu_pieces(e, &cpu_weight_of(x, DOWN)->rows, x->shape[1]);
+}
+
 static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
     char *at = base;
     size_t bytes = 0, step = 0;
@@ -251,7 +261,7 @@ static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
         size_t n = cpu_prepared_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
         n *= i == DOWN ? (size_t)x->in[1]->shape[1] : 1;
         bytes = n > bytes ? n : bytes;
-        n = (size_t)cpu_rows_per_piece(e, x->w[i]->shape[1], 1);
+        n = i == DOWN ? (size_t)down_pieces(e, x).largest : (size_t)gate_step(e, x);
         step = n > step ? n : step;
     }
     o->prepared = carve(&at, bytes);
@@ -271,7 +281,7 @@ static void multiply_one(const cpu *e, const node *x, int which, int64_t expert,
 /* hidden[choice] = act(gate) * up of each chosen expert; work is (choice, rows). */
 static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float *hidden, int thread) {
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], i, end;
-    int64_t step = cpu_rows_per_piece(e, width, 1), pieces = (width + step - 1) / step;
+    int64_t step = gate_step(e, x), pieces = (width + step - 1) / step;
     const float *in = floats_of(x->in[0], thread);
     bool same = same_kind(x, GATE, UP);
     cpu_prepare(e, products_of(e, x, GATE), o->prepared, &cpu_weight_of(x, GATE)->rows, in);
@@ -289,14 +299,15 @@ static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float 
 
 /* The sum over the chosen experts of their weight times down times hidden. */
 static void down_one(cpu *e, node *x, const routed *chosen, const one *o, const float *hidden, int thread) {
-    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], d = x->shape[1], first, end;
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], first, end;
     const products *p = products_of(e, x, DOWN);
     const rows *w = &cpu_weight_of(x, DOWN)->rows;
     size_t bytes = cpu_prepared_bytes(p, w);
     const float *other;
     float *out = sums_of(x, thread, &other);
     for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
-    while (pool_take(&x->taken[1], d, cpu_rows_per_piece(e, d, 1), &first, &end)) {
+    row_pieces all = down_pieces(e, x);
+    while (cpu_take_rows(&x->taken[1], &all, &first, &end)) {
         memset(out + first, 0, (size_t)(end - first) * sizeof *out);
         for (int64_t j = 0; j < k; j++) {
             multiply_one(e, x, DOWN, chosen[j].expert, first, end - first, hidden + j * width,

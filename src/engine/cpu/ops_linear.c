@@ -7,7 +7,8 @@ enum {
     TILE_BYTES = 256 * 1024, /* of unpacked rows: about half of a small L2 cache */
     MIN_TILE_ROWS = 8,
     MAX_TILE_ROWS = 64,
-    ROWS_UNIT = 32, /* pieces of work: whole pairs of row panels */
+    ROWS_UNIT = 32,          /* pieces of work: whole pairs of row panels */
+    PIECE_BYTES = 16 * 1024, /* of rows that few tokens read: smaller pieces are mostly waits for memory */
 };
 
 void cpu_embed(cpu *e, node *x, int thread) {
@@ -118,6 +119,19 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
     return n < ROWS_UNIT ? ROWS_UNIT : n > most ? most : n;
 }
 
+/* Two threads take a third each first: one may be half as fast as the other. */
+row_pieces cpu_pieces(const cpu *e, const rows *w, int64_t n_rows) {
+    int64_t row_bytes = w->bits ? w->n * w->bits / 8 : w->n * (int64_t)dtype_size(w->dtype);
+    row_pieces p = {.n_rows = n_rows, .least = n_rows, .shares = 1};
+    if (e->threads > 1) {
+        p.least = (PIECE_BYTES / row_bytes + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
+        p.least = p.least < ROWS_UNIT ? ROWS_UNIT : p.least;
+        p.shares = e->threads + e->threads / 2;
+    }
+    p.largest = pool_piece(n_rows, p.least, p.shares);
+    return p;
+}
+
 /* ---- the operation ---- */
 
 /* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what
@@ -139,12 +153,13 @@ typedef struct group {
     const node *x;
     const products *p;
     int64_t n_tokens, n_rows;          /* rows to share out: of all linears, or of gate and up each */
-    int64_t step;                      /* of a piece */
+    int64_t step;                      /* rows of a piece of many tokens', */
+    row_pieces pieces;                 /* few tokens' */
     const float *in;                   /* the tokens, */
     char *prepared;                    /* prepared, if they are few, or as panels; */
     size_t prepared_bytes, tile_bytes; /* of one prepared token; of this thread's tile */
     char *tile;
-    float *gate, *up; /* a piece of them: [n_tokens][step] */
+    float *gate, *up; /* a piece of them: [n_tokens][rows] */
 } group;
 
 static bool is_gated(const node *x) {
@@ -155,19 +170,22 @@ static group make_group(const cpu *e, const node *x) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
     group g = {.e = e, .x = x, .p = products_of(e, x), .n_tokens = x->shape[0], .n_rows = x->shape[1]};
     for (int i = 0; i < NODE_MAX_JOINED && x->also[i] && !is_gated(x); i++) g.n_rows += x->also[i]->shape[1];
-    g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
-    if (is_gated(x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
-    if (g.n_tokens <= FEW_TOKENS)
+    if (g.n_tokens <= FEW_TOKENS) {
+        g.pieces = cpu_pieces(e, w, g.n_rows);
         g.prepared_bytes = cpu_prepared_bytes(g.p, w);
-    else
+    } else {
+        g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
+        if (is_gated(x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
         g.tile_bytes = cpu_tile_bytes(g.p, w);
+    }
     return g;
 }
 
 /* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it takes. */
 static size_t place(group *g, char *scratch) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
-    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
+    int64_t largest = g->n_tokens <= FEW_TOKENS ? g->pieces.largest : g->step;
+    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * largest) * sizeof(float) : 0;
     size_t few = g->n_tokens <= FEW_TOKENS ? (size_t)g->n_tokens * g->prepared_bytes : 0;
     size_t tile = (g->tile_bytes + 63) / 64 * 64;
     g->prepared = few ? (char *)start : g->x->workspace;
@@ -244,13 +262,18 @@ static void multiply_all(const group *g, int64_t first, int64_t end) {
     }
 }
 
+static bool take_rows(const group *g, node *x, int64_t *first, int64_t *end) {
+    if (g->n_tokens <= FEW_TOKENS) return cpu_take_rows(&x->taken[1], &g->pieces, first, end);
+    return pool_take(&x->taken[1], g->n_rows, g->step, first, end);
+}
+
 void cpu_linear(cpu *e, node *x, int thread) {
     group g = make_group(e, x);
     int64_t first, end;
     place(&g, e->thread_scratch[thread]);
     g.in = floats_of(x->in[0], thread);
     prepare(&g, x, thread);
-    while (pool_take(&x->taken[1], g.n_rows, g.step, &first, &end)) {
+    while (take_rows(&g, x, &first, &end)) {
         if (is_gated(x))
             multiply_gated(&g, first, end - first);
         else if (x->ending)
