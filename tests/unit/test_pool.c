@@ -135,7 +135,7 @@ static void test_take(void **state) {
     (void)state;
     on_each_size(check_take);
     atomic_long counter = 0;
-    int64_t first, end;
+    int64_t first = 0, end = 0;
     assert_false(pool_take(&counter, 0, 4, &first, &end));
     assert_false(pool_take_guided(&counter, 0, 4, 3, &first, &end));
     assert_true(pool_take_guided(&counter, 100, 4, 3, &first, &end));
