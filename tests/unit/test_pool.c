@@ -138,6 +138,7 @@ static void test_take(void **state) {
     int64_t first = 0, end = 0;
     assert_false(pool_take(&counter, 0, 4, &first, &end));
     assert_false(pool_take_guided(&counter, 0, 4, 3, &first, &end));
+    counter = 0;
     assert_true(pool_take_guided(&counter, 100, 4, 3, &first, &end));
     assert_true(first == 0 && end == 32); /* a third of 100, in fours */
     assert_true(pool_take_guided(&counter, 100, 80, 3, &first, &end));
