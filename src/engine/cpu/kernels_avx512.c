@@ -1,5 +1,5 @@
 /* kernels_avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
- * Where the VNNI and BF16 tables have nothing faster, which is where activations are F32, they take these. */
+ * Where the VNNI and BF16 tables have nothing faster, which is where scales are F32, they take these. */
 #include "engine/cpu/kernels_avx512.h"
 
 /* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
