@@ -226,6 +226,24 @@ static inline void test_affine_matvec(void) {
                     }
 }
 
+/* Rows so short, and so many, that kernels convert the scales of several at once. */
+static inline void test_short_rows(void) {
+    enum { N_ROWS = 150 };
+    for (form f = INT16; f <= INT8; f++)
+        for
+            EACH(t, float_types)
+    for (int n_groups = 1; n_groups <= 5; n_groups++) {
+        int group_size = n_groups == 4 ? 64 : groups[t];
+        if (!products_of(tested, f)) continue;
+        weights m = make_weights(N_ROWS, group_size * n_groups, float_types[t], 4, group_size, 1);
+        float *x = get_tokens(1, group_size * n_groups);
+        check_matvec(f, &m, N_ROWS, 0, N_ROWS, x);
+        check_matvec(f, &m, N_ROWS, 5, N_ROWS - 2, x);
+        free_weights(&m);
+        free(x);
+    }
+}
+
 /* More than kernels convert the scales of at once. */
 static inline void test_many_groups(void) {
     for (size_t b = 0; b < COUNT(widths); b++) {

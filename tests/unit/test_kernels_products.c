@@ -26,6 +26,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ON_EACH_TABLE(test_affine_matvec),
         ON_EACH_TABLE(test_many_groups),
+        ON_EACH_TABLE(test_short_rows),
         ON_EACH_TABLE(test_affine_panels),
         ON_EACH_TABLE(test_largest_sums),
         ON_EACH_TABLE(test_plain),

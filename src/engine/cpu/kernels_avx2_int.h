@@ -228,10 +228,7 @@ INLINE __m256 block_scale(const float *scales, bool two) {
 
 INLINE __m256 load_groups(const void *values, dtype type, int64_t from, int64_t n) {
     const char *p = at(values, type, from);
-    if (n >= CHUNK_GROUPS) return load8(p, type);
-    if (n == 4 && type != DTYPE_F32) /* rows of 256 columns in groups of 64: short, so that this counts */
-        return from_half(_mm_loadl_epi64((const void *)p), type);
-    return load_some(p, type, n);
+    return n >= CHUNK_GROUPS ? load8(p, type) : load_some(p, type, n);
 }
 
 /* y[k * apart] = dot(row r + k * apart, x) for k < R. two: as in block_scale. */
@@ -278,9 +275,54 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
     for (int k = 0; k < R; k++) y[k * apart] = sums[k];
 }
 
+/* Rows of 256 columns in groups of 64 have so few groups that most of the time would go into their scales:
+ * these are converted for SHORT_ROWS rows at once. */
+enum { SHORT_GROUPS = 4, SHORT_ROWS = 16, SHORT_SCALES = SHORT_ROWS * SHORT_GROUPS };
+
+/* out[i] = value from + i, times factors[i % SHORT_GROUPS]. */
+INLINE void scale_short(float *out, const void *values, dtype type, int64_t from, const float *factors) {
+    __m256 twice = _mm256_broadcast_ps((const void *)factors);
+    const char *p = at(values, type, from);
+    for (int i = 0; i < SHORT_SCALES; i += CHUNK_GROUPS, p += CHUNK_GROUPS * size_of(type)) {
+        _mm_prefetch(p + SCALES_AHEAD, _MM_HINT_T0);
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(load8(p, type), twice));
+    }
+}
+
+/* y[i + k * apart] = dot(row r + i + k * apart, x) for i < SHORT_ROWS, k < ROWS_AT_ONCE. */
+INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, bool words, int64_t apart) {
+    float scales[ROWS_AT_ONCE][SHORT_SCALES], biases[ROWS_AT_ONCE][SHORT_SCALES];
+    int64_t row_bytes = w->n / 2, block = block_bytes(4, words);
+    const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
+    for (int k = 0; k < ROWS_AT_ONCE; k++) {
+        scale_short(scales[k], w->scales, w->dtype, (r + k * apart) * SHORT_GROUPS, t->scales);
+        scale_short(biases[k], w->biases, w->dtype, (r + k * apart) * SHORT_GROUPS, t->sums);
+    }
+    for (int i = 0; i < SHORT_SCALES; i += SHORT_GROUPS, packed += row_bytes, y++) {
+        __m256 total[ROWS_AT_ONCE];
+        UNROLL
+        for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm256_zextps128_ps256(_mm_loadu_ps(biases[k] + i));
+        for (int g = 0; g < SHORT_GROUPS; g++) {
+            UNROLL
+            for (int k = 0; k < ROWS_AT_ONCE; k++) {
+                const uint8_t *q = packed + k * apart * row_bytes + g * row_bytes / SHORT_GROUPS;
+                _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
+                __m256 dot = dot_block(q, t->values + g * block, 4, words, false);
+                total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + i + g), total[k]);
+            }
+        }
+        float sums[4];
+        _mm_storeu_ps(sums, sum8x4(total));
+        for (int k = 0; k < ROWS_AT_ONCE; k++) y[k * apart] = sums[k];
+    }
+}
+
 INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const token *t, int bits,
                       bool words, bool two) {
     int64_t apart = (end - first) / ROWS_AT_ONCE, r = first;
+    bool is_short = bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
+    for (; is_short && r + SHORT_ROWS <= first + apart; r += SHORT_ROWS)
+        dot_short_rows(y + r, w, r, t, words, apart);
     for (; r < first + apart; r++) dot_rows(y + r, w, r, t, bits, words, two, ROWS_AT_ONCE, apart);
     for (r = first + ROWS_AT_ONCE * apart; r < end; r++) dot_rows(y + r, w, r, t, bits, words, two, 1, 0);
 }
