@@ -53,6 +53,17 @@ INLINE __m512 load_some(const void *p, dtype type, int64_t n) {
     return type == DTYPE_F16 ? _mm512_cvtph_ps(half) : from_bf16(half);
 }
 
+/* The sums of the lanes of four vectors. */
+INLINE __m128 sum16x4(const __m512 v[4]) {
+    __m256 half[4];
+    for (int i = 0; i < 4; i++)
+        half[i] = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(half[0], half[1]), _mm256_unpackhi_ps(half[0], half[1]));
+    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(half[2], half[3]), _mm256_unpackhi_ps(half[2], half[3]));
+    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+}
+
 /* 16 rows of 16 numbers of 32 bits, transposed in place. */
 INLINE void transpose(__m512i a[16]) {
     __m512i b[16];
