@@ -10,9 +10,9 @@ from test_families import prompt
 N = 24
 # Heads of a size that the attention kernel takes: every family's layers are fused as far as they can be.
 SIZES = dict(hidden_size=256, head_dim=64)
-# Of the logits' range. Both ways round each value to 16 bits, after sums in another order, and layers amplify that:
-# the emulated kernels are 0.016 and 0.002 from MLX's CPU backend. A wrong index or constant shows as 0.1 and more.
-TOLERANCE = {"bfloat16": 0.03, "float16": 0.01}
+# Of the logits' range. Both ways round each value to 16 bits, after sums in another order, and layers amplify that: on an
+# H100 by up to 0.0143 and 0.0039. A wrong index or constant shows as 0.1 and more.
+TOLERANCE = {"bfloat16": 0.02, "float16": 0.006}
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,9 @@ def sized(checkpoint):
 
 
 def both(ours, model, n_prompt, **options):
-    return [ours(model, prompt(n_prompt), N, engine="mlx", graph=graph, **options) for graph in ("fused", "mlx-lm")]
+    """timeout: MLX compiles kernels in every process, and tests run side by side."""
+    return [ours(model, prompt(n_prompt), N, engine="mlx", graph=graph, timeout=300, **options)
+            for graph in ("fused", "mlx-lm")]
 
 
 @pytest.mark.parametrize("quantization", [None, dict(bits=4, group_size=32), dict(bits=8, group_size=64)],
