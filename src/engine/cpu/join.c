@@ -66,12 +66,22 @@ static void join_linears(const cpu *e, graph *g, node *x) {
     if (n == 0) join_sum(g, x);
 }
 
+/* The most likely id is that of the largest logit: log-probabilities that nobody else reads are not computed.
+ */
+static void skip_logprobs(graph *g, node *argmax) {
+    node *logprobs = graph_node(g, argmax->in[0]->index);
+    if (logprobs->op != OP_LOGPROBS || logprobs->readers != 1) return;
+    logprobs->live = false;
+    argmax->in[0] = logprobs->in[0];
+}
+
 void cpu_join(const cpu *e, graph *g, int n, const tensor outputs[]) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
         if (!x->live) continue;
         if (x->op == OP_LINEAR && !x->by) join_linears(e, g, x);
         if (x->op == OP_EXPERTS) join_sum(g, x);
+        if (x->op == OP_ARGMAX) skip_logprobs(g, x);
         /* One token's entry is stored by whoever attends to it. */
         if (x->op == OP_ATTEND && x->shape[0] == 1) graph_node(g, x->in[1]->index)->by = x;
         if (is_own(x, n, outputs) && !x->by) x->own = 1; /* plan.c knows the size */
