@@ -99,8 +99,8 @@ rows cpu_kv_rows(const cpu_kv *cache, int part, int64_t h);
 
 /* ---- join.c ---- */
 
-/* Sets which nodes are computed together with others (by, also, ending) and which by every thread for itself
- * (own), so that threads meet less often. */
+/* Sets which nodes are computed together with others (by, also, ending), which by every thread for itself
+ * (own) and which, though the graph has them, not at all (live), so that threads meet less often. */
 void cpu_join(const cpu *e, graph *g, int n, const tensor outputs[]);
 
 /* ---- plan.c ---- */

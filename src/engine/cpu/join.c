@@ -1,4 +1,5 @@
-/* join.c - what is computed together, and what by every thread for itself, so that threads meet less often.
+/* join.c - what is computed together, what by every thread for itself, and what not at all, so that threads
+ * meet less often.
  * A step of a small model is short: there, waiting for each other would cost more than the sums themselves.
  */
 #include "engine/cpu/cpu.h"
