@@ -37,8 +37,8 @@ static inline void write_text(const char *name, const char *text) {
     write_file(name, text, strlen(text));
 }
 
-/* Makes the folder name and all above it. */
-static inline void make_folders(const char *name) {
+/* Makes the folders above name. */
+static inline void make_parents(const char *name) {
     char path[1024];
     size_t start = strlen(folder) + 1;
     snprintf(path, sizeof path, "%s", in_folder(name));
@@ -48,7 +48,12 @@ static inline void make_folders(const char *name) {
         mkdir(path, 0700);
         path[i] = '/';
     }
-    assert_int_equal(mkdir(path, 0700), 0);
+}
+
+/* Makes the folder name and all above it. */
+static inline void make_folders(const char *name) {
+    make_parents(name);
+    assert_int_equal(mkdir(in_folder(name), 0700), 0);
 }
 
 static inline int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at) {

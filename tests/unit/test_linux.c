@@ -1,52 +1,19 @@
 /* test_linux.c - hardware facts and limits on Linux, from recorded machines and a stand-in for NVIDIA's
  * library. Few of these machines are at hand, so their files are written here. */
 #ifdef __linux__
+#include "folder.h"
 #include "hardware.h"
 #include "sys/linux.h"
 
-#include <ftw.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/* --- a scratch folder per test --- */
-
-static char root[512];
-
-static int make_root(void **state) {
-    (void)state;
-    const char *folder = getenv("TMPDIR");
-    snprintf(root, sizeof root, "%s/mlxbench-XXXXXX", folder ? folder : P_tmpdir);
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at) {
-    (void)info, (void)kind, (void)at;
-    return remove(path);
-}
-
-static int remove_root(void **state) {
-    (void)state;
-    return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-/* Writes a file below root, and its folders. */
+/* Writes a file of the recorded machine, and its folders. */
 static PRINTF_LIKE(2, 3) void put(const char *content, const char *format, ...) {
-    char path[1024];
-    int n = snprintf(path, sizeof path, "%s", root);
+    char name[256];
     va_list args;
     va_start(args, format);
-    vsnprintf(path + n, sizeof path - (size_t)n, format, args);
+    vsnprintf(name, sizeof name, format, args);
     va_end(args);
-    for (char *c = path + n + 1; (c = strchr(c, '/')); *c++ = '/') {
-        *c = '\0';
-        mkdir(path, 0700);
-    }
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(content, file);
-    fclose(file);
+    make_parents(name);
+    write_text(name, content);
 }
 
 /* --- recorded trees --- */
@@ -65,7 +32,7 @@ static void put_cache(int cpu, int index, int level, const char *type, const cha
 static int usable(const char *cpus) {
     cpu_mask allowed = {0};
     linux_cpus(cpus, &allowed);
-    return linux_usable_cores(root, &allowed);
+    return linux_usable_cores(folder, &allowed);
 }
 
 /* "CPUS | N_FAST" as sys_cores would list them for the CPUs that are allowed. */
@@ -74,7 +41,7 @@ static const char *cores(const char *cpus) {
     cpu_mask allowed = {0};
     core_list list;
     linux_cpus(cpus, &allowed);
-    linux_cores(root, &allowed, &list);
+    linux_cores(folder, &allowed, &list);
     int n = 0;
     for (int i = 0; i < list.n; i++) n += snprintf(text + n, sizeof text - (size_t)n, "%d ", list.cpus[i]);
     snprintf(text + n, sizeof text - (size_t)n, "| %d", list.n_fast);
@@ -102,7 +69,7 @@ static void linux_virtual_machine(void **state) {
         put_cache(cpu, 3, 3, "Unified\n", "260M\n", "0-1\n");
     }
     hardware h;
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_string_equal(h.chip, "Intel(R) Xeon(R) Processor @ 2.30GHz");
     assert_string_equal(h.simd, "sse4_2 avx f16c fma avx2 avx512f avx512_bf16 amx_tile avx_vnni");
     assert_string_equal(h.os, "Debian GNU/Linux 12 (bookworm)");
@@ -122,7 +89,7 @@ static void linux_virtual_machine(void **state) {
     assert_int_equal(usable("1"), 1);
     assert_string_equal(cores("0-1"), "0 1 | 2");
     assert_string_equal(cores("1"), "1 | 1");
-    assert_int_equal(linux_available_memory(root), 24314412 * (int64_t)KIB);
+    assert_int_equal(linux_available_memory(folder), 24314412 * (int64_t)KIB);
 }
 
 /* Core i7-1260P: CPUs 0-7 are two threads each of 4 fast cores, 8-15 are 8 slow cores in clusters of 4. */
@@ -145,7 +112,7 @@ static void linux_hybrid(void **state) {
         put_cache(cpu, 3, 3, "Unified\n", "18432K\n", "0-15\n");
     }
     hardware h;
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_int_equal(h.logical_cores, 16);
     assert_int_equal(h.physical_cores, 12);
     assert_int_equal(h.performance_cores, 4);
@@ -192,7 +159,7 @@ static void linux_arm(void **state) {
         "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";
     put(text, "/proc/cpuinfo");
     hardware h;
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_string_equal(h.chip, "Neoverse-N1");
     assert_string_equal(h.simd,
                         "asimd asimdhp asimddp svex sve i8mm bf16"); /* new SVE parts show up unasked */
@@ -205,7 +172,7 @@ static void linux_arm(void **state) {
         "/proc/cpuinfo");
     put("0-7\n", "/sys/devices/system/cpu/online");
     for (int cpu = 0; cpu < 8; cpu++) put(cpu < 4 ? "530\n" : "1024\n", CPU "cpu_capacity", cpu);
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_string_equal(h.chip, "Cortex-A55 + Cortex-A76 + ARM 0x99/0xabc");
     assert_int_equal(h.performance_cores, 4);
     assert_int_equal(h.efficiency_cores, 4);
@@ -220,7 +187,7 @@ static void linux_without_sys(void **state) {
     put("processor: 0\nsiblings: 4\ncpu cores: 2\nprocessor: 1\nprocessor: 2\nprocessor: 3\n",
         "/proc/cpuinfo");
     hardware h;
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_int_equal(h.logical_cores, 4);
     assert_int_equal(h.physical_cores, 2);
     assert_int_equal(usable("0-3"), 2);
@@ -230,7 +197,7 @@ static void linux_without_sys(void **state) {
 static void linux_nothing_and_nonsense(void **state) {
     (void)state;
     hardware h;
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_string_equal(h.chip, "");
     assert_string_equal(h.os, "Linux");
     assert_int_equal(h.physical_cores + h.logical_cores + h.n_caches + h.n_gpus, 0);
@@ -238,7 +205,7 @@ static void linux_nothing_and_nonsense(void **state) {
     assert_int_equal(usable(""), 1);
     assert_string_equal(cores(""), "0 | 1");
     assert_int_equal(usable("0-2"), 3); /* each its own core as far as is known */
-    assert_int_equal(linux_available_memory(root), 0);
+    assert_int_equal(linux_available_memory(folder), 0);
 
     put("no colon here\n:\n:::\nmodel name:\nprocessor:\nCPU part: zzz\nsiblings: -3\ncpu cores: 0\n",
         "/proc/cpuinfo");
@@ -251,14 +218,14 @@ static void linux_nothing_and_nonsense(void **state) {
     put("0\n:\n1:2\n::/a/b\n", "/proc/self/cgroup");
     put("max\n", "/sys/fs/cgroup/cpu.max");
     put("-1 0\n", "/sys/fs/cgroup/a/cpu.max");
-    linux_hardware(root, &h);
+    linux_hardware(folder, &h);
     assert_int_equal(h.logical_cores, 1);
     assert_int_equal(h.physical_cores, 1);
     assert_int_equal(h.n_caches, 0);
     assert_int_equal(h.memory_bytes, 0);
     assert_int_equal(usable("8191"), 1);
     assert_string_equal(cores("8191"), "8191 | 1");
-    assert_int_equal(linux_available_memory(root), 0);
+    assert_int_equal(linux_available_memory(folder), 0);
 }
 
 static void linux_groups_v2(void **state) {
@@ -269,7 +236,7 @@ static void linux_groups_v2(void **state) {
     put("max\n", "/sys/fs/cgroup/user.slice/job/memory.max");
     put("1048576\n", "/sys/fs/cgroup/user.slice/job/memory.current");
     assert_int_equal(usable("0-7"), 8);
-    assert_int_equal(linux_available_memory(root), 8 * GIB);
+    assert_int_equal(linux_available_memory(folder), 8 * GIB);
     put("350000 100000\n", "/sys/fs/cgroup/user.slice/cpu.max"); /* the parent's limit holds too */
     assert_int_equal(usable("0-7"), 3);
     assert_int_equal(usable("0-1"), 2);
@@ -277,13 +244,13 @@ static void linux_groups_v2(void **state) {
     assert_int_equal(usable("0-7"), 1);
     put("4294967296\n", "/sys/fs/cgroup/user.slice/memory.max");
     put("3221225472\n", "/sys/fs/cgroup/user.slice/memory.current");
-    assert_int_equal(linux_available_memory(root), GIB);
+    assert_int_equal(linux_available_memory(folder), GIB);
     put("anon 1\nfile 9\ninactive_file 1073741824\nactive_file 536870912\n",
         "/sys/fs/cgroup/user.slice/memory.stat");
-    assert_int_equal(linux_available_memory(root), 5 * (GIB / 2)); /* cached pages can go */
+    assert_int_equal(linux_available_memory(folder), 5 * (GIB / 2)); /* cached pages can go */
     put("4294967297\n", "/sys/fs/cgroup/user.slice/memory.current");
     put("", "/sys/fs/cgroup/user.slice/memory.stat");
-    assert_int_equal(linux_available_memory(root), 1); /* nothing left, which is not "unknown" */
+    assert_int_equal(linux_available_memory(folder), 1); /* nothing left, which is not "unknown" */
 }
 
 /* A container sees the host's path of its group, but its group is mounted as the top. */
@@ -297,13 +264,13 @@ static void linux_groups_v1(void **state) {
     put("9223372036854771712\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
     put("1048576\n", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
     assert_int_equal(usable("0-3"), 4);
-    assert_int_equal(linux_available_memory(root), 8 * GIB);
+    assert_int_equal(linux_available_memory(folder), 8 * GIB);
     put("200000\n", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
     put("2147483648\n", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
     put("1073741824\n", "/sys/fs/cgroup/memory/memory.usage_in_bytes");
     put("total_inactive_file 268435456\ntotal_active_file 268435456\n", "/sys/fs/cgroup/memory/memory.stat");
     assert_int_equal(usable("0-3"), 2);
-    assert_int_equal(linux_available_memory(root), 3 * (GIB / 2));
+    assert_int_equal(linux_available_memory(folder), 3 * (GIB / 2));
 }
 
 /* --- NVML --- */
@@ -331,8 +298,8 @@ static bool build_fake(const char *defines, char *library, size_t size) {
         return false;
     }
     put(fake_nvml, "/nvml.c");
-    snprintf(library, size, "%s/%d.so", root, n++);
-    snprintf(command, sizeof command, "cc -shared -fPIC -w %s -o '%s' '%s/nvml.c'", defines, library, root);
+    snprintf(library, size, "%s/%d.so", folder, n++);
+    snprintf(command, sizeof command, "cc -shared -fPIC -w %s -o '%s' '%s/nvml.c'", defines, library, folder);
     assert_int_equal(system(command), 0);
     return true;
 }
@@ -356,19 +323,19 @@ static void nvml(void **state) {
     assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 0); /* a call is missing */
 }
 
-#define IN_ROOT(test) cmocka_unit_test_setup_teardown(test, make_root, remove_root)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, new_folder, drop_folder)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        IN_ROOT(linux_virtual_machine),
-        IN_ROOT(linux_hybrid),
-        IN_ROOT(linux_nodes),
-        IN_ROOT(linux_arm),
-        IN_ROOT(linux_without_sys),
-        IN_ROOT(linux_nothing_and_nonsense),
-        IN_ROOT(linux_groups_v2),
-        IN_ROOT(linux_groups_v1),
-        IN_ROOT(nvml),
+        IN_FOLDER(linux_virtual_machine),
+        IN_FOLDER(linux_hybrid),
+        IN_FOLDER(linux_nodes),
+        IN_FOLDER(linux_arm),
+        IN_FOLDER(linux_without_sys),
+        IN_FOLDER(linux_nothing_and_nonsense),
+        IN_FOLDER(linux_groups_v2),
+        IN_FOLDER(linux_groups_v1),
+        IN_FOLDER(nvml),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,17 +1,9 @@
 /* test_report.c - metrics from known timestamps, and every format's exact text from known records.
  * Files are written to a temporary folder, and read back. */
+#include "folder.h"
 #include "report/report.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
 static plan one_plan;
-static char folder[] = "test-report-XXXXXX";
 
 /* 10 prompt tokens, the first token after 0.5 s, then one each 0.1 s but for a last one after 0.3 s. */
 static int64_t token_ns[] = {1500000000, 1600000000, 1700000000, 2000000000};
@@ -115,8 +107,8 @@ static char *read_file(const char *path) {
 
 /* What `format` makes of n records; free it. The file must be whole after each row. */
 static char *written(const char *format, const plan *p, const record *rows, int n) {
-    char spec[128], *path;
-    snprintf(spec, sizeof spec, "%s:%s/%s", format, folder, format);
+    char spec[1200], *path;
+    snprintf(spec, sizeof spec, "%s:%s", format, in_folder(format));
     path = strchr(spec, ':') + 1;
     error_clear();
     reports *r = reports_open(&(option_texts){1, {spec}}, p);
@@ -295,14 +287,13 @@ static void test_full_disk(void **state) {
 }
 
 static int set_up(void **state) {
-    (void)state;
     const char *lists[N_PARAMS];
     for (int i = 0; i < N_PARAMS; i++) lists[i] = param_table[i].default_list;
     lists[PARAM_model] = "a-model";
     lists[PARAM_n_prompt] = "10";
     lists[PARAM_n_generate] = "4";
     lists[PARAM_kv_bits] = "4";
-    return plan_parse(&one_plan, lists) || !mkdtemp(folder) ? -1 : 0;
+    return plan_parse(&one_plan, lists) ? -1 : new_folder(state);
 }
 
 static int tear_down(void **state) {

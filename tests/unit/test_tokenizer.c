@@ -1,32 +1,14 @@
 /* test_tokenizer.c - what the comparison with Hugging Face tokenizers does not reach: malformed files, GGUF
  * vocabularies, streaming, UTF-8, limits on hostile patterns. */
-#include "text/text.h" /* before cmocka.h, which defines a macro fail() */
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
+#include "folder.h"
+#include "text/text.h"
 #include "text/utf8.h"
 
 /* A tokenizer.json of this text, or NULL with the recorded error. */
 static tokenizer *open_text(const char *text) {
-    char path[] = P_tmpdir "/tokenizer-XXXXXX";
-    int fd = mkstemp(path);
-    assert_true(fd >= 0);
-    size_t n = strlen(text);
-    assert_int_equal(write(fd, text, n), n);
-    close(fd);
+    write_text("tokenizer.json", text);
     error_clear();
-    tokenizer *t = tokenizer_open(path);
-    unlink(path);
-    return t;
+    return tokenizer_open(in_folder("tokenizer.json"));
 }
 
 static void expect_error(const char *text, const char *part) {
@@ -348,5 +330,5 @@ int main(void) {
         cmocka_unit_test(streaming_strips_the_beginning_once),
         cmocka_unit_test(every_character_survives),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, new_folder, drop_folder);
 }
