@@ -16,6 +16,11 @@ typedef struct rows {
     int bits, group_size;        /* 0, 0 when plain */
 } rows;
 
+/* Bytes of a row's values. */
+static inline int64_t row_bytes_of(const rows *w) {
+    return w->bits ? w->n * w->bits / 8 : w->n * (int64_t)dtype_size(w->dtype);
+}
+
 /* A way to multiply with activations that are rounded first. Memory of prepared tokens and panels belongs to
  * the caller and is aligned to 64 bytes. */
 typedef struct products {

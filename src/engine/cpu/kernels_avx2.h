@@ -3,26 +3,7 @@
 #ifndef ENGINE_CPU_KERNELS_AVX2_H
 #define ENGINE_CPU_KERNELS_AVX2_H
 
-#include "engine/cpu/kernels.h"
-
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* Sums stay in registers only if no loop over them is left. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-INLINE size_t size_of(dtype type) {
-    return type == DTYPE_F32 ? 4 : 2;
-}
-
-INLINE const char *at(const void *values, dtype type, int64_t i) {
-    return (const char *)values + (size_t)i * size_of(type);
-}
+#include "engine/cpu/kernels_x86.h"
 
 /* Selects the first n lanes. */
 INLINE __m256i first_lanes(int64_t n) {
@@ -80,14 +61,6 @@ INLINE float sum8(__m256 x) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-/* The sums of the lanes of four vectors. */
-INLINE __m128 sum8x4(const __m256 v[4]) {
-    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
-    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
-    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
 }
 
 /* kernels_avx2_affine.c: matvec and unpack of kernels.h for affine weights, in F32. */

@@ -15,7 +15,7 @@ INLINE int64_t padded(int64_t n_rows) {
 }
 
 const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n) {
-    int64_t bytes = entry_bytes(w);
+    int64_t bytes = row_bytes_of(w);
     const char *from = (const char *)w->values + first * bytes;
     if (!w->bits && w->dtype == DTYPE_F32) return (const float *)(const void *)from;
     float *to = buffer;

@@ -42,11 +42,6 @@ INLINE void fetch(const char *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* Bytes of an entry's numbers. */
-INLINE int64_t entry_bytes(const rows *w) {
-    return w->bits ? w->n * w->bits / 8 : w->n * (int64_t)size_of(w->dtype);
-}
-
 /* n entries from key `first` on, as floats: in place, or in buffer. Those n entries further are fetched. */
 const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n);
 

@@ -75,8 +75,8 @@ INLINE side take_side(float *room, const rows *w, int64_t first, int64_t n, form
         s.entries = (const char *)avx2_convert(room, w, first, n);
         return s;
     }
-    s.entries = (const char *)w->values + first * entry_bytes(w);
-    s.ahead = KEYS * entry_bytes(w);
+    s.entries = (const char *)w->values + first * row_bytes_of(w);
+    s.ahead = KEYS * row_bytes_of(w);
     if (f.bits) take_affine(&s, room, w, first, n);
     return s;
 }

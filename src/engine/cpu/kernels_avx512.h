@@ -3,27 +3,9 @@
 #ifndef ENGINE_CPU_KERNELS_AVX512_H
 #define ENGINE_CPU_KERNELS_AVX512_H
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_x86.h"
 
 #include <float.h>
-#include <immintrin.h>
-
-#define INLINE static inline __attribute__((always_inline))
-
-/* Sums stay in registers only if no loop over them is left. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
-INLINE size_t size_of(dtype type) {
-    return type == DTYPE_F32 ? 4 : 2;
-}
-
-INLINE const char *at(const void *values, dtype type, int64_t i) {
-    return (const char *)values + (size_t)i * size_of(type);
-}
 
 INLINE int64_t round_up(int64_t n, int64_t unit) {
     return (n + unit - 1) / unit * unit;
@@ -58,10 +40,7 @@ INLINE __m128 sum16x4(const __m512 v[4]) {
     __m256 half[4];
     for (int i = 0; i < 4; i++)
         half[i] = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
-    __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(half[0], half[1]), _mm256_unpackhi_ps(half[0], half[1]));
-    __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(half[2], half[3]), _mm256_unpackhi_ps(half[2], half[3]));
-    __m256 s = _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
-    return _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    return sum8x4(half);
 }
 
 /* 16 rows of 16 numbers of 32 bits, transposed in place. */

@@ -22,7 +22,7 @@ void cpu_embed(cpu *e, node *x, int thread) {
 rows cpu_rows_from(const rows *w, int64_t first) {
     rows r = *w;
     size_t at = (size_t)(first * w->n);
-    r.values = (const char *)w->values + (w->bits ? at * (size_t)w->bits / 8 : at * dtype_size(w->dtype));
+    r.values = (const char *)w->values + first * row_bytes_of(w);
     if (!w->bits) return r;
     size_t groups = at / (size_t)w->group_size * dtype_size(w->dtype);
     r.scales = (const char *)w->scales + groups;
@@ -121,7 +121,7 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 
 /* Two threads take a third each first: one may be half as fast as the other. */
 row_pieces cpu_pieces(const cpu *e, const rows *w, int64_t n_rows) {
-    int64_t row_bytes = w->bits ? w->n * w->bits / 8 : w->n * (int64_t)dtype_size(w->dtype);
+    int64_t row_bytes = row_bytes_of(w);
     row_pieces p = {.n_rows = n_rows, .least = n_rows, .shares = 1};
     if (e->threads > 1) {
         p.least = (PIECE_BYTES / row_bytes + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
