@@ -248,6 +248,10 @@ bool checkpoint_is_synthetic(const checkpoint *c) {
     return c->synthetic.enabled;
 }
 
+bool checkpoint_is_gguf(const checkpoint *c) {
+    return !c->folder && !c->synthetic.enabled;
+}
+
 const char *checkpoint_folder(const checkpoint *c) {
     return c->folder;
 }

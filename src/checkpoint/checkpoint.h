@@ -21,6 +21,7 @@ const json *checkpoint_config(const checkpoint *c);
 /* For messages: the path of config.json, the GGUF file or the preset. */
 const char *checkpoint_config_name(const checkpoint *c);
 bool checkpoint_is_synthetic(const checkpoint *c);
+bool checkpoint_is_gguf(const checkpoint *c);
 
 /* The folder that holds tokenizer.json; NULL for GGUF and synthetic. */
 const char *checkpoint_folder(const checkpoint *c);

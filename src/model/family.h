@@ -13,8 +13,8 @@ struct model {
     engine *engine;
     arena *arena; /* everything below lives in it */
     model_info info;
-    dtype dtype; /* of activations, and so of KV caches */
-    void *parts; /* the family's own structure */
+    dtype kv_dtype; /* of keys and values */
+    void *parts;    /* the family's own structure */
 };
 
 /* Loading reads config fields and weights through this. The first error sticks: later calls do nothing and

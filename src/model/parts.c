@@ -77,8 +77,10 @@ ends load_ends(loader *l, bool tied, float eps, bool norm_plus_one) {
     if (tied && checkpoint_ignore(l->checkpoint, "lm_head.")) l->failed = true;
     if (checkpoint_ignore(l->checkpoint, "self_attn.rotary_emb.inv_freq")) l->failed = true;
     if (l->failed) return e;
-    bool f32 = e.embed_tokens->dtype == DTYPE_F32 || e.norm->dtype == DTYPE_F32;
-    l->model->dtype = f32 ? DTYPE_F32 : e.embed_tokens->dtype; /* MLX promotes to the wider of the two */
+    /* Activations, and so mlx-lm's caches, have the wider type of the two, as MLX promotes. But a GGUF file's
+     * norms are always F32, which says nothing of what its caches need: llama.cpp's are F16. */
+    bool f32 = e.norm->dtype == DTYPE_F32 && !checkpoint_is_gguf(l->checkpoint);
+    l->model->kv_dtype = f32 ? DTYPE_F32 : e.embed_tokens->dtype;
     return e;
 }
 

@@ -65,7 +65,7 @@ kv_spec model_cache(const model *m, int64_t layer, int64_t max_kv_size) {
     kv_spec spec = {.n_kv_heads = (int)m->info.n_kv_heads,
                     .head_dim = (int)m->info.head_dim,
                     .v_head_dim = (int)m->info.head_dim,
-                    .dtype = m->dtype};
+                    .dtype = m->kv_dtype};
     if (m->family->window) {
         spec.max_size = m->family->window(m, layer);
     } else if (max_kv_size) {

@@ -236,6 +236,15 @@ def test_memory_is_that_of_the_run(measure):
     assert rows[2]["peak_memory_gb"] < rows[0]["peak_memory_gb"]  # reset for each run
 
 
+def test_a_gguf_files_cache_has_its_matrices_type(run, demo_model):
+    """F16, though the file's norms are F32."""
+    done = run("bench", "--model", demo_model, "--engine", "cpu", "-np", 8, "-n", 4, "-r", 1, "--prompt-tokens", "random",
+               "-o", "jsonl", check=True)
+    row = json.loads(done.stdout)
+    entries, numbers = 256, 30 * 2 * 3 * 64  # a cache's first step; layers, keys and values, KV heads, head_dim
+    assert row["kv_gb"] == pytest.approx(entries * numbers * 2 / 1e9, abs=1e-6)
+
+
 # ---- prompts ----
 
 def generated(run, model, text, n):

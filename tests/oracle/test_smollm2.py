@@ -30,14 +30,14 @@ def test_same_ids_and_logits(source, folder, demo_model, prompt, ours):
     found_ids, found = ours(folder if source == "folder" else demo_model, prompt, N)
     wanted_ids, wanted = reference.generate(folder, prompt, N)
     assert found_ids == wanted_ids
-    # 30 layers of F32 sums in another order.
-    assert np.abs(found - wanted).max() <= 1e-4 * np.ptp(wanted)
+    # 30 layers of F32 sums in another order; and keys and values that the GGUF file's caches keep in F16.
+    assert np.abs(found - wanted).max() <= (1e-4 if source == "folder" else 1e-3) * np.ptp(wanted)
 
 
 @pytest.mark.parametrize("source", ["folder", "gguf"])
 def test_same_on_mlx(source, folder, demo_model, prompt, ours, device):
     """A few tokens, since MLX's CPU backend is slow. The folder has F32 scales and gives mlx-lm's bits there; the
-    GGUF file's are F16, and so is what MLX computes with them."""
+    GGUF file's are F16, and so are its caches."""
     n = 8
     found_ids, found = ours(folder if source == "folder" else demo_model, prompt, n, engine="mlx")
     wanted_ids, wanted = (x[:n] for x in reference.generate(folder, prompt, N))

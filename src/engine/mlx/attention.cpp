@@ -133,7 +133,9 @@ static void rotate(mlx_kv &cache, const mx::array &keys, const mx::array &values
 void mlx_kv_write(mlx_engine &e, const node *x) {
     mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
     const kv &base = cache.base;
-    mx::array keys = heads_first(e.values[x->in[0]->index]), values = heads_first(e.values[x->in[1]->index]);
+    mx::Dtype type = mlx_dtype(base.spec.dtype);
+    mx::array keys = mx::astype(heads_first(e.values[x->in[0]->index]), type);
+    mx::array values = mx::astype(heads_first(e.values[x->in[1]->index]), type);
     if (base.spec.max_size) {
         rotate(cache, keys, values, x->position);
     } else if (base.bits) {
@@ -216,11 +218,13 @@ static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &k
 
 void mlx_attend(mlx_engine &e, const node *x) {
     mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
-    mx::array q = heads_first(e.values[x->in[0]->index]);
+    mx::array in = heads_first(e.values[x->in[0]->index]);
+    /* Of another type than its cache, MLX would convert the cache. */
+    mx::array q = mx::astype(in, mlx_dtype(cache.base.spec.dtype));
     int64_t n = x->shape[0], end = x->position + n;
     cached keys = filled(cache.keys, end), values = filled(cache.values, end);
     mx::array out = cache.base.bits ? attend_quantized(q, keys, values, cache.base, x->scale, n > 1)
                                     : attend_plain(e, q, keys, values, x);
-    out = mx::transpose(out, {0, 2, 1, 3});
+    out = mx::transpose(mx::astype(out, in.dtype()), {0, 2, 1, 3});
     e.values[x->index].first = mx::reshape(out, {1, static_cast<int>(n), -1});
 }

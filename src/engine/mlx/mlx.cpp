@@ -153,7 +153,7 @@ static void check_memory(const mlx_engine &e, double bytes, const char *what) {
 
 /* ---- weights ---- */
 
-static mx::Dtype dtype_of(dtype type) {
+mx::Dtype mlx_dtype(dtype type) {
     switch (type) {
     case DTYPE_F32:
         return mx::float32;
@@ -197,7 +197,7 @@ static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) 
     if (!data) throw std::bad_alloc();
     memcpy(data, a.data, bytes);
     file_map_release(a.data, bytes);
-    mx::array x(std::move(memory), shape, dtype_of(a.dtype));
+    mx::array x(std::move(memory), shape, mlx_dtype(a.dtype));
     if (e.stream.device == mx::Device::cpu) return x;
     x = mx::copy(x); /* into memory of the GPU's own */
     mx::eval(x);

@@ -107,6 +107,8 @@ inline mx::array constant(double x, const mx::array &like) {
     return mx::array(static_cast<float>(x), like.dtype());
 }
 
+mx::Dtype mlx_dtype(dtype type);
+
 /* [1, L, H, hd] as [1, H, L, hd]. */
 mx::array heads_first(const value &x);
 
