@@ -37,11 +37,6 @@ INLINE __m256 shift_of(__m256 max) {
     return _mm256_andnot_ps(nothing, max);
 }
 
-/* Entry i and what follows it for `bytes` is fetched. */
-INLINE void fetch(const char *p, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
-}
-
 /* n entries from key `first` on, as floats: in place, or in buffer. Those n entries further are fetched. */
 const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n);
 

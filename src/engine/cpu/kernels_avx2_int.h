@@ -320,6 +320,7 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
 INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const token *t, int bits,
                       bool words, bool two) {
     int64_t apart = (end - first) / ROWS_AT_ONCE, r = first;
+    fetch_runs(w, first, apart, ROWS_AT_ONCE, AHEAD);
     bool is_short = bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
     for (; is_short && r + SHORT_ROWS <= first + apart; r += SHORT_ROWS)
         dot_short_rows(y + r, w, r, t, words, apart);

@@ -116,6 +116,7 @@ INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const
                       bool words) {
     int64_t apart = (end - first) / ROWS_AT_ONCE, r = first, groups = w->n / w->group_size;
     token t = token_at(prepared, w, bits);
+    fetch_runs(w, first, apart, ROWS_AT_ONCE, AHEAD);
     bool is_short = groups < CHUNK_GROUPS && CHUNK_GROUPS % groups == 0 && w->n % block_width(bits) == 0;
     int64_t run = is_short ? CHUNK_GROUPS / groups : 0;
     for (; run && r + run <= first + apart; r += run) dot_short_rows(y + r, w, r, &t, bits, words, apart);

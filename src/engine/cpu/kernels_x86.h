@@ -24,6 +24,22 @@ INLINE const char *at(const void *values, dtype type, int64_t i) {
     return (const char *)values + (size_t)i * size_of(type);
 }
 
+/* Brings `bytes` from p on into the cache. */
+INLINE void fetch(const char *p, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
+}
+
+/* The beginnings of n runs of rows, `apart` rows from each other, which nothing else fetches ahead: all at
+ * once, so that memory is waited for once. */
+INLINE void fetch_runs(const rows *w, int64_t first, int64_t apart, int n, int64_t bytes) {
+    int64_t groups = w->n / w->group_size;
+    for (int k = 0; k < n; k++, first += apart) {
+        fetch((const char *)w->values + first * row_bytes_of(w), bytes);
+        fetch(at(w->scales, w->dtype, first * groups), bytes / 4);
+        fetch(at(w->biases, w->dtype, first * groups), bytes / 4);
+    }
+}
+
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum8x4(const __m256 v[4]) {
     __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));

@@ -99,30 +99,29 @@ void cpu_logprobs(cpu *e, node *x, int thread) {
 
 size_t cpu_argmax_workspace(const cpu *e, const node *x) {
     (void)e;
-    return (size_t)(tensor_rows(x->in[0]) * pieces_per_row(x->in[0])) * sizeof(int32_t);
+    return (size_t)(tensor_rows(x->in[0]) * pieces_per_row(x->in[0])) * sizeof(float);
 }
 
+/* The place is looked for only in the piece that has the maximum. */
 void cpu_argmax(cpu *e, node *x, int thread) {
     const float *in = floats_of(x->in[0], thread);
-    int32_t *best = x->workspace, *out = x->data;
+    float *max = x->workspace;
+    int32_t *out = x->data;
     int64_t each = pieces_per_row(x->in[0]), width = tensor_last(x->in[0]), i, end;
     while (pool_take(&x->taken[0], x->shape[0] * each, 1, &i, &end)) {
         row_piece p = get_piece(x->in[0], i);
-        const float *row = in + p.row * width;
-        float max = e->kernels->max(row + p.first, p.n);
-        best[i] = (int32_t)p.first;
-        for (int64_t k = p.first; k < p.first + p.n; k++)
-            if (row[k] == max) {
-                best[i] = (int32_t)k;
-                break;
-            }
+        max[i] = e->kernels->max(in + p.row * width + p.first, p.n);
     }
     pool_barrier(e->pool, thread);
     if (thread) return;
     for (int64_t r = 0; r < x->shape[0]; r++) {
+        int64_t best = r * each;
+        for (int64_t k = best + 1; k < (r + 1) * each; k++)
+            if (max[k] > max[best]) best = k;
+        row_piece p = get_piece(x->in[0], best);
         const float *row = in + r * width;
-        out[r] = best[r * each];
-        for (int64_t k = 1; k < each; k++)
-            if (row[best[r * each + k]] > row[out[r]]) out[r] = best[r * each + k];
+        int64_t at = p.first;
+        while (at < p.first + p.n && row[at] != max[best]) at++;
+        out[r] = (int32_t)(at < p.first + p.n ? at : p.first); /* NaN equals nothing */
     }
 }
