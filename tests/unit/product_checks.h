@@ -57,7 +57,7 @@ static inline void free_weights(weights *m) {
 /* x as the products see it: kernels.h has the definition. */
 static inline double *rounded(const float *x, int64_t n, const rows *w, form f) {
     double *to = get_memory((size_t)n * sizeof *to);
-    float most = f == INT16 ? 32767 : 127;
+    float most = f == INT16 ? MOST_INT16 : MOST_INT8;
     for (int64_t i = 0; i < n; i++) to[i] = f == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : x[i];
     for (int64_t at = 0; at < n && f >= INT16; at += w->group_size) {
         float largest = 0;

@@ -21,6 +21,9 @@ static inline int64_t row_bytes_of(const rows *w) {
     return w->bits ? w->n * w->bits / 8 : w->n * (int64_t)dtype_size(w->dtype);
 }
 
+/* The largest activation in fixed point; that of 16 bits is 256 * high + low with two signed bytes. */
+enum { MOST_INT8 = 127, MOST_INT16 = 256 * 127 + 127 };
+
 /* A way to multiply with activations that are rounded first. Memory of prepared tokens and panels belongs to
  * the caller and is aligned to 64 bytes. */
 typedef struct products {
@@ -112,7 +115,8 @@ typedef struct kernels {
      * f32: any weights; the same sums as matvec and matmul, in another order.
      * bf16: plain BF16 weights and activations rounded to BF16.
      * int16, int8: affine weights and activations in fixed point, 16 or 8 bits, per group of the weights:
-     * with largest = max |x| of a group, x is round(x * (m / largest)) * (largest / m), m = 32767 or 127.
+     * with largest = max |x| of a group, x is round(x * (m / largest)) * (largest / m), m = MOST_INT16 or
+     * MOST_INT8.
      * Products of integers are exact; group sums are those of the rounded activations. A NaN or an infinity
      * makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
     const products *f32, *bf16, *int16, *int8;

@@ -119,7 +119,7 @@ INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
         for (int64_t t = 0; t < n_tokens; t++) {
             _Alignas(32) int16_t values[MAX_GROUP];
             quantize_group(values, scales + t, scales + 8 + t, x + t * x_stride + g * w->group_size,
-                           w->group_size, int16 ? 32767 : 127);
+                           w->group_size, int16 ? MOST_INT16 : MOST_INT8);
             for (int i = 0; i < w->group_size && !words; i += 32)
                 _mm256_storeu_si256((void *)(values + i / 2),
                                     narrow(load(values + i), load(values + i + 16)));
@@ -294,11 +294,11 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
 
 INLINE void prepare(void *prepared, const rows *w, const float *x, bool int16) {
     if (w->bits != 4)
-        prepare_of(prepared, w, x, int16 ? 32767 : 127, 2, true);
+        prepare_of(prepared, w, x, int16 ? MOST_INT16 : MOST_INT8, 2, true);
     else if (int16)
-        prepare_of(prepared, w, x, 32767, 4, true);
+        prepare_of(prepared, w, x, MOST_INT16, 4, true);
     else
-        prepare_of(prepared, w, x, 127, 4, false);
+        prepare_of(prepared, w, x, MOST_INT8, 4, false);
 }
 
 INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *prepared, bool int16) {

@@ -77,7 +77,7 @@ INLINE void quantize_group(void *values, float *scale, float *sum, const float *
         most = _mm512_max_epu32(most,
                                 _mm512_and_si512(_mm512_loadu_si512(x + i), _mm512_set1_epi32(0x7fffffff)));
     uint32_t bits = _mm512_reduce_max_epu32(most);
-    float largest, limit = words ? 32767 : 127;
+    float largest, limit = words ? MOST_INT16 : MOST_INT8;
     memcpy(&largest, &bits, sizeof largest);
     bool usable = largest >= 1e-30f && largest <= FLT_MAX;
     __m512 factor = _mm512_set1_ps(usable ? limit / largest : 0);

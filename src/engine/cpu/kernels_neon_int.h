@@ -54,7 +54,7 @@ INLINE int16x4_t round4(const float *x, float factor) {
 }
 
 static void round_group(group *to, const float *x, int n, int parts) {
-    float largest = largest_of(x, n), most = parts == 2 ? 32767 : 127;
+    float largest = largest_of(x, n), most = parts == 2 ? MOST_INT16 : MOST_INT8;
     bool usable = largest >= 1e-30f && largest <= FLT_MAX;
     float factor = usable ? most / largest : 0;
     int32x4_t sum = vdupq_n_s32(0), highs = vdupq_n_s32(0);
