@@ -32,7 +32,9 @@ INLINE int block_width(int bits) {
     return bits == 4 ? 128 : 64;
 }
 
-/* A block's values lie in this many registers, at most 4: register k has columns k, k + registers, ... */
+/* A block's values lie in this many registers of bytes, at most 4: where weights have 4 bits, one of the even
+ * columns and one of the odd ones, else one. Of words these are the high bytes, and as many follow with the
+ * low ones. */
 INLINE int registers(int bits, bool words) {
     return (bits == 4 ? 2 : 1) * (words ? 2 : 1);
 }
@@ -41,8 +43,8 @@ INLINE int block_bytes(int bits, bool words) {
     return registers(bits, words) * 64;
 }
 
-/* A block from natural order to registers, in place. Words become a signed high and a signed low byte: bytes
- * times bytes need fewer instructions for as many products. */
+/* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes: bytes
+ * times bytes need fewer instructions than words times words. */
 INLINE void arrange(char *block, int bits, bool words) {
     int n = registers(bits, words), parts = bits == 4 ? 2 : 1;
     __m512i v[4];
