@@ -57,9 +57,10 @@ build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-build
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< "$$($(PYTHON) scripts/get_mlx.py --requirement)"
 	@touch $@
 
+# Without pip's cache, which may hold a llama.cpp that was compiled for another processor.
 .venv-bench/.installed: bench/requirements.txt cmake/mlx.cmake | build/.packages-bench
 	$(PYTHON) -m venv --clear .venv-bench
-	CMAKE_ARGS=-DGGML_NATIVE=ON .venv-bench/bin/python -m pip install --disable-pip-version-check -r $< \
+	CMAKE_ARGS=-DGGML_NATIVE=ON .venv-bench/bin/python -m pip install --no-cache-dir --disable-pip-version-check -r $< \
 	    "$$($(PYTHON) scripts/get_mlx.py --requirement cpu)"
 	@touch $@
 
