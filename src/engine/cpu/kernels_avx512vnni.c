@@ -32,11 +32,15 @@ INLINE int block_width(int bits) {
     return bits == 4 ? 128 : 64;
 }
 
-/* A block's values lie in this many registers of bytes, at most 4: where weights have 4 bits, one of the even
- * columns and one of the odd ones, else one. Of words these are the high bytes, and as many follow with the
- * low ones. */
+/* A block's bytes lie in this many registers: where weights have 4 bits, those of the even columns and those
+ * of the odd ones, else all in one. */
+INLINE int parts_of(int bits) {
+    return bits == 4 ? 2 : 1;
+}
+
+/* Of words these are the high bytes, and as many registers follow with the low ones: at most 4. */
 INLINE int registers(int bits, bool words) {
-    return (bits == 4 ? 2 : 1) * (words ? 2 : 1);
+    return parts_of(bits) * (words ? 2 : 1);
 }
 
 INLINE int block_bytes(int bits, bool words) {
@@ -46,7 +50,7 @@ INLINE int block_bytes(int bits, bool words) {
 /* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes: bytes
  * times bytes need fewer instructions than words times words. */
 INLINE void arrange(char *block, int bits, bool words) {
-    int n = registers(bits, words), parts = bits == 4 ? 2 : 1;
+    int n = registers(bits, words), parts = parts_of(bits);
     __m512i v[4];
     for (int i = 0; i < n; i++) v[i] = _mm512_load_si512(block + i * 64);
     for (int i = 0; i < n; i++)
@@ -89,7 +93,7 @@ INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
  */
 INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
     __m512i sum = _mm512_setzero_si512(), q[2];
-    int parts = bits == 4 ? 2 : 1;
+    int parts = parts_of(bits);
     if (bits == 4) {
         __m512i both = n_bytes >= 64 ? _mm512_loadu_si512(packed)
                                      : _mm512_maskz_loadu_epi8((1ull << n_bytes) - 1, packed);

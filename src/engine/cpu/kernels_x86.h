@@ -1,5 +1,5 @@
-/* kernels_x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type, and a sum.
- * Both are compiled for AVX2 at least. */
+/* kernels_x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type, fetching
+ * them ahead, and a sum. Both are compiled for AVX2 at least. */
 #ifndef ENGINE_CPU_KERNELS_X86_H
 #define ENGINE_CPU_KERNELS_X86_H
 
