@@ -11,7 +11,7 @@
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
  * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
  * AHEAD bytes ahead. Scales are applied for 16 groups at once. */
-enum { ROWS_AT_ONCE = 4, AHEAD = 1024, CHUNK_GROUPS = 16 };
+enum { ROWS_AT_ONCE = 4, AHEAD = 512, CHUNK_GROUPS = 16 };
 
 /* A prepared token: scales of the groups, their sums, both padded to 16; then the blocks. */
 INLINE int64_t padded_groups(const rows *w) {

@@ -6,8 +6,9 @@
 #include "engine/cpu/kernels_avx512.h"
 
 /* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
- * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass. */
-enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024 };
+ * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass; the tokens'
+ * next parts are fetched TOKENS_AHEAD bytes ahead, since those of a long prompt come from far. */
+enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024, TOKENS_AHEAD = 2048 };
 
 static bool supported(void) {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
@@ -239,6 +240,7 @@ INLINE void multiply_group(tile_sums sums, const char *x, const char *w, int64_t
     for (int t = 0; t < T; t++) dot[t][0] = dot[t][1] = _mm512_setzero_si512();
     for (int i = 0; i < group_size / unit_of(words); i++, values += 64, tokens += TOKENS * 4) {
         __m512i q[2] = {_mm512_load_si512(values), _mm512_load_si512(values + w_stride)};
+        _mm_prefetch(tokens + TOKENS_AHEAD, _MM_HINT_T0);
         UNROLL
         for (int t = 0; t < T; t++) {
             int32_t unit;
@@ -248,15 +250,18 @@ INLINE void multiply_group(tile_sums sums, const char *x, const char *w, int64_t
         }
     }
     const float *scales = (const float *)(const void *)x;
+    __m512 scale[2], bias[2];
+    for (int p = 0; p < 2; p++)
+        scale[p] = _mm512_load_ps(w + p * w_stride), bias[p] = _mm512_load_ps(w + p * w_stride + 64);
     UNROLL
-    for (int p = 0; p < 2; p++) {
-        __m512 scale = _mm512_load_ps(w + p * w_stride), bias = _mm512_load_ps(w + p * w_stride + 64);
-        UNROLL
-        for (int t = 0; t < T; t++) {
-            __m512 sum = _mm512_fmadd_ps(bias, _mm512_set1_ps(scales[16 + t]), _mm512_load_ps(sums[t][p]));
-            __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t][p]), _mm512_set1_ps(scales[t]));
-            _mm512_store_ps(sums[t][p], _mm512_fmadd_ps(product, scale, sum));
+    for (int t = 0; t < T; t++) {
+        __m512 x_scale = _mm512_set1_ps(scales[t]), x_sum = _mm512_set1_ps(scales[16 + t]);
+        for (int p = 0; p < 2; p++) {
+            __m512 sum = _mm512_fmadd_ps(bias[p], x_sum, _mm512_load_ps(sums[t][p]));
+            __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t][p]), x_scale);
+            _mm512_store_ps(sums[t][p], _mm512_fmadd_ps(product, scale[p], sum));
         }
+        __asm__ volatile("" ::: "memory"); /* else gcc does all tokens at once and spills what they need */
     }
 }
 
@@ -277,7 +282,8 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const
     for (int t = 0; t < T; t++)
         for (int k = 0; k < 2; k++) {
             const float *from = out + t * out_stride + k * ROWS;
-            _mm512_store_ps(sums[t][k], _mm512_maskz_loadu_ps(add ? masks[k] : 0, from));
+            if (!add) __builtin_prefetch(from, 1); /* else stores wait for their lines one after another */
+            _mm512_store_ps(sums[t][k], add ? _mm512_maskz_loadu_ps(masks[k], from) : _mm512_setzero_ps());
         }
     for (int64_t g = 0; g < n_groups; g++, x += p->x_group, w += p->w_group)
         multiply_group(sums, x, w, rest > ROWS ? p->w_panel : 0, p->group_size, words, T);
