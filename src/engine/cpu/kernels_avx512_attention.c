@@ -6,12 +6,9 @@
  * softmax is then vertical, and nothing needs packing. Few rows, as in decode: a register holds 16
  * dimensions. Products of BF16 numbers (vdpbf16ps) are not used: on processors that have them they take twice
  * as long as these. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_avx512.h"
 
-#include <immintrin.h>
 #include <math.h>
-
-#define INLINE static inline __attribute__((always_inline))
 
 enum {
     KEYS = 64,   /* of a block: its keys, values and scores stay in the first caches */
@@ -29,18 +26,6 @@ INLINE int64_t at_most(int64_t n, int64_t most) {
 
 INLINE int64_t padded(int64_t n_rows) {
     return (n_rows + ROWS - 1) / ROWS * ROWS;
-}
-
-INLINE const char *at(const void *entries, dtype type, int64_t i) {
-    return (const char *)entries + i * (type == DTYPE_F32 ? 4 : 2);
-}
-
-/* 16 floats stored as `type`. */
-INLINE __m512 load16(const void *p, dtype type) {
-    if (type == DTYPE_F32) return _mm512_loadu_ps(p);
-    __m256i half = _mm256_loadu_si256(p);
-    if (type == DTYPE_F16) return _mm512_cvtph_ps(half);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 
 /* exp(x) for x <= 0: as exp8 of kernels_avx2.c; scalef rounds to subnormal numbers and to zero. */
@@ -210,19 +195,6 @@ static void attend_many(const attention *a, float *scratch) {
 
 /* ---- few rows ---- */
 
-/* The sums of the lanes of 4 vectors, in 4 lanes of 128 bits each: lane 0 + 1 + 2 + 3 is the result. */
-INLINE __m512 fold4(const __m512 v[AT_ONCE]) {
-    __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
-    __m512 b = _mm512_add_ps(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
-    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
-}
-
-INLINE __m128 sum4(__m512 folded) {
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(folded),
-                                _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(folded), 1)));
-    return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-}
-
 /* Few rows: 32 numbers of BF16 are two registers, those of even and those of odd dimensions, since a shift
  * and a mask make floats of them; widening 16 in a row takes two instructions for each. */
 INLINE int together(dtype type) {
@@ -270,7 +242,7 @@ INLINE void score_tile(float *scores, const float *q, const char *keys, dtype ty
         }
     }
     for (int r = 0; r < R; r++) {
-        __m128 four = sum4(fold4(sum[r]));
+        __m128 four = sum16x4(sum[r]);
         if (K == AT_ONCE)
             _mm_storeu_ps(scores + r * KEYS, four);
         else
@@ -283,7 +255,7 @@ INLINE void score_rows(float *scores, const float *q, const char *keys, dtype ty
     int64_t k = 0;
     for (; k + AT_ONCE <= n; k += AT_ONCE) {
         const char *four = at(keys, type, k * dim), *next = at(four, type, AT_ONCE * dim);
-        for (const char *c = four; c < next; c += 64) _mm_prefetch(c + AHEAD, _MM_HINT_T0);
+        fetch(four + AHEAD, next - four);
         score_tile(scores + k, q, four, type, dim, R, AT_ONCE);
     }
     for (; k < n; k++) score_tile(scores + k, q, at(keys, type, k * dim), type, dim, R, 1);
