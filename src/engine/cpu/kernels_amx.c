@@ -60,8 +60,11 @@ static void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
             for (int64_t c = 0; c < w->group_size; c += 32) {
                 char *to = tiles + c / columns * (32 * columns) + t * columns + c % columns;
                 __m512i v = _mm512_load_si512(values + c);
-                _mm256_store_si256((void *)to, _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8)));
-                _mm256_store_si256((void *)(to + 16 * columns), _mm512_cvtepi16_epi8(v));
+                __m256i high = _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8)), low = _mm512_cvtepi16_epi8(v);
+                __m512i both =
+                    panel_order(_mm512_inserti64x4(_mm512_castsi256_si512(high), low, 1), w->bits, false);
+                _mm256_store_si256((void *)to, _mm512_castsi512_si256(both));
+                _mm256_store_si256((void *)(to + 16 * columns), _mm512_extracti64x4_epi64(both, 1));
             }
         }
     }
@@ -146,7 +149,8 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const
     for (int64_t t = 0; t < n_tokens; t++)
         for (int k = 0; k < 2; k++) {
             const float *from = out + t * out_stride + k * ROWS;
-            _mm512_store_ps(sums[t][k], _mm512_maskz_loadu_ps(add ? masks[k] : 0, from));
+            if (!add) __builtin_prefetch(from, 1); /* else stores wait for their lines one after another */
+            _mm512_store_ps(sums[t][k], add ? _mm512_maskz_loadu_ps(masks[k], from) : _mm512_setzero_ps());
         }
     /* the tiles work on a group while vectors scale the one before */
     dot_group(dot[0], x, w, w_stride, p->group_size);

@@ -94,8 +94,18 @@ INLINE void quantize_group(void *values, float *scale, float *sum, const float *
     *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
 
+/* The order of 64 columns in panels, from their natural one. 4-bit weights are taken out of a word of 8 by
+ * shifts and one mask: bytes are columns 0 2 4 6, then 1 3 5 7; words are 0 4, 1 5, 2 6, 3 7. Weights of
+ * other widths keep their order. */
+INLINE __m512i panel_order(__m512i columns, int bits, bool words) {
+    if (bits != 4) return columns;
+    __m128i bytes = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+    __m128i pairs = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return _mm512_shuffle_epi8(columns, _mm512_broadcast_i32x4(words ? pairs : bytes));
+}
+
 /* The products of kernels_avx512vnni.c. A panel of rows of vnni_int8 holds, for each group, 16 scales, 16
- * biases, and [group_size / 4][16 rows] of 4 values as bytes. */
+ * biases, and [group_size / 4][16 rows] of 4 values as bytes, in panel_order. */
 extern const products vnni_int16, vnni_int8;
 
 #endif

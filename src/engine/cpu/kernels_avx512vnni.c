@@ -137,17 +137,6 @@ INLINE size_t panel_size(const rows *w, int count, bool words) {
     return (size_t)(w->n / w->group_size) * group;
 }
 
-/* 64 columns from c of row r as bytes, in order; those from n on are zeros. */
-INLINE __m512i take_bytes(const rows *w, int64_t r, int64_t c, int bits) {
-    const uint8_t *packed = (const uint8_t *)w->values + (r * w->n + c) * bits / 8;
-    if (bits != 4) return unpack_bytes(packed, bits, (w->n - c) * bits / 8);
-    __m256i q = w->n - c >= 64 ? _mm256_loadu_si256((const void *)packed)
-                               : _mm256_castsi128_si256(_mm_loadu_si128((const void *)packed));
-    __m512i wide = _mm512_cvtepu8_epi16(q);
-    wide = _mm512_or_si512(wide, _mm512_slli_epi16(wide, 4));
-    return _mm512_and_si512(wide, _mm512_set1_epi8(15));
-}
-
 /* Scales or biases of 16 groups from g on, for 16 rows, to their places in the panel. */
 static void pack_scales(char *panel, size_t group_bytes, const void *values, const rows *w, int64_t first,
                         int64_t n_rows) {
@@ -164,13 +153,44 @@ static void pack_scales(char *panel, size_t group_bytes, const void *values, con
     }
 }
 
+/* The place of a unit in a panel of rows. */
+INLINE char *unit_place(char *panel, const rows *w, int64_t unit, bool words) {
+    int64_t per_group = w->group_size / unit_of(words);
+    return panel + unit / per_group * (128 + per_group * 64) + 128 + unit % per_group * 64;
+}
+
+/* 4-bit values. */
+INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
+    __m512i mask = _mm512_set1_epi32(words ? 0x000f000f : 0x0f0f0f0f);
+    int64_t row_bytes = w->n / 2;
+    for (int64_t at_byte = 0; at_byte < row_bytes; at_byte += 64) {
+        const char *from = (const char *)w->values + first * row_bytes + at_byte;
+        int64_t rest = row_bytes - at_byte;
+        __mmask64 some = rest >= 64 ? ~0ull : (1ull << rest) - 1;
+        __m512i a[16];
+        for (int64_t i = 0; i < 16; i++) {
+            const char *row = from + i * row_bytes;
+            a[i] = i < n_rows ? _mm512_maskz_loadu_epi8(some, row) : _mm512_setzero_si512();
+            _mm_prefetch(row + 128, _MM_HINT_T0); /* so many rows at once the processor does not foresee */
+        }
+        transpose(a);
+        for (int64_t i = 0; i < 16 && i * 4 < rest; i++) { /* 8 columns of 16 rows */
+            char *to = unit_place(panel, w, (at_byte + i * 4) * 2 / unit_of(words), words);
+            UNROLL
+            for (int k = 0; k < 8 / unit_of(words); k++, to += 64)
+                _mm512_store_si512(to, _mm512_and_si512(_mm512_srli_epi32(a[i], 4 * (unsigned)k), mask));
+        }
+    }
+}
+
+/* Values of other widths. */
 INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, int bits, bool words) {
-    int64_t unit = unit_of(words), per_group = w->group_size / unit;
-    size_t group_bytes = 128 + (size_t)per_group * 64;
+    int64_t unit = unit_of(words);
     for (int64_t c = 0; c < w->n; c += 64) {
         __m512i a[16], high[16];
         for (int64_t i = 0; i < 16; i++) {
-            a[i] = i < n_rows ? take_bytes(w, first + i, c, bits) : _mm512_setzero_si512();
+            const uint8_t *packed = (const uint8_t *)w->values + ((first + i) * w->n + c) * bits / 8;
+            a[i] = i < n_rows ? unpack_bytes(packed, bits, (w->n - c) * bits / 8) : _mm512_setzero_si512();
             if (!words) continue;
             high[i] = _mm512_cvtepu8_epi16(_mm512_extracti64x4_epi64(a[i], 1));
             a[i] = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(a[i]));
@@ -178,11 +198,9 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
         for (int half = 0; half < (words ? 2 : 1); half++) {
             __m512i *b = half ? high : a;
             transpose(b);
-            for (int64_t i = 0, at_unit = (c + half * 32) / unit; i < 16 && at_unit * unit < w->n;
-                 i++, at_unit++)
-                _mm512_store_si512(panel + (size_t)(at_unit / per_group) * group_bytes + 128 +
-                                       at_unit % per_group * 64,
-                                   b[i]);
+            int64_t first_unit = (c + half * 32) / unit;
+            for (int64_t i = 0; i < 16 && (first_unit + i) * unit < w->n; i++)
+                _mm512_store_si512(unit_place(panel, w, first_unit + i, words), b[i]);
         }
     }
 }
@@ -199,7 +217,7 @@ INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows,
         pack_values(panel, w, first, n_rows, 3, words);
         break;
     case 4:
-        pack_values(panel, w, first, n_rows, 4, words);
+        pack_nibbles(panel, w, first, n_rows, words);
         break;
     case 5:
         pack_values(panel, w, first, n_rows, 5, words);
@@ -220,11 +238,16 @@ INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
     if (n_tokens < TOKENS) memset(panel, 0, (size_t)groups * group_bytes);
     for (int64_t g = 0; g < groups; g++) {
         float *scales = (float *)(void *)((char *)panel + (size_t)g * group_bytes);
-        int32_t *values = (int32_t *)(scales + 32), natural[64];
+        int32_t *values = (int32_t *)(scales + 32);
+        _Alignas(64) int32_t units_of_token[64];
         for (int64_t t = 0; t < n_tokens; t++) {
-            quantize_group(natural, scales + t, scales + 16 + t, x + t * x_stride + g * w->group_size,
+            quantize_group(units_of_token, scales + t, scales + 16 + t, x + t * x_stride + g * w->group_size,
                            w->group_size, words);
-            for (int64_t i = 0; i < units; i++) values[i * TOKENS + t] = natural[i];
+            for (int64_t i = 0; i < units; i += 16) {
+                __m512i *some = (void *)(units_of_token + i);
+                *some = panel_order(*some, w->bits, words);
+            }
+            for (int64_t i = 0; i < units; i++) values[i * TOKENS + t] = units_of_token[i];
         }
     }
 }
