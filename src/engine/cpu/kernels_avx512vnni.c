@@ -284,7 +284,6 @@ INLINE void multiply_group(tile_sums sums, const char *x, const char *w, int64_t
             __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(dot[t][p]), x_scale);
             _mm512_store_ps(sums[t][p], _mm512_fmadd_ps(product, scale[p], sum));
         }
-        __asm__ volatile("" ::: "memory"); /* else gcc does all tokens at once and spills what they need */
     }
 }
 
