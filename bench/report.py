@@ -119,11 +119,14 @@ def roofs(limits):
     start = max(X_RANGE[0], Y_RANGE[0] / read)
     yield line(x_of(start), y_of(read * start), x_of(top / read), y_of(top), "#333", width=1.5)
     yield text(x_of(5) + 8, y_of(read * 5) + 10, f"memory, {read:.1f} GB/s")
+    lines = {}  # value -> names: what the picture cannot tell apart shares a line
     for kind, name in LIMITS.items():
-        if kind not in limits:
-            continue
-        yield line(x_of(limits[kind] / read), y_of(limits[kind]), x_of(X_RANGE[1]), y_of(limits[kind]), "#333", "5 3", 1.5)
-        yield text(x_of(X_RANGE[1]) + 6, y_of(limits[kind]) + 4, f"{name}, {limits[kind]:.0f}")
+        if kind in limits:
+            near = next((value for value in lines if abs(value / limits[kind] - 1) < 0.1), limits[kind])
+            lines.setdefault(near, []).append(name)
+    for value, names in lines.items():
+        yield line(x_of(value / read), y_of(value), x_of(X_RANGE[1]), y_of(value), "#333", "5 3", 1.5)
+        yield text(x_of(X_RANGE[1]) + 6, y_of(value) + 4, f"{', '.join(names)}: {value:.0f}")
 
 
 def mark(shape, x, y, color):
