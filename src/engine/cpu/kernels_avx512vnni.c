@@ -176,9 +176,8 @@ INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_ro
         transpose(a);
         for (int64_t i = 0; i < 16 && i * 4 < rest; i++) { /* 8 columns of 16 rows */
             char *to = unit_place(panel, w, (at_byte + i * 4) * 2 / unit_of(words), words);
-            UNROLL
-            for (int k = 0; k < 8 / unit_of(words); k++, to += 64)
-                _mm512_store_si512(to, _mm512_and_si512(_mm512_srli_epi32(a[i], 4 * (unsigned)k), mask));
+            for (int k = 0; k < 8 / unit_of(words); k++, to += 64, a[i] = _mm512_srli_epi32(a[i], 4))
+                _mm512_store_si512(to, _mm512_and_si512(a[i], mask));
         }
     }
 }
