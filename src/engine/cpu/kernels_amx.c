@@ -147,11 +147,8 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const
     int64_t w_stride = n_rows > ROWS ? p->w_panel : 0;
     __mmask16 masks[2] = {first_lanes(n_rows), n_rows > ROWS ? first_lanes(n_rows - ROWS) : 0};
     for (int64_t t = 0; t < n_tokens; t++)
-        for (int k = 0; k < 2; k++) {
-            const float *from = out + t * out_stride + k * ROWS;
-            if (!add) __builtin_prefetch(from, 1); /* else stores wait for their lines one after another */
-            _mm512_store_ps(sums[t][k], add ? _mm512_maskz_loadu_ps(masks[k], from) : _mm512_setzero_ps());
-        }
+        for (int k = 0; k < 2; k++)
+            _mm512_store_ps(sums[t][k], first_sums(out + t * out_stride + k * ROWS, masks[k], add));
     /* the tiles work on a group while vectors scale the one before */
     dot_group(dot[0], x, w, w_stride, p->group_size);
     for (int64_t g = 1; g <= n_groups; g++, x += p->x_group, w += p->w_group) {

@@ -45,8 +45,7 @@ INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, i
     if (bits != 4)
         return _mm512_fmadd_ps(quants16(packed + 2 * bits, bits), _mm512_load_ps(x + 64),
                                _mm512_mul_ps(quants16(packed, bits), _mm512_load_ps(x)));
-    __m512i q =
-        n_bytes >= 64 ? _mm512_loadu_si512(packed) : _mm512_maskz_loadu_epi8((1ull << n_bytes) - 1, packed);
+    __m512i q = load_bytes(packed, n_bytes);
     __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values), _mm512_load_ps(x));
     for (unsigned k = 1; k < 8; k++)
@@ -198,8 +197,7 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const float *x, const 
     __m512 sum[TOKENS][2];
     UNROLL
     for (int t = 0; t < T; t++)
-        for (int p = 0; p < 2; p++)
-            sum[t][p] = _mm512_maskz_loadu_ps(add ? masks[p] : 0, out + t * out_stride + p * ROWS);
+        for (int p = 0; p < 2; p++) sum[t][p] = first_sums(out + t * out_stride + p * ROWS, masks[p], add);
     for (int64_t k = 0; k < n; k++, w += ROWS, x += TOKENS) {
         __m512 row[2] = {_mm512_load_ps(w), _mm512_load_ps(w + w_stride)};
         UNROLL

@@ -35,6 +35,19 @@ INLINE __m512 load_some(const void *p, dtype type, int64_t n) {
     return type == DTYPE_F16 ? _mm512_cvtph_ps(half) : from_bf16(half);
 }
 
+/* The first n bytes from p on, at most 64, then zeros. */
+INLINE __m512i load_bytes(const void *p, int64_t n) {
+    return n >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << n) - 1, p);
+}
+
+/* What a tile's sums begin with: zeros or, when `add`, what out holds. Its line is fetched in either case,
+ * since stores that miss wait for each other. */
+INLINE __m512 first_sums(const float *out, __mmask16 lanes, bool add) {
+    if (add) return _mm512_maskz_loadu_ps(lanes, out);
+    __builtin_prefetch(out, 1);
+    return _mm512_setzero_ps();
+}
+
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum16x4(const __m512 v[4]) {
     __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));

@@ -78,9 +78,8 @@ INLINE void arrange(char *block, int bits, bool words) {
 
 /* 64 values of 2 to 8 bits, as bytes: packed holds 8 * bits bytes, of which n_bytes exist. */
 INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
-    __mmask64 some = n_bytes >= 64 ? ~0ull : (1ull << n_bytes) - 1;
-    if (bits == 8) return n_bytes >= 64 ? _mm512_loadu_si512(packed) : _mm512_maskz_loadu_epi8(some, packed);
-    __m512i v = _mm512_maskz_loadu_epi8(some & ((1ull << 8 * bits) - 1), packed);
+    __m512i v = load_bytes(packed, n_bytes < 8 * bits ? n_bytes : 8 * bits);
+    if (bits == 8) return v;
     /* each 64 bits get the `bits` bytes that hold 8 values, then each byte the bits of its value */
     __m512i lanes = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
                                        _mm512_set1_epi64(bits * 0x0101010101010101ll));
@@ -96,8 +95,7 @@ INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, i
     __m512i sum = _mm512_setzero_si512(), q[2];
     int parts = parts_of(bits);
     if (bits == 4) {
-        __m512i both = n_bytes >= 64 ? _mm512_loadu_si512(packed)
-                                     : _mm512_maskz_loadu_epi8((1ull << n_bytes) - 1, packed);
+        __m512i both = load_bytes(packed, n_bytes);
         q[0] = _mm512_and_si512(both, _mm512_set1_epi8(15));
         q[1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
     } else {
@@ -132,9 +130,12 @@ INLINE int unit_of(bool words) {
     return words ? 2 : 4;
 }
 
+INLINE size_t panel_group_bytes(const rows *w, int count, bool words) {
+    return 2 * 16 * sizeof(float) + (size_t)(w->group_size / unit_of(words) * count) * 4;
+}
+
 INLINE size_t panel_size(const rows *w, int count, bool words) {
-    size_t group = 2 * 16 * sizeof(float) + (size_t)(w->group_size / unit_of(words) * count) * 4;
-    return (size_t)(w->n / w->group_size) * group;
+    return (size_t)(w->n / w->group_size) * panel_group_bytes(w, count, words);
 }
 
 /* Scales or biases of 16 groups from g on, for 16 rows, to their places in the panel. */
@@ -156,7 +157,8 @@ static void pack_scales(char *panel, size_t group_bytes, const void *values, con
 /* The place of a unit in a panel of rows. */
 INLINE char *unit_place(char *panel, const rows *w, int64_t unit, bool words) {
     int64_t per_group = w->group_size / unit_of(words);
-    return panel + unit / per_group * (128 + per_group * 64) + 128 + unit % per_group * 64;
+    char *group = panel + (size_t)(unit / per_group) * panel_group_bytes(w, ROWS, words);
+    return group + 128 + unit % per_group * 64;
 }
 
 /* 4-bit values. */
@@ -166,11 +168,10 @@ INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_ro
     for (int64_t at_byte = 0; at_byte < row_bytes; at_byte += 64) {
         const char *from = (const char *)w->values + first * row_bytes + at_byte;
         int64_t rest = row_bytes - at_byte;
-        __mmask64 some = rest >= 64 ? ~0ull : (1ull << rest) - 1;
         __m512i a[16];
         for (int64_t i = 0; i < 16; i++) {
             const char *row = from + i * row_bytes;
-            a[i] = i < n_rows ? _mm512_maskz_loadu_epi8(some, row) : _mm512_setzero_si512();
+            a[i] = i < n_rows ? load_bytes(row, rest) : _mm512_setzero_si512();
             _mm_prefetch(row + 128, _MM_HINT_T0); /* so many rows at once the processor does not foresee */
         }
         transpose(a);
@@ -205,7 +206,7 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
 }
 
 INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
-    size_t group_bytes = 128 + (size_t)(w->group_size / unit_of(words)) * 64;
+    size_t group_bytes = panel_group_bytes(w, ROWS, words);
     pack_scales(panel, group_bytes, w->scales, w, first, n_rows);
     pack_scales((char *)panel + 64, group_bytes, w->biases, w, first, n_rows);
     switch (w->bits) {
@@ -233,7 +234,7 @@ INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows,
 INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens,
                         bool words) {
     int64_t groups = w->n / w->group_size, units = w->group_size / unit_of(words);
-    size_t group_bytes = 128 + (size_t)units * TOKENS * 4;
+    size_t group_bytes = panel_group_bytes(w, TOKENS, words);
     if (n_tokens < TOKENS) memset(panel, 0, (size_t)groups * group_bytes);
     for (int64_t g = 0; g < groups; g++) {
         float *scales = (float *)(void *)((char *)panel + (size_t)g * group_bytes);
@@ -301,11 +302,8 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const
     _Alignas(64) tile_sums sums;
     __mmask16 masks[2] = {first_lanes(rest), rest > ROWS ? first_lanes(rest - ROWS) : 0};
     for (int t = 0; t < T; t++)
-        for (int k = 0; k < 2; k++) {
-            const float *from = out + t * out_stride + k * ROWS;
-            if (!add) __builtin_prefetch(from, 1); /* else stores wait for their lines one after another */
-            _mm512_store_ps(sums[t][k], add ? _mm512_maskz_loadu_ps(masks[k], from) : _mm512_setzero_ps());
-        }
+        for (int k = 0; k < 2; k++)
+            _mm512_store_ps(sums[t][k], first_sums(out + t * out_stride + k * ROWS, masks[k], add));
     for (int64_t g = 0; g < n_groups; g++, x += p->x_group, w += p->w_group)
         multiply_group(sums, x, w, rest > ROWS ? p->w_panel : 0, p->group_size, words, T);
     for (int t = 0; t < T; t++)
