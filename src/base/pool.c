@@ -19,6 +19,9 @@ typedef struct worker {
     pool *pool;
     int thread;
     pthread_t id;
+    unsigned rounds;    /* of work sharing that it has begun in this pool_run */
+    char apart[64];     /* no two threads' `left` in one cache line */
+    atomic_ullong left; /* of its own items, see `take` */
 } worker;
 
 struct pool {
@@ -118,9 +121,53 @@ static void *worker_main(void *argument) {
     }
 }
 
+/* What is left of a thread's own items: 24 bits of the round's number, and 20 bits each of the first and of
+ * the end, counted from its own first. A number only grows: where it is less than that of a round, nothing of
+ * that round is taken yet; where it is more, nothing is left. */
+static unsigned long long pack_left(unsigned round, int64_t first, int64_t end) {
+    return (unsigned long long)round << 40 | (unsigned long long)first << 20 | (unsigned long long)end;
+}
+
+/* Half of what is left from the front for its owner, a quarter of it from the end for others. */
+static bool take(pool *p, int owner, unsigned round, int64_t n, int64_t least, bool others, pool_part *part) {
+    int64_t own_first = n * owner / p->n, own_end = n * (owner + 1) / p->n, first, end, size;
+    atomic_ullong *left = &p->workers[owner].left;
+    unsigned long long old = atomic_load_explicit(left, memory_order_relaxed), next;
+    do {
+        unsigned now = (unsigned)(old >> 40);
+        first = now == round ? (int64_t)(old >> 20 & POOL_MOST) : 0;
+        end = now == round ? (int64_t)(old & POOL_MOST) : own_end - own_first;
+        if (now > round || first >= end) return false;
+        size = p->n == 1 ? end : (end - first) / (others ? 4 : 2);
+        size = size < least ? least : size;
+        size = size < end - first ? size : end - first;
+        next = others ? pack_left(round, first, end - size) : pack_left(round, first + size, end);
+    } while (
+        !atomic_compare_exchange_weak_explicit(left, &old, next, memory_order_relaxed, memory_order_relaxed));
+    if (others) first = end - size;
+    *part = (pool_part){own_first + first, own_first + first + size, own_first, own_end};
+    return true;
+}
+
+unsigned pool_round(pool *p, int thread) {
+    return ++p->workers[thread].rounds;
+}
+
+bool pool_take_part(pool *p, int thread, unsigned round, int64_t n, int64_t least, bool others,
+                    pool_part *part) {
+    if (!others) return take(p, thread, round, n, least, false, part);
+    for (int i = 1; i < p->n; i++)
+        if (take(p, (thread + i) % p->n, round, n, least, true, part)) return true;
+    return false;
+}
+
 void pool_run(pool *p, void (*work)(void *context, int thread), void *context) {
     p->work = work;
     p->context = context;
+    for (int i = 0; i < p->n; i++) {
+        p->workers[i].rounds = 0;
+        atomic_store_explicit(&p->workers[i].left, 0, memory_order_relaxed);
+    }
     if (p->n > 1) announce(p, &p->generation);
     work(context, 0);
     pool_barrier(p, 0);

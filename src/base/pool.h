@@ -40,28 +40,25 @@ static inline _Bool pool_take(atomic_long *counter, int64_t n, int64_t step, int
     *end = at + step < n ? at + step : n;
     return 1;
 }
-
-/* The size of the next piece where pieces shrink: one of `shares` of what is left, in multiples of `least`,
- * but at least that. The first one is the largest. */
-static inline int64_t pool_piece(int64_t left, int64_t least, int64_t shares) {
-    int64_t size = left / shares / least * least;
-    return size > least ? size : least;
-}
-
-/* As pool_take, with pieces that shrink: memory is read fastest in long runs, and the last pieces are small,
- * so that threads end together. (Polychronopoulos and Kuck, Guided self-scheduling, 1987.) */
-static inline _Bool pool_take_guided(atomic_long *counter, int64_t n, int64_t least, int64_t shares,
-                                     int64_t *first, int64_t *end) {
-    long at = atomic_load_explicit(counter, memory_order_relaxed), next;
-    do {
-        if (at >= n) return 0;
-        next = at + (long)pool_piece(n - at, least, shares);
-    } while (!atomic_compare_exchange_weak_explicit(counter, &at, next, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    *first = at;
-    *end = next < n ? next : n;
-    return 1;
-}
 #endif
+
+/* Work sharing where each thread has items of its own, the same ones each time: of [0, n) thread t has
+ * [n * t / threads, n * (t + 1) / threads), n at most POOL_MOST * threads. It takes these in order, in parts
+ * that shrink, and then what others have left, from their ends, so that threads end together. (Blumofe and
+ * Leiserson, Scheduling multithreaded computations by work stealing, 1999.) */
+enum { POOL_MOST = (1 << 20) - 1 };
+typedef struct pool_part {
+    int64_t first, end;         /* the items taken */
+    int64_t own_first, own_end; /* all that their owner has */
+} pool_part;
+
+/* Begins a round of such sharing and returns its number; every thread calls it, inside work, for each round
+ * in the same order. Fewer than 2^24 in one pool_run. */
+unsigned pool_round(pool *p, int thread);
+
+/* The next part of a round's items, at least `least` of them if there are so many: of the thread's own, or,
+ * others, of somebody else's. False when none is left. With one thread, all of them at once. */
+bool pool_take_part(pool *p, int thread, unsigned round, int64_t n, int64_t least, bool others,
+                    pool_part *part);
 
 #endif

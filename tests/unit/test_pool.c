@@ -97,28 +97,56 @@ static void test_barrier(void **state) {
     on_each_size(check_barrier);
 }
 
-/* Every other round in pieces that shrink. */
-static bool take(context *c, int round, int64_t *first, int64_t *end) {
-    atomic_long *counter = &c->taken[round];
-    if (round % 2) return pool_take_guided(counter, ITEMS, c->step, 3, first, end);
-    return pool_take(counter, ITEMS, c->step, first, end);
+/* Items [first, end) of a round are this thread's to do. */
+static void mark(context *c, int thread, int64_t first, int64_t end) {
+    c->wrong[thread] += first < 0 || end > ITEMS || end <= first;
+    for (int64_t i = first; i >= 0 && i < end && i < ITEMS; i++) c->done[i]++;
+}
+
+/* Every thread looks at a part of the items: each was done once. */
+static void check_done(context *c, int thread) {
+    int64_t share = ITEMS / pool_size(c->pool) + 1;
+    pool_barrier(c->pool, thread);
+    for (int64_t i = thread * share; i < (thread + 1) * share && i < ITEMS; i++) {
+        c->wrong[thread] += c->done[i] != 1;
+        c->done[i] = 0;
+    }
+    pool_barrier(c->pool, thread);
 }
 
 static void share(void *argument, int thread) {
     context *c = argument;
     for (int round = 0; round < ROUNDS; round++) {
-        int64_t first, end, most = round % 2 ? pool_piece(ITEMS, c->step, 3) : c->step;
-        while (take(c, round, &first, &end)) {
-            c->wrong[thread] += first < 0 || end > ITEMS || end <= first || end - first > most;
-            for (int64_t i = first; i < end; i++) c->done[i]++;
+        int64_t first, end;
+        while (pool_take(&c->taken[round], ITEMS, c->step, &first, &end)) {
+            c->wrong[thread] += end - first > c->step;
+            mark(c, thread, first, end);
         }
-        pool_barrier(c->pool, thread);
-        int64_t share = ITEMS / pool_size(c->pool) + 1; /* a part of the items for each thread to check */
-        for (int64_t i = thread * share; i < (thread + 1) * share && i < ITEMS; i++) {
-            c->wrong[thread] += c->done[i] != 1;
-            c->done[i] = 0;
+        check_done(c, thread);
+    }
+}
+
+/* Two rounds without a meeting between them: a thread may be in the second while others are in the first, and
+ * some come late, so that all they have is taken by others. */
+static void share_own(void *argument, int thread) {
+    context *c = argument;
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t half = ITEMS / 2, from[] = {0, half}, n[] = {half, ITEMS - half};
+        if (thread == round % (2 * pool_size(c->pool)) && round % 8 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+        for (int i = 0; i < 2; i++) {
+            unsigned number = pool_round(c->pool, thread);
+            pool_part p = {0};
+            int64_t last = -1;
+            while (pool_take_part(c->pool, thread, number, n[i], c->step, false, &p)) {
+                c->wrong[thread] += p.first < p.own_first || p.end > p.own_end || p.first <= last;
+                last = p.first;
+                mark(c, thread, from[i] + p.first, from[i] + p.end);
+            }
+            while (pool_take_part(c->pool, thread, number, n[i], c->step, true, &p))
+                mark(c, thread, from[i] + p.first, from[i] + p.end);
         }
-        pool_barrier(c->pool, thread);
+        check_done(c, thread);
     }
 }
 
@@ -127,6 +155,7 @@ static void check_take(pool *p) {
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         context c = {.pool = p, .step = steps[i]};
         pool_run(p, share, &c);
+        pool_run(p, share_own, &c);
         for (int t = 0; t < pool_size(p); t++) assert_int_equal(c.wrong[t], 0);
     }
 }
@@ -137,12 +166,34 @@ static void test_take(void **state) {
     atomic_long counter = 0;
     int64_t first = 0, end = 0;
     assert_false(pool_take(&counter, 0, 4, &first, &end));
-    assert_false(pool_take_guided(&counter, 0, 4, 3, &first, &end));
-    counter = 0;
-    assert_true(pool_take_guided(&counter, 100, 4, 3, &first, &end));
-    assert_true(first == 0 && end == 32); /* a third of 100, in fours */
-    assert_true(pool_take_guided(&counter, 100, 80, 3, &first, &end));
-    assert_true(first == 32 && end == 100);
+}
+
+/* Of 100 items thread 1 of two has 50 to 99; the other never comes. */
+static void take_alone(void *argument, int thread) {
+    static const int64_t own[][2] = {{50, 75}, {75, 87}, {87, 97}, {97, 100}};
+    static const int64_t others[][2] = {{38, 50}, {28, 38}, {18, 28}, {8, 18}, {0, 8}};
+    context *c = argument;
+    pool_part p;
+    unsigned number = pool_round(c->pool, thread);
+    if (!thread) return;
+    for (int i = 0; i < 4; i++)
+        c->wrong[1] += !pool_take_part(c->pool, 1, number, 100, 10, false, &p) || p.first != own[i][0] ||
+                       p.end != own[i][1] || p.own_first != 50 || p.own_end != 100;
+    c->wrong[1] += pool_take_part(c->pool, 1, number, 100, 10, false, &p);
+    for (int i = 0; i < 5; i++)
+        c->wrong[1] += !pool_take_part(c->pool, 1, number, 100, 10, true, &p) || p.first != others[i][0] ||
+                       p.end != others[i][1] || p.own_first != 0 || p.own_end != 50;
+    c->wrong[1] += pool_take_part(c->pool, 1, number, 100, 10, true, &p);
+    c->runs[1]++;
+}
+
+static void test_parts(void **state) {
+    (void)state;
+    pool *p = pool_new(2, true, NULL, 0);
+    context c = {.pool = p};
+    pool_run(p, take_alone, &c);
+    assert_true(c.runs[1] == 1 && c.wrong[1] == 0);
+    pool_free(p);
 }
 
 /* Pools come and go: also ones that never ran, and two side by side. */
@@ -206,8 +257,9 @@ static void test_affinity(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_runs), cmocka_unit_test(test_sleep),    cmocka_unit_test(test_barrier),
-        cmocka_unit_test(test_take), cmocka_unit_test(test_lifetime), cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_runs),     cmocka_unit_test(test_sleep), cmocka_unit_test(test_barrier),
+        cmocka_unit_test(test_take),     cmocka_unit_test(test_parts), cmocka_unit_test(test_lifetime),
+        cmocka_unit_test(test_affinity),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,11 +137,11 @@ rows cpu_rows_from(const rows *w, int64_t first);
  * bits are not enough for them. */
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
 
-/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with the first n_rows of w. */
+/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows of w: y[r] for row r. */
 enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */
 size_t cpu_prepared_bytes(const products *p, const rows *w);
 void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x);
-void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t n_rows, const float *x,
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs rs, const float *x,
                 const void *prepared);
 
 /* Many tokens: with products, panel i of the tokens is packed first, by any thread, of cpu_token_panels(..)
@@ -158,14 +158,30 @@ size_t cpu_tile_bytes(const products *p, const rows *w);
 /* Rows of one piece of work, such that n_rows make some pieces for every thread. */
 int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);
 
-/* Few tokens: pieces of rows of w that shrink from `largest` (for pool_take_guided). */
-typedef struct row_pieces {
-    int64_t n_rows, least, shares, largest;
-} row_pieces;
-row_pieces cpu_pieces(const cpu *e, const rows *w, int64_t n_rows);
-static inline bool cpu_take_rows(atomic_long *counter, const row_pieces *p, int64_t *first, int64_t *end) {
-    return pool_take_guided(counter, p->n_rows, p->least, p->shares, first, end);
-}
+/* ---- share.c: few tokens' rows, of one matrix or of several one after another ---- */
+
+typedef struct row_share {
+    const int64_t *n_rows; /* of each matrix, the caller's */
+    int n;
+    unsigned round; /* of the pool's, whose items are RUNS * run_rows rows, but for each matrix' last */
+    int64_t run_rows, items, least;
+    pool_part taken;
+    int64_t at; /* of `taken` this item is the next */
+} row_share;
+
+/* Rows base + r of a matrix for each r of `rows`. */
+typedef struct row_part {
+    int matrix;
+    int64_t base;
+    runs rows;
+} row_part;
+
+/* n_rows[i] rows of matrix i < n, which have rows as long as w's, to be shared out by all threads, each of
+ * which calls this. */
+row_share cpu_share(cpu *e, int thread, const rows *w, const int64_t *n_rows, int n);
+
+/* The next part: of the thread's own rows, or, once these are done, of others'. False: there is none. */
+bool cpu_take_rows(cpu *e, int thread, row_share *s, bool others, row_part *part);
 
 /* ops_experts.c */
 typedef struct routed {

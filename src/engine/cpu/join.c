@@ -21,6 +21,7 @@ static bool is_own(const node *x, int n, const tensor outputs[]) {
     case OP_EMBED:
     case OP_RMS_NORM:
     case OP_ROPE:
+    case OP_GATED:
     case OP_ADD:
     case OP_SCALE:
     case OP_ROUTE:
@@ -43,13 +44,13 @@ static void join_sum(graph *g, node *x) {
     sum->by = graph_node(g, x->index);
 }
 
-/* Gate and up, two linears, and the activation that alone reads both. */
-static bool join_gated(node *gate, node *up) {
+/* Gate and up, two linears, and the activation that alone reads both: of many tokens they need not be whole
+ * at any time. */
+static void join_gated(node *gate, node *up) {
     node *both = sole_reader(up, OP_GATED);
-    if (!both || both->in[0] != gate || both->in[1] != up || gate->readers != 1) return false;
+    if (!both || both->in[0] != gate || both->in[1] != up || gate->readers != 1) return;
     gate->ending = both;
     both->by = gate;
-    return true;
 }
 
 /* x and the linears after it that share its input. */
@@ -63,7 +64,7 @@ static void join_linears(const cpu *e, graph *g, node *x) {
         x->also[n] = other;
         other->by = x;
     }
-    if (n == 1) join_gated(x, x->also[0]);
+    if (n == 1 && x->shape[0] > FEW_TOKENS) join_gated(x, x->also[0]);
     if (n == 0) join_sum(g, x);
 }
 

@@ -24,14 +24,25 @@ static inline int64_t row_bytes_of(const rows *w) {
 /* The largest activation in fixed point; that of 16 bits is 256 * high + low with two signed bytes. */
 enum { MOST_INT8 = 127, MOST_INT16 = 256 * 127 + 127 };
 
+/* Rows k * apart + i, first <= i < end, for k < RUNS: memory is read fastest in several streams at once.
+ * apart 0: one run. */
+enum { RUNS = 4 };
+typedef struct runs {
+    int64_t first, end, apart;
+} runs;
+
+static inline int count_runs(runs rs) {
+    return rs.apart ? RUNS : 1;
+}
+
 /* A way to multiply with activations that are rounded first. Memory of prepared tokens and panels belongs to
  * the caller and is aligned to 64 bytes. */
 typedef struct products {
     /* Few tokens: each row of w is read once, straight from the checkpoint. A token is prepared once. */
     size_t (*prepared_bytes)(const rows *w); /* a multiple of 64 */
     void (*prepare)(void *prepared, const rows *w, const float *x);
-    /* y[r] = dot(row r of w, x) for r in [first, end). */
-    void (*matvec)(float *y, const rows *w, int64_t first, int64_t end, const void *prepared);
+    /* y[r] = dot(row r of w, x) for all rows r of the runs. */
+    void (*matvec)(float *y, const rows *w, runs rs, const void *prepared);
 
     /* Many tokens: both sides are packed into panels of panel_rows rows or panel_tokens tokens, which lie one
      * after another; the last may hold fewer. */

@@ -192,8 +192,8 @@ static void prepare(void *prepared, const rows *w, const float *x) {
     vnni_int16.prepare(prepared, w, x);
 }
 
-static void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
-    vnni_int16.matvec(y, w, first, end, prepared);
+static void matvec(float *y, const rows *w, runs rs, const void *prepared) {
+    vnni_int16.matvec(y, w, rs, prepared);
 }
 
 static size_t row_panel_bytes(const rows *w) {

@@ -301,29 +301,29 @@ INLINE void prepare(void *prepared, const rows *w, const float *x, bool int16) {
         prepare_of(prepared, w, x, MOST_INT8, 4, false);
 }
 
-INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *prepared, bool int16) {
+INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool int16) {
     token t = token_at(prepared, w);
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, first, end, &t, 2, true, false);
+        matvec_of(y, w, rs, &t, 2, true, false);
         break;
     case 3:
-        matvec_of(y, w, first, end, &t, 3, true, false);
+        matvec_of(y, w, rs, &t, 3, true, false);
         break;
     case 4:
         if (w->group_size == 32)
-            matvec_of(y, w, first, end, &t, 4, int16, true);
+            matvec_of(y, w, rs, &t, 4, int16, true);
         else
-            matvec_of(y, w, first, end, &t, 4, int16, false);
+            matvec_of(y, w, rs, &t, 4, int16, false);
         break;
     case 5:
-        matvec_of(y, w, first, end, &t, 5, true, false);
+        matvec_of(y, w, rs, &t, 5, true, false);
         break;
     case 6:
-        matvec_of(y, w, first, end, &t, 6, true, false);
+        matvec_of(y, w, rs, &t, 6, true, false);
         break;
     case 8:
-        matvec_of(y, w, first, end, &t, 8, true, false);
+        matvec_of(y, w, rs, &t, 8, true, false);
         break;
     }
 }
@@ -332,8 +332,8 @@ INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const vo
     static void prepare_##name(void *prepared, const rows *w, const float *x) {                              \
         prepare(prepared, w, x, int16);                                                                      \
     }                                                                                                        \
-    static void matvec_##name(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {   \
-        matvec(y, w, first, end, prepared, int16);                                                           \
+    static void matvec_##name(float *y, const rows *w, runs rs, const void *prepared) {                      \
+        matvec(y, w, rs, prepared, int16);                                                                   \
     }                                                                                                        \
     static size_t row_panel_bytes_##name(const rows *w) {                                                    \
         return panel_bytes(w, ROWS, in_words(w, int16));                                                     \

@@ -105,7 +105,7 @@ INLINE __m256i take_bytes(const uint8_t *packed, int bits) {
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
  * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
  * AHEAD bytes ahead, and their scales. Scales are converted for 8 groups at once. */
-enum { ROWS_AT_ONCE = 4, AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
+enum { AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
 /* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are two
  * registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
@@ -239,10 +239,10 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
     unsigned log2_group = (unsigned)__builtin_ctz((unsigned)group_size);
     const char *x = t->values;
     const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
-    float scales[ROWS_AT_ONCE][CHUNK_GROUPS];
-    __m256 total[ROWS_AT_ONCE];
+    float scales[RUNS][CHUNK_GROUPS];
+    __m256 total[RUNS];
     UNROLL
-    for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm256_setzero_ps();
+    for (int k = 0; k < RUNS; k++) total[k] = _mm256_setzero_ps();
     for (int64_t g = 0; g < groups; g += CHUNK_GROUPS) {
         int64_t from = chunk_start(g, groups), c = (g - from) * group_size, end = CHUNK_GROUPS * group_size;
         if (groups < CHUNK_GROUPS) end = w->n;
@@ -289,22 +289,22 @@ INLINE void scale_short(float *out, const void *values, dtype type, int64_t from
     }
 }
 
-/* y[i + k * apart] = dot(row r + i + k * apart, x) for i < SHORT_ROWS, k < ROWS_AT_ONCE. */
+/* y[i + k * apart] = dot(row r + i + k * apart, x) for i < SHORT_ROWS, k < RUNS. */
 INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, bool words, int64_t apart) {
-    float scales[ROWS_AT_ONCE][SHORT_SCALES], biases[ROWS_AT_ONCE][SHORT_SCALES];
+    float scales[RUNS][SHORT_SCALES], biases[RUNS][SHORT_SCALES];
     int64_t row_bytes = w->n / 2, block = block_bytes(4, words);
     const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
-    for (int k = 0; k < ROWS_AT_ONCE; k++) {
+    for (int k = 0; k < RUNS; k++) {
         scale_short(scales[k], w->scales, w->dtype, (r + k * apart) * SHORT_GROUPS, t->scales);
         scale_short(biases[k], w->biases, w->dtype, (r + k * apart) * SHORT_GROUPS, t->sums);
     }
     for (int i = 0; i < SHORT_SCALES; i += SHORT_GROUPS, packed += row_bytes, y++) {
-        __m256 total[ROWS_AT_ONCE];
+        __m256 total[RUNS];
         UNROLL
-        for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm256_zextps128_ps256(_mm_loadu_ps(biases[k] + i));
+        for (int k = 0; k < RUNS; k++) total[k] = _mm256_zextps128_ps256(_mm_loadu_ps(biases[k] + i));
         for (int g = 0; g < SHORT_GROUPS; g++) {
             UNROLL
-            for (int k = 0; k < ROWS_AT_ONCE; k++) {
+            for (int k = 0; k < RUNS; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes + g * row_bytes / SHORT_GROUPS;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
                 __m256 dot = dot_block(q, t->values + g * block, 4, words, false);
@@ -313,19 +313,18 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
         }
         float sums[4];
         _mm_storeu_ps(sums, sum8x4(total));
-        for (int k = 0; k < ROWS_AT_ONCE; k++) y[k * apart] = sums[k];
+        for (int k = 0; k < RUNS; k++) y[k * apart] = sums[k];
     }
 }
 
-INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const token *t, int bits,
-                      bool words, bool two) {
-    int64_t apart = (end - first) / ROWS_AT_ONCE, r = first;
-    fetch_runs(w, first, apart, ROWS_AT_ONCE, AHEAD);
-    bool is_short = bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
-    for (; is_short && r + SHORT_ROWS <= first + apart; r += SHORT_ROWS)
-        dot_short_rows(y + r, w, r, t, words, apart);
-    for (; r < first + apart; r++) dot_rows(y + r, w, r, t, bits, words, two, ROWS_AT_ONCE, apart);
-    for (r = first + ROWS_AT_ONCE * apart; r < end; r++) dot_rows(y + r, w, r, t, bits, words, two, 1, 0);
+INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, int bits, bool words, bool two) {
+    int64_t r = rs.first;
+    fetch_runs(w, rs, AHEAD);
+    bool is_short = rs.apart && bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
+    for (; is_short && r + SHORT_ROWS <= rs.end; r += SHORT_ROWS)
+        dot_short_rows(y + r, w, r, t, words, rs.apart);
+    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, bits, words, two, RUNS, rs.apart);
+    for (; r < rs.end; r++) dot_rows(y + r, w, r, t, bits, words, two, 1, 0);
 }
 
 #endif

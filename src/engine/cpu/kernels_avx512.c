@@ -75,15 +75,17 @@ INLINE float dot_plain(const rows *w, int64_t r, const float *x, dtype type) {
     return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
 
-INLINE void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x, dtype type) {
-    for (int64_t r = first; r < end; r++) y[r] = dot_plain(w, r, x, type);
+INLINE void matvec_plain(float *y, const rows *w, runs rs, const float *x, dtype type) {
+    for (int k = 0; k < count_runs(rs); k++)
+        for (int64_t r = k * rs.apart + rs.first; r < k * rs.apart + rs.end; r++)
+            y[r] = dot_plain(w, r, x, type);
 }
 
-static void matvec_f32(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
-    if (w->bits) matvec(y, w, first, end, prepared, false);
-    if (!w->bits && w->dtype == DTYPE_BF16) matvec_plain(y, w, first, end, prepared, DTYPE_BF16);
-    if (!w->bits && w->dtype == DTYPE_F16) matvec_plain(y, w, first, end, prepared, DTYPE_F16);
-    if (!w->bits && w->dtype == DTYPE_F32) matvec_plain(y, w, first, end, prepared, DTYPE_F32);
+static void matvec_f32(float *y, const rows *w, runs rs, const void *prepared) {
+    if (w->bits) matvec(y, w, rs, prepared, false);
+    if (!w->bits && w->dtype == DTYPE_BF16) matvec_plain(y, w, rs, prepared, DTYPE_BF16);
+    if (!w->bits && w->dtype == DTYPE_F16) matvec_plain(y, w, rs, prepared, DTYPE_F16);
+    if (!w->bits && w->dtype == DTYPE_F32) matvec_plain(y, w, rs, prepared, DTYPE_F32);
 }
 
 static size_t prepared_bytes(const rows *w) {

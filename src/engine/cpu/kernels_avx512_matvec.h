@@ -11,7 +11,7 @@
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
  * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
  * AHEAD bytes ahead. Scales are applied for 16 groups at once. */
-enum { ROWS_AT_ONCE = 4, AHEAD = 512, CHUNK_GROUPS = 16 };
+enum { AHEAD = 512, CHUNK_GROUPS = 16 };
 
 /* A prepared token: scales of the groups, their sums, both padded to 16; then the blocks. */
 INLINE int64_t padded_groups(const rows *w) {
@@ -43,9 +43,8 @@ INLINE token token_at(const void *prepared, const rows *w, int bits) {
 
 /* total[k] += n columns of the row at packed + k * apart bytes times those of the token at x; group g of
  * these columns has its scale in lane lane + g of scale[k]. */
-INLINE void dot_blocks(__m512 total[ROWS_AT_ONCE], const __m512 scale[ROWS_AT_ONCE], const token *t,
-                       const uint8_t *packed, const char *x, int64_t n, int64_t lane, int bits, bool words,
-                       int R, int64_t apart) {
+INLINE void dot_blocks(__m512 total[RUNS], const __m512 scale[RUNS], const token *t, const uint8_t *packed,
+                       const char *x, int64_t n, int64_t lane, int bits, bool words, int R, int64_t apart) {
     int64_t width = block_width(bits), bytes = width * bits / 8;
     for (int64_t c = 0; c < n; c += width, x += block_bytes(bits, words), packed += bytes) {
         __m512i group = _mm512_add_epi32(t->lanes, _mm512_set1_epi32((int)(lane + (c >> t->log2_group))));
@@ -58,7 +57,7 @@ INLINE void dot_blocks(__m512 total[ROWS_AT_ONCE], const __m512 scale[ROWS_AT_ON
     }
 }
 
-INLINE void store_sums(float *y, int64_t apart, const __m512 total[ROWS_AT_ONCE], int R) {
+INLINE void store_sums(float *y, int64_t apart, const __m512 total[RUNS], int R) {
     float sums[4];
     _mm_storeu_ps(sums, sum16x4(total));
     for (int k = 0; k < R; k++) y[k * apart] = sums[k];
@@ -69,8 +68,8 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
                      int64_t apart) {
     int64_t groups = w->n / w->group_size, row_bytes = w->n * bits / 8, part = CHUNK_GROUPS * w->group_size;
     const char *x = t->values;
-    __m512 total[ROWS_AT_ONCE], scale[ROWS_AT_ONCE];
-    for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm512_setzero_ps();
+    __m512 total[RUNS], scale[RUNS];
+    for (int k = 0; k < RUNS; k++) total[k] = _mm512_setzero_ps();
     for (int64_t g = 0, first = 0; g < groups; g += CHUNK_GROUPS, first += part) {
         for (int k = 0; k < R; k++) {
             int64_t place = (r + k * apart) * groups + g;
@@ -88,7 +87,7 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
 }
 
 /* Rows of 1, 2, 4 or 8 groups: those of the next rows fill the register, and are converted with them.
- * y[i + k * apart] = dot(row r + i + k * apart, x) for i < 16 / groups, k < ROWS_AT_ONCE. */
+ * y[i + k * apart] = dot(row r + i + k * apart, x) for i < 16 / groups, k < RUNS. */
 INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, int bits, bool words,
                            int64_t apart) {
     int64_t groups = w->n / w->group_size, row_bytes = w->n * bits / 8;
@@ -96,8 +95,8 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, i
                                      _mm512_set1_epi32((int)groups - 1));
     __m512 scales = _mm512_permutexvar_ps(place, _mm512_load_ps(t->scales));
     __m512 sums = _mm512_permutexvar_ps(place, _mm512_load_ps(t->sums));
-    __m512 total[ROWS_AT_ONCE], scale[ROWS_AT_ONCE], bias[ROWS_AT_ONCE];
-    for (int k = 0; k < ROWS_AT_ONCE; k++) {
+    __m512 total[RUNS], scale[RUNS], bias[RUNS];
+    for (int k = 0; k < RUNS; k++) {
         int64_t from = (r + k * apart) * groups;
         scale[k] = _mm512_mul_ps(load16(at(w->scales, w->dtype, from), w->dtype), scales);
         bias[k] = _mm512_mul_ps(load16(at(w->biases, w->dtype, from), w->dtype), sums);
@@ -105,44 +104,43 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, i
     const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
     for (int64_t lane = 0; lane < CHUNK_GROUPS; lane += groups, packed += row_bytes, y++) {
         __mmask16 own = (__mmask16)(first_lanes(groups) << lane);
-        for (int k = 0; k < ROWS_AT_ONCE; k++) total[k] = _mm512_maskz_mov_ps(own, bias[k]);
-        dot_blocks(total, scale, t, packed, t->values, w->n, lane, bits, words, ROWS_AT_ONCE,
-                   apart * row_bytes);
-        store_sums(y, apart, total, ROWS_AT_ONCE);
+        for (int k = 0; k < RUNS; k++) total[k] = _mm512_maskz_mov_ps(own, bias[k]);
+        dot_blocks(total, scale, t, packed, t->values, w->n, lane, bits, words, RUNS, apart * row_bytes);
+        store_sums(y, apart, total, RUNS);
     }
 }
 
-INLINE void matvec_of(float *y, const rows *w, int64_t first, int64_t end, const void *prepared, int bits,
-                      bool words) {
-    int64_t apart = (end - first) / ROWS_AT_ONCE, r = first, groups = w->n / w->group_size;
+INLINE void matvec_of(float *y, const rows *w, runs rs, const void *prepared, int bits, bool words) {
+    int64_t r = rs.first, groups = w->n / w->group_size;
     token t = token_at(prepared, w, bits);
-    fetch_runs(w, first, apart, ROWS_AT_ONCE, AHEAD);
+    fetch_runs(w, rs, AHEAD);
     bool is_short = groups < CHUNK_GROUPS && CHUNK_GROUPS % groups == 0 && w->n % block_width(bits) == 0;
-    int64_t run = is_short ? CHUNK_GROUPS / groups : 0;
-    for (; run && r + run <= first + apart; r += run) dot_short_rows(y + r, w, r, &t, bits, words, apart);
-    for (; r < first + apart; r++) dot_rows(y + r, w, r, &t, bits, words, ROWS_AT_ONCE, apart);
-    for (r = first + ROWS_AT_ONCE * apart; r < end; r++) dot_rows(y + r, w, r, &t, bits, words, 1, 0);
+    int64_t at_once = rs.apart && is_short ? CHUNK_GROUPS / groups : 0;
+    for (; at_once && r + at_once <= rs.end; r += at_once)
+        dot_short_rows(y + r, w, r, &t, bits, words, rs.apart);
+    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, &t, bits, words, RUNS, rs.apart);
+    for (; r < rs.end; r++) dot_rows(y + r, w, r, &t, bits, words, 1, 0);
 }
 
-INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *x, bool words) {
+INLINE void matvec(float *y, const rows *w, runs rs, const void *x, bool words) {
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, first, end, x, 2, words);
+        matvec_of(y, w, rs, x, 2, words);
         break;
     case 3:
-        matvec_of(y, w, first, end, x, 3, words);
+        matvec_of(y, w, rs, x, 3, words);
         break;
     case 4:
-        matvec_of(y, w, first, end, x, 4, words);
+        matvec_of(y, w, rs, x, 4, words);
         break;
     case 5:
-        matvec_of(y, w, first, end, x, 5, words);
+        matvec_of(y, w, rs, x, 5, words);
         break;
     case 6:
-        matvec_of(y, w, first, end, x, 6, words);
+        matvec_of(y, w, rs, x, 6, words);
         break;
     case 8:
-        matvec_of(y, w, first, end, x, 8, words);
+        matvec_of(y, w, rs, x, 8, words);
         break;
     }
 }

@@ -348,8 +348,8 @@ INLINE void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
     static void prepare_##name(void *prepared, const rows *w, const float *x) {                              \
         prepare(prepared, w, x, words);                                                                      \
     }                                                                                                        \
-    static void matvec_##name(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {   \
-        matvec(y, w, first, end, prepared, words);                                                           \
+    static void matvec_##name(float *y, const rows *w, runs rs, const void *prepared) {                      \
+        matvec(y, w, rs, prepared, words);                                                                   \
     }                                                                                                        \
     static size_t row_panel_bytes_##name(const rows *w) {                                                    \
         return panel_size(w, ROWS, words);                                                                   \

@@ -37,9 +37,10 @@ static float dot_bf16(const uint8_t *row, const uint8_t *x, int64_t n) {
     return vaddvq_f32(vaddq_f32(vaddq_f32(sum[0], sum[1]), vaddq_f32(sum[2], sum[3])));
 }
 
-static void matvec_bf16(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
-    for (int64_t r = first; r < end; r++)
-        y[r] = dot_bf16((const uint8_t *)w->values + 2 * r * w->n, prepared, w->n);
+static void matvec_bf16(float *y, const rows *w, runs rs, const void *prepared) {
+    for (int k = 0; k < count_runs(rs); k++)
+        for (int64_t r = k * rs.apart + rs.first; r < k * rs.apart + rs.end; r++)
+            y[r] = dot_bf16((const uint8_t *)w->values + 2 * r * w->n, prepared, w->n);
 }
 
 /* ---- many tokens ---- */

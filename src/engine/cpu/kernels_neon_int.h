@@ -178,13 +178,16 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
     }
 }
 
-INLINE void matvec(float *y, const rows *w, int64_t first, int64_t end, const void *prepared, int parts) {
-    if (w->bits == 2) matvec_bits(y, w, first, end, prepared, 2, parts);
-    if (w->bits == 3) matvec_bits(y, w, first, end, prepared, 3, parts);
-    if (w->bits == 4) matvec_bits(y, w, first, end, prepared, 4, parts);
-    if (w->bits == 5) matvec_bits(y, w, first, end, prepared, 5, parts);
-    if (w->bits == 6) matvec_bits(y, w, first, end, prepared, 6, parts);
-    if (w->bits == 8) matvec_bits(y, w, first, end, prepared, 8, parts);
+INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, int parts) {
+    for (int k = 0; k < count_runs(rs); k++) {
+        int64_t first = k * rs.apart + rs.first, end = k * rs.apart + rs.end;
+        if (w->bits == 2) matvec_bits(y, w, first, end, prepared, 2, parts);
+        if (w->bits == 3) matvec_bits(y, w, first, end, prepared, 3, parts);
+        if (w->bits == 4) matvec_bits(y, w, first, end, prepared, 4, parts);
+        if (w->bits == 5) matvec_bits(y, w, first, end, prepared, 5, parts);
+        if (w->bits == 6) matvec_bits(y, w, first, end, prepared, 6, parts);
+        if (w->bits == 8) matvec_bits(y, w, first, end, prepared, 8, parts);
+    }
 }
 
 /* ---- panels ---- */
@@ -362,8 +365,8 @@ INLINE void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
     static void prepare_##form(void *prepared, const rows *w, const float *x) {                              \
         prepare(prepared, w, x, parts);                                                                      \
     }                                                                                                        \
-    static void matvec_##form(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {   \
-        matvec(y, w, first, end, prepared, parts);                                                           \
+    static void matvec_##form(float *y, const rows *w, runs rs, const void *prepared) {                      \
+        matvec(y, w, rs, prepared, parts);                                                                   \
     }                                                                                                        \
     static size_t token_panel_bytes_##form(const rows *w) {                                                  \
         return token_panel_bytes(w, parts);                                                                  \

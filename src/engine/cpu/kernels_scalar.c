@@ -220,7 +220,7 @@ static int32_t dot_bytes(const uint8_t *q, const int8_t *x, int n) {
     return sum;
 }
 
-static void matvec_int8(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
+static void dot_rows_int8(float *y, const rows *w, int64_t first, int64_t end, const void *prepared) {
     int64_t groups = w->n / w->group_size;
     const float *x_scales = prepared, *sums = x_scales + groups;
     for (int64_t r = first; r < end; r++) {
@@ -235,6 +235,11 @@ static void matvec_int8(float *y, const rows *w, int64_t first, int64_t end, con
             y[r] += load(w->biases, w->dtype, r * groups + g) * sums[g];
         }
     }
+}
+
+static void matvec_int8(float *y, const rows *w, runs rs, const void *prepared) {
+    for (int k = 0; k < count_runs(rs); k++)
+        dot_rows_int8(y, w, k * rs.apart + rs.first, k * rs.apart + rs.end, prepared);
 }
 
 static void pack_rows_int8(void *panel, const rows *w, int64_t r, int64_t n_rows) {

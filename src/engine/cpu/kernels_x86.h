@@ -29,11 +29,11 @@ INLINE void fetch(const char *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* The beginnings of n runs of rows, `apart` rows from each other, which nothing else fetches ahead: all at
- * once, so that memory is waited for once. */
-INLINE void fetch_runs(const rows *w, int64_t first, int64_t apart, int n, int64_t bytes) {
-    int64_t groups = w->n / w->group_size;
-    for (int k = 0; k < n; k++, first += apart) {
+/* The beginnings of runs, which nothing else fetches ahead: all at once, so that memory is waited for once.
+ */
+INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
+    int64_t groups = w->n / w->group_size, first = rs.first;
+    for (int k = 0; k < count_runs(rs); k++, first += rs.apart) {
         fetch((const char *)w->values + first * row_bytes_of(w), bytes);
         fetch(at(w->scales, w->dtype, first * groups), bytes / 4);
         fetch(at(w->biases, w->dtype, first * groups), bytes / 4);

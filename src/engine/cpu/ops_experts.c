@@ -176,8 +176,9 @@ static void multiply_pairs(const cpu *e, const node *x, int which, const block *
         int64_t expert = b->used[1 + i / pieces], first = i % pieces * step, start = b->start[expert];
         int64_t n_pairs = b->start[expert + 1] - start, last = first + step < n_rows ? first + step : n_rows;
         rows r = cpu_rows_from(&w->rows, expert * n_rows + first);
+        runs all = {0, last - first, 0};
         for (int64_t j = start; j < start + n_pairs && n_pairs <= FEW_TOKENS; j++)
-            cpu_matvec(e, p, out + j * n_rows + first, &r, last - first, in + j * n,
+            cpu_matvec(e, p, out + j * n_rows + first, &r, all, in + j * n,
                        b->prepared + (size_t)j * b->prepared_bytes);
         if (n_pairs <= FEW_TOKENS) continue;
         const char *panels =
@@ -238,84 +239,101 @@ static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread)
 
 /* ---- one token ---- */
 
-/* A thread's memory for one token: the prepared input of a product, and a piece of two products. */
+/* A thread's memory for one token: prepared inputs, the rows of a product, each choice's width. */
 typedef struct one {
     char *prepared;
-    float *a, *b;
+    float *rows;
+    int64_t *widths;
 } one;
-
-/* Rows of a piece of an expert's gate and up: one of all the chosen experts' rows. */
-static int64_t gate_step(const cpu *e, const node *x) {
-    int64_t width = x->w[GATE]->shape[1], n = cpu_rows_per_piece(e, width * x->in[1]->shape[1], 1);
-    return n < width ? n : width;
-}
-
-static row_pieces down_pieces(const cpu *e, const node *x) {
-    return cpu_pieces(e, &cpu_weight_of(x, DOWN)->rows, x->shape[1]);
-}
 
 static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
     char *at = base;
-    size_t bytes = 0, step = 0;
+    size_t bytes = 0, n_rows = 0;
     for (int i = 0; i < WEIGHTS; i++) {
         size_t n = cpu_prepared_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
         n *= i == DOWN ? (size_t)x->in[1]->shape[1] : 1;
         bytes = n > bytes ? n : bytes;
-        n = i == DOWN ? (size_t)down_pieces(e, x).largest : (size_t)gate_step(e, x);
-        step = n > step ? n : step;
+        n = (size_t)x->w[i]->shape[1];
+        n_rows = n > n_rows ? n : n_rows;
     }
     o->prepared = carve(&at, bytes);
-    o->a = carve(&at, step * sizeof(float));
-    o->b = carve(&at, step * sizeof(float));
+    o->rows = carve(&at, n_rows * sizeof(float));
+    o->widths = carve(&at, (size_t)x->in[1]->shape[1] * sizeof *o->widths);
     return (size_t)(at - base);
 }
 
-/* Rows [first, first + n) of an expert's weight, times the prepared input. */
-static void multiply_one(const cpu *e, const node *x, int which, int64_t expert, int64_t first, int64_t n,
+/* out[r] = row r of an expert's weight, times the prepared input, for the rows of the part. */
+static void multiply_one(const cpu *e, const node *x, int which, int64_t expert, const row_part *part,
                          const float *in, const void *prepared, float *out) {
     const cpu_weight *w = cpu_weight_of(x, which);
-    rows r = cpu_rows_from(&w->rows, expert * w->base.shape[1] + first);
-    cpu_matvec(e, products_of(e, x, which), out, &r, n, in, prepared);
+    rows r = cpu_rows_from(&w->rows, expert * w->base.shape[1] + part->base);
+    cpu_matvec(e, products_of(e, x, which), out + part->base, &r, part->rows, in, prepared);
 }
 
-/* hidden[choice] = act(gate) * up of each chosen expert; work is (choice, rows). */
-static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float *hidden, int thread) {
-    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], i, end;
-    int64_t step = gate_step(e, x), pieces = (width + step - 1) / step;
-    const float *in = floats_of(x->in[0], thread);
+/* The rows of the part of gate and up of an expert: out = act(gate) * up. */
+static void gate_part(const cpu *e, const node *x, int64_t expert, const row_part *part, const one *o,
+                      const float *in, float *out) {
+    runs rs = part->rows;
     bool same = same_kind(x, GATE, UP);
-    cpu_prepare(e, products_of(e, x, GATE), o->prepared, &cpu_weight_of(x, GATE)->rows, in);
-    while (pool_take(&x->taken[0], k * pieces, 1, &i, &end)) {
-        int64_t choice = i / pieces, first = i % pieces * step;
-        int64_t n = width - first < step ? width - first : step, expert = chosen[choice].expert;
-        for (int which = GATE; which <= UP; which++) {
-            if (!same)
-                cpu_prepare(e, products_of(e, x, which), o->prepared, &cpu_weight_of(x, which)->rows, in);
-            multiply_one(e, x, which, expert, first, n, in, o->prepared, which == GATE ? o->a : o->b);
+    for (int which = GATE; which <= UP; which++) {
+        if (!same) cpu_prepare(e, products_of(e, x, which), o->prepared, &cpu_weight_of(x, which)->rows, in);
+        multiply_one(e, x, which, expert, part, in, o->prepared, which == GATE ? out : o->rows);
+    }
+    for (int64_t k = 0; k < count_runs(rs); k++) {
+        int64_t r = part->base + k * rs.apart + rs.first;
+        e->kernels->gated(out + r, x->act, out + r, o->rows + r, rs.end - rs.first);
+    }
+}
+
+/* hidden[choice] = act(gate) * up of each chosen expert. */
+static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float *hidden, int thread) {
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
+    const float *in = floats_of(x->in[0], thread);
+    const rows *w = &cpu_weight_of(x, GATE)->rows;
+    for (int64_t j = 0; j < k; j++) o->widths[j] = width;
+    cpu_prepare(e, products_of(e, x, GATE), o->prepared, w, in);
+    row_share s = cpu_share(e, thread, w, o->widths, (int)k);
+    row_part part;
+    for (int others = 0; others < 2; others++)
+        while (cpu_take_rows(e, thread, &s, others, &part))
+            gate_part(e, x, chosen[part.matrix].expert, &part, o, in, hidden + part.matrix * width);
+}
+
+/* The rows of the part of the sum over the chosen experts of their weight times down times hidden. */
+static void down_part(const cpu *e, const node *x, const routed *chosen, const row_part *part, const one *o,
+                      const float *hidden, float *out, const float *other) {
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
+    size_t bytes = cpu_prepared_bytes(products_of(e, x, DOWN), &cpu_weight_of(x, DOWN)->rows);
+    runs rs = part->rows;
+    for (int64_t j = 0; j < k; j++) {
+        multiply_one(e, x, DOWN, chosen[j].expert, part, hidden + j * width, o->prepared + (size_t)j * bytes,
+                     o->rows);
+        for (int64_t i = 0; i < count_runs(rs); i++) {
+            int64_t at = part->base + i * rs.apart;
+            for (int64_t r = at + rs.first; r < at + rs.end; r++)
+                out[r] = chosen[j].weight * o->rows[r] + (j ? out[r] : 0);
         }
-        e->kernels->gated(hidden + choice * width + first, x->act, o->a, o->b, n);
+    }
+    for (int64_t i = 0; i < count_runs(rs) && other; i++) {
+        int64_t at = part->base + i * rs.apart;
+        for (int64_t r = at + rs.first; r < at + rs.end; r++) out[r] += other[r];
     }
 }
 
 /* The sum over the chosen experts of their weight times down times hidden. */
 static void down_one(cpu *e, node *x, const routed *chosen, const one *o, const float *hidden, int thread) {
-    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1], first, end;
+    int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
     const products *p = products_of(e, x, DOWN);
     const rows *w = &cpu_weight_of(x, DOWN)->rows;
     size_t bytes = cpu_prepared_bytes(p, w);
     const float *other;
     float *out = sums_of(x, thread, &other);
     for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
-    row_pieces all = down_pieces(e, x);
-    while (cpu_take_rows(&x->taken[1], &all, &first, &end)) {
-        memset(out + first, 0, (size_t)(end - first) * sizeof *out);
-        for (int64_t j = 0; j < k; j++) {
-            multiply_one(e, x, DOWN, chosen[j].expert, first, end - first, hidden + j * width,
-                         o->prepared + (size_t)j * bytes, o->a);
-            for (int64_t r = first; r < end; r++) out[r] += chosen[j].weight * o->a[r - first];
-        }
-        for (int64_t r = first; r < end && other; r++) out[r] += other[r];
-    }
+    row_share s = cpu_share(e, thread, w, &x->shape[1], 1);
+    row_part part;
+    for (int others = 0; others < 2; others++)
+        while (cpu_take_rows(e, thread, &s, others, &part))
+            down_part(e, x, chosen, &part, o, hidden, out, other);
 }
 
 static void one_token(cpu *e, node *x, int thread) {

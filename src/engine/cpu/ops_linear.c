@@ -7,8 +7,7 @@ enum {
     TILE_BYTES = 256 * 1024, /* of unpacked rows: about half of a small L2 cache */
     MIN_TILE_ROWS = 8,
     MAX_TILE_ROWS = 64,
-    ROWS_UNIT = 32,          /* pieces of work: whole pairs of row panels */
-    PIECE_BYTES = 16 * 1024, /* of rows that few tokens read: smaller pieces are mostly waits for memory */
+    ROWS_UNIT = 32, /* pieces of work: whole pairs of row panels */
 };
 
 void cpu_embed(cpu *e, node *x, int thread) {
@@ -53,12 +52,14 @@ void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w,
         e->kernels->group_sums(prepared, x, w->n, w->group_size);
 }
 
-void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, int64_t n_rows, const float *x,
+void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs rs, const float *x,
                 const void *prepared) {
-    if (p)
-        p->matvec(y, w, 0, n_rows, prepared);
-    else
-        e->kernels->matvec(y, w, 0, n_rows, x, prepared);
+    if (p) {
+        p->matvec(y, w, rs, prepared);
+        return;
+    }
+    for (int64_t k = 0; k < count_runs(rs); k++)
+        e->kernels->matvec(y, w, k * rs.apart + rs.first, k * rs.apart + rs.end, x, prepared);
 }
 
 /* ---- many tokens ---- */
@@ -119,19 +120,6 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
     return n < ROWS_UNIT ? ROWS_UNIT : n > most ? most : n;
 }
 
-/* Two threads take a third each first: one may be half as fast as the other. */
-row_pieces cpu_pieces(const cpu *e, const rows *w, int64_t n_rows) {
-    int64_t row_bytes = row_bytes_of(w);
-    row_pieces p = {.n_rows = n_rows, .least = n_rows, .shares = 1};
-    if (e->threads > 1) {
-        p.least = (PIECE_BYTES / row_bytes + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
-        p.least = p.least < ROWS_UNIT ? ROWS_UNIT : p.least;
-        p.shares = e->threads + e->threads / 2;
-    }
-    p.largest = pool_piece(n_rows, p.least, p.shares);
-    return p;
-}
-
 /* ---- the operation ---- */
 
 /* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what
@@ -149,16 +137,17 @@ bool cpu_same_products(const cpu *e, const node *a, const node *b) {
 
 /* A linear and those computed with it, under way. */
 typedef struct group {
-    const cpu *e;
+    cpu *e;
     const node *x;
     const products *p;
-    int64_t n_tokens, n_rows;          /* rows to share out: of all linears, or of gate and up each */
-    int64_t step;                      /* rows of a piece of many tokens', */
-    row_pieces pieces;                 /* few tokens' */
+    int thread;
+    int64_t n_tokens;
     const float *in;                   /* the tokens, */
     char *prepared;                    /* prepared, if they are few, or as panels; */
     size_t prepared_bytes, tile_bytes; /* of one prepared token; of this thread's tile */
     char *tile;
+    int64_t n_rows,
+        step;         /* many tokens: rows to share out, of all linears, or of gate and up each; of a piece */
     float *gate, *up; /* a piece of them: [n_tokens][rows] */
 } group;
 
@@ -166,12 +155,17 @@ static bool is_gated(const node *x) {
     return x->ending && x->ending->op == OP_GATED;
 }
 
-static group make_group(const cpu *e, const node *x) {
+/* Linear i of those computed with x; NULL: there are no more. Gate and up are one. */
+static const node *linear_of(const node *x, int i) {
+    if (!i) return x;
+    return i <= NODE_MAX_JOINED && !is_gated(x) ? x->also[i - 1] : NULL;
+}
+
+static group make_group(cpu *e, const node *x, int thread) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
-    group g = {.e = e, .x = x, .p = products_of(e, x), .n_tokens = x->shape[0], .n_rows = x->shape[1]};
-    for (int i = 0; i < NODE_MAX_JOINED && x->also[i] && !is_gated(x); i++) g.n_rows += x->also[i]->shape[1];
+    group g = {.e = e, .x = x, .p = products_of(e, x), .thread = thread, .n_tokens = x->shape[0]};
+    for (int i = 0; linear_of(x, i); i++) g.n_rows += linear_of(x, i)->shape[1];
     if (g.n_tokens <= FEW_TOKENS) {
-        g.pieces = cpu_pieces(e, w, g.n_rows);
         g.prepared_bytes = cpu_prepared_bytes(g.p, w);
     } else {
         g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
@@ -184,8 +178,7 @@ static group make_group(const cpu *e, const node *x) {
 /* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it takes. */
 static size_t place(group *g, char *scratch) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
-    int64_t largest = g->n_tokens <= FEW_TOKENS ? g->pieces.largest : g->step;
-    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * largest) * sizeof(float) : 0;
+    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
     size_t few = g->n_tokens <= FEW_TOKENS ? (size_t)g->n_tokens * g->prepared_bytes : 0;
     size_t tile = (g->tile_bytes + 63) / 64 * 64;
     g->prepared = few ? (char *)start : g->x->workspace;
@@ -202,12 +195,12 @@ size_t cpu_linear_workspace(const cpu *e, const node *x) {
 }
 
 size_t cpu_linear_scratch(const cpu *e, const node *x) {
-    group g = make_group(e, x);
+    group g = make_group((cpu *)e, x, 0);
     return place(&g, NULL);
 }
 
 /* Few tokens: each thread prepares them for itself. Many: together. */
-static void prepare(const group *g, node *x, int thread) {
+static void prepare(const group *g, node *x) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
     int64_t i, end;
     for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
@@ -215,70 +208,96 @@ static void prepare(const group *g, node *x, int thread) {
     if (g->n_tokens <= FEW_TOKENS || !g->p) return;
     while (pool_take(&x->taken[0], cpu_token_panels(g->p, g->n_tokens), 1, &i, &end))
         cpu_pack_tokens(g->p, g->prepared, w, i, g->in, g->n_tokens);
-    pool_barrier(g->e->pool, thread);
+    pool_barrier(g->e->pool, g->thread);
 }
 
-/* out[t * stride + r] = row first + r of linear x for token t, for r < n. */
-static void multiply_rows(const group *g, const node *x, float *out, int64_t stride, int64_t first,
-                          int64_t n) {
+/* out[t * stride + r] = row base + r of linear x for token t, for the rows of the part; one run if they are
+ * many. */
+static void multiply_rows(const group *g, const node *x, float *out, int64_t stride, const row_part *part) {
     const cpu_weight *w = cpu_weight_of(x, 0);
-    rows r = cpu_rows_from(&w->rows, first);
+    rows r = cpu_rows_from(&w->rows, part->base);
+    runs rs = part->rows;
     for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
-        cpu_matvec(g->e, g->p, out + t * stride, &r, n, g->in + t * r.n,
+        cpu_matvec(g->e, g->p, out + t * stride, &r, rs, g->in + t * r.n,
                    g->prepared + (size_t)t * g->prepared_bytes);
     if (g->n_tokens > FEW_TOKENS)
-        cpu_multiply(g->e, g->p, out, stride, &r, n, g->in, g->n_tokens, g->prepared, g->tile);
+        cpu_multiply(g->e, g->p, out, stride, &r, rs.end, g->in, g->n_tokens, g->prepared, g->tile);
     for (int64_t t = 0; t < g->n_tokens && w->bias; t++)
-        for (int64_t i = 0; i < n; i++) out[t * stride + i] += w->bias[first + i];
+        for (int64_t k = 0; k < count_runs(rs); k++)
+            for (int64_t i = k * rs.apart + rs.first; i < k * rs.apart + rs.end; i++)
+                out[t * stride + i] += w->bias[part->base + i];
 }
 
-static void multiply_gated(const group *g, int64_t first, int64_t n) {
+/* Of many tokens. */
+static void multiply_gated(const group *g, const row_part *part) {
     const node *both = g->x->ending;
-    multiply_rows(g, g->x, g->gate, n, first, n);
-    multiply_rows(g, g->x->also[0], g->up, n, first, n);
-    float *out = (float *)both->data + first;
+    int64_t n = part->rows.end;
+    float *out = (float *)both->data + part->base;
+    multiply_rows(g, g->x, g->gate, n, part);
+    multiply_rows(g, g->x->also[0], g->up, n, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
         g->e->kernels->gated(out + t * both->shape[1], both->act, g->gate + t * n, g->up + t * n, n);
 }
 
-static void multiply_sum(const group *g, int64_t first, int64_t n, int thread) {
+static void multiply_sum(const group *g, const row_part *part) {
     const node *sum = g->x->ending;
-    const float *other = floats_of(sum->in[0] == g->x ? sum->in[1] : sum->in[0], thread) + first;
+    const float *other = floats_of(sum->in[0] == g->x ? sum->in[1] : sum->in[0], g->thread);
     int64_t stride = sum->shape[1];
-    float *out = (float *)sum->data + first;
-    multiply_rows(g, g->x, out, stride, first, n);
+    float *out = sum->data;
+    runs rs = part->rows;
+    multiply_rows(g, g->x, out + part->base, stride, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
-        for (int64_t i = t * stride; i < t * stride + n; i++) out[i] += other[i];
+        for (int64_t k = 0; k < count_runs(rs); k++) {
+            int64_t at = t * stride + part->base + k * rs.apart;
+            for (int64_t i = at + rs.first; i < at + rs.end; i++) out[i] += other[i];
+        }
+}
+
+static void multiply_part(const group *g, const node *x, const row_part *part) {
+    if (is_gated(x))
+        multiply_gated(g, part);
+    else if (x->ending)
+        multiply_sum(g, part);
+    else
+        multiply_rows(g, x, (float *)x->data + part->base, x->shape[1], part);
 }
 
 /* Rows [first, end) of all linears, one after another. */
 static void multiply_all(const group *g, int64_t first, int64_t end) {
-    const node *x = g->x;
-    for (int i = 0; x; x = i < NODE_MAX_JOINED ? g->x->also[i] : NULL, i++) {
+    const node *x;
+    for (int i = 0; (x = linear_of(g->x, i)); i++) {
         int64_t n = x->shape[1], from = first > 0 ? first : 0, to = end < n ? end : n;
-        if (from < to) multiply_rows(g, x, (float *)x->data + from, n, from, to - from);
+        row_part part = {.base = from, .rows = {0, to - from, 0}};
+        if (from < to) multiply_part(g, x, &part);
         first -= n;
         end -= n;
     }
 }
 
-static bool take_rows(const group *g, node *x, int64_t *first, int64_t *end) {
-    if (g->n_tokens <= FEW_TOKENS) return cpu_take_rows(&x->taken[1], &g->pieces, first, end);
-    return pool_take(&x->taken[1], g->n_rows, g->step, first, end);
+static void multiply_many(const group *g, node *x) {
+    int64_t first, end;
+    while (pool_take(&x->taken[1], g->n_rows, g->step, &first, &end)) multiply_all(g, first, end);
+}
+
+/* First what is this thread's own, then what others have left. */
+static void multiply_few(const group *g) {
+    int64_t n_rows[1 + NODE_MAX_JOINED];
+    row_part part;
+    int n = 0;
+    for (; linear_of(g->x, n); n++) n_rows[n] = linear_of(g->x, n)->shape[1];
+    row_share s = cpu_share(g->e, g->thread, &cpu_weight_of(g->x, 0)->rows, n_rows, n);
+    for (int others = 0; others < 2; others++)
+        while (cpu_take_rows(g->e, g->thread, &s, others, &part))
+            multiply_part(g, linear_of(g->x, part.matrix), &part);
 }
 
 void cpu_linear(cpu *e, node *x, int thread) {
-    group g = make_group(e, x);
-    int64_t first, end;
+    group g = make_group(e, x, thread);
     place(&g, e->thread_scratch[thread]);
     g.in = floats_of(x->in[0], thread);
-    prepare(&g, x, thread);
-    while (take_rows(&g, x, &first, &end)) {
-        if (is_gated(x))
-            multiply_gated(&g, first, end - first);
-        else if (x->ending)
-            multiply_sum(&g, first, end - first, thread);
-        else
-            multiply_all(&g, first, end);
-    }
+    prepare(&g, x);
+    if (g.n_tokens <= FEW_TOKENS)
+        multiply_few(&g);
+    else
+        multiply_many(&g, x);
 }
