@@ -3,30 +3,7 @@
 #include "engine/cpu/cpu.h"
 
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
-
-void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
-    size_t alignment = n >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    void *memory =
-        n > SIZE_MAX / 2 ? NULL : aligned_alloc(alignment, (n + alignment - 1) / alignment * alignment);
-    if (!memory) return fail_null("out of memory: %.3f GB for %s", (double)n / 1e9, what);
-#ifdef MADV_HUGEPAGE
-    if (n >= HUGE_PAGE) madvise(memory, n, MADV_HUGEPAGE); /* fewer page faults inside what is timed */
-#endif
-    *account += (int64_t)n;
-    int64_t total = e->memory.weights + e->memory.kv + e->memory.scratch;
-    if (total > e->memory.peak) e->memory.peak = total;
-    return memory;
-}
-
-void cpu_release(void *memory, size_t n, int64_t *account) {
-    if (!memory) return;
-    free(memory);
-    *account -= (int64_t)n;
-}
 
 static void free_thread_scratch(cpu *e) {
     for (int i = 0; e->thread_scratch && i < e->threads; i++)
@@ -93,6 +70,7 @@ static void close_cpu(engine *base) {
         free(r);
     }
     free(e->free_blocks);
+    cpu_free_slabs(e);
     pool_free(e->pool);
     free(e);
 }

@@ -47,6 +47,8 @@ typedef struct cpu {
     char **thread_scratch; /* one per thread, for tiles */
     size_t thread_scratch_size;
 
+    struct slab *slabs; /* memory.c */
+
     struct free_block *free_blocks; /* of the memory plan */
     int n_free, free_capacity;
 
@@ -56,12 +58,13 @@ typedef struct cpu {
     atomic_int stop_at; /* number of the barrier after which all threads give up; -1: none */
 } cpu;
 
-/* ---- cpu.c ---- */
+/* ---- memory.c ---- */
 
-/* Aligned memory for n bytes, counted in *account of e->memory; NULL with an error naming what and the size.
- */
+/* Memory for n bytes, aligned to a cache line and counted in *account of e->memory; NULL with an error naming
+ * what and the size. Released before cpu_free_slabs. */
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what);
 void cpu_release(void *memory, size_t n, int64_t *account);
+void cpu_free_slabs(cpu *e);
 
 /* ---- cache.c ---- */
 
@@ -163,8 +166,9 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);
 typedef struct row_share {
     const int64_t *n_rows; /* of each matrix, the caller's */
     int n;
-    unsigned round; /* of the pool's, whose items are RUNS * run_rows rows, but for each matrix' last */
-    int64_t run_rows, items, least;
+    unsigned round; /* of the pool's, whose items are 2^log2_rows rows, but for each matrix' last */
+    int log2_rows;
+    int64_t items, least; /* of a part */
     pool_part taken;
     int64_t at; /* of `taken` this item is the next */
 } row_share;

@@ -26,7 +26,7 @@ enum { MOST_INT8 = 127, MOST_INT16 = 256 * 127 + 127 };
 
 /* Rows k * apart + i, first <= i < end, for k < RUNS: memory is read fastest in several streams at once.
  * apart 0: one run. */
-enum { RUNS = 4 };
+enum { LOG2_RUNS = 2, RUNS = 1 << LOG2_RUNS };
 typedef struct runs {
     int64_t first, end, apart;
 } runs;

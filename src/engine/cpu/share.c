@@ -5,21 +5,21 @@
 #include "engine/cpu/cpu.h"
 
 enum {
-    LEAST_ROWS = 4,         /* of each run in one part: kernels do some things once for several */
+    LOG2_ROWS = 4,          /* of an item, 4 of each run: kernels do some things once for several */
     PART_BYTES = 16 * 1024, /* of rows: smaller parts are mostly waits for memory */
 };
 
 static int64_t items_of(const row_share *s, int i) {
-    return (s->n_rows[i] + RUNS * s->run_rows - 1) / (RUNS * s->run_rows);
+    return (s->n_rows[i] + (1 << s->log2_rows) - 1) >> s->log2_rows;
 }
 
 row_share cpu_share(cpu *e, int thread, const rows *w, const int64_t *n_rows, int n) {
-    row_share s = {.n_rows = n_rows, .n = n, .run_rows = LEAST_ROWS, .round = pool_round(e->pool, thread)};
-    for (int i = 0; i < n; i++)
-        while (n_rows[i] / (RUNS * s.run_rows) >= POOL_MOST / n) s.run_rows *= 2;
+    row_share s = {.n_rows = n_rows, .n = n, .log2_rows = LOG2_ROWS, .round = pool_round(e->pool, thread)};
+    for (int i = 0, most = POOL_MOST / n; i < n; i++)
+        while (items_of(&s, i) > most) s.log2_rows++;
     for (int i = 0; i < n; i++) s.items += items_of(&s, i);
-    int64_t bytes = RUNS * s.run_rows * row_bytes_of(w);
-    s.least = (PART_BYTES + bytes - 1) / bytes;
+    int64_t bytes = row_bytes_of(w) << s.log2_rows;
+    s.least = bytes < PART_BYTES ? (PART_BYTES + (unsigned)bytes - 1) / (unsigned)bytes : 1;
     return s;
 }
 
@@ -29,12 +29,12 @@ bool cpu_take_rows(cpu *e, int thread, row_share *s, bool others, row_part *part
         if (!pool_take_part(e->pool, thread, s->round, s->items, s->least, others, p)) return false;
         s->at = p->first;
     }
-    int64_t start = 0, unit = RUNS * s->run_rows;
-    int i = 0;
+    int64_t start = 0;
+    int i = 0, log2_run = s->log2_rows - LOG2_RUNS;
     while (s->at >= start + items_of(s, i)) start += items_of(s, i++);
-    int64_t whole = s->n_rows[i] / unit, first = s->at - start;
+    int64_t whole = s->n_rows[i] >> s->log2_rows, first = s->at - start, base = whole << s->log2_rows;
     if (first == whole) { /* what is no whole item */
-        *part = (row_part){.matrix = i, .base = whole * unit, .rows = {0, s->n_rows[i] - whole * unit, 0}};
+        *part = (row_part){.matrix = i, .base = base, .rows = {0, s->n_rows[i] - base, 0}};
         s->at++;
         return true;
     }
@@ -42,10 +42,10 @@ bool cpu_take_rows(cpu *e, int thread, row_share *s, bool others, row_part *part
     int64_t own_end = p->own_end < start + whole ? p->own_end - start : whole;
     int64_t end = p->end < start + whole ? p->end - start : whole;
     *part = (row_part){.matrix = i,
-                       .base = own_first * unit,
-                       .rows = {.first = (first - own_first) * s->run_rows,
-                                .end = (end - own_first) * s->run_rows,
-                                .apart = (own_end - own_first) * s->run_rows}};
+                       .base = own_first << s->log2_rows,
+                       .rows = {.first = (first - own_first) << log2_run,
+                                .end = (end - own_first) << log2_run,
+                                .apart = (own_end - own_first) << log2_run}};
     s->at = start + end;
     return true;
 }
