@@ -102,6 +102,7 @@ static setting set_up(storage s, int64_t n_rows, int64_t dim, int64_t v_dim, vie
     t.a = (attention){.n_rows = n_rows, .dim = dim, .v_dim = v_dim, .q = t.q, .first = v.first, .end = v.end};
     t.a.keys = get_entries(s, v.end, dim, &t.keys);
     t.a.values = get_entries(s, v.end, v_dim, &t.values);
+    if (v.causal) t.a.next_keys = t.a.keys.values, t.a.next_values = t.a.values.values; /* changes nothing */
     t.a.out = get_marks(n_rows * v_dim + 1);
     t.a.state = get_memory((size_t)n_rows * sizeof *t.a.state);
     seen_keys *seen = get_memory((size_t)n_rows * sizeof *seen);

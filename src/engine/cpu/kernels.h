@@ -71,7 +71,8 @@ typedef struct attention {
     const seen_keys *seen; /* of each row; low and end never fall from row to row */
     rows keys, values;     /* of dim and v_dim columns, from key 0 on; both plain or both affine */
     int64_t first, end;
-    float *out; /* [n_rows][v_dim]: sums of exp(score - max) * value */
+    const void *next_keys, *next_values; /* what the thread attends to next, to be fetched; NULL: not known */
+    float *out;                          /* [n_rows][v_dim]: sums of exp(score - max) * value */
     softmax_state *state;
 } attention;
 

@@ -20,7 +20,7 @@ typedef struct side {
     const char *entries;
     int64_t width, group;         /* numbers of an entry, and of a group of them: floats are one group */
     const float *scales, *biases; /* of integers: [groups][KEYS], zeros after the last entry */
-    int64_t ahead;                /* bytes to the same place of the next block, which is fetched */
+    int64_t ahead;                /* see jump_ahead */
 } side;
 
 INLINE int64_t bytes_of(form f, int64_t n) {
@@ -69,14 +69,15 @@ static void take_affine(side *s, float *room, const rows *w, int64_t first, int6
 }
 
 /* room: for a block's entries in F32. */
-INLINE side take_side(float *room, const rows *w, int64_t first, int64_t n, form f) {
+INLINE side take_side(float *room, const attention *a, const rows *w, int64_t first, int64_t n, form f,
+                      const void *next) {
     side s = {.width = w->n, .group = w->n};
     if (w->bits && !f.bits) {
         s.entries = (const char *)avx2_convert(room, w, first, n);
         return s;
     }
     s.entries = (const char *)w->values + first * row_bytes_of(w);
-    s.ahead = KEYS * row_bytes_of(w);
+    s.ahead = jump_ahead(a, w, first, KEYS, next);
     if (f.bits) take_affine(&s, room, w, first, n);
     return s;
 }
@@ -245,8 +246,8 @@ INLINE void attend_few(const attention *a, float *scratch, form f) {
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t first = a->first; first < a->end; first += KEYS) {
         int64_t n = at_most(a->end - first, KEYS), r = 0;
-        side keys = take_side(m.keys, &a->keys, first, n, f);
-        side values = take_side(m.values, &a->values, first, n, f);
+        side keys = take_side(m.keys, a, &a->keys, first, n, f, a->next_keys);
+        side values = take_side(m.values, a, &a->values, first, n, f, a->next_values);
         for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE)
             block_few(a, r, &m, &keys, &values, first, n, f, AT_ONCE);
         if (a->n_rows - r == 3) block_few(a, r, &m, &keys, &values, first, n, f, 3);

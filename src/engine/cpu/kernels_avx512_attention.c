@@ -16,8 +16,7 @@ enum {
     ROWS = 32,   /* query rows worked on at a time: two registers */
     OUTPUTS = 8, /* times two registers of rows: sums kept in registers */
     FEW_ROWS = 8,
-    AT_ONCE = 4, /* rows, keys, and registers of values, of the products of few rows */
-    AHEAD = 8192 /* bytes that decode fetches ahead: the processor's own prefetching ends with each page */
+    AT_ONCE = 4 /* rows, keys, and registers of values, of the products of few rows */
 };
 
 INLINE int64_t at_most(int64_t n, int64_t most) {
@@ -226,15 +225,19 @@ INLINE void reorder(float *to, const float *from, int64_t n, bool back) {
 }
 
 /* scores[r * KEYS + k] of R rows and K keys. */
-INLINE void score_tile(float *scores, const float *q, const char *keys, dtype type, int64_t dim, int R,
-                       int K) {
+INLINE void score_tile(float *scores, const float *q, const char *keys, int64_t ahead, dtype type,
+                       int64_t dim, int R, int K) {
     __m512 sum[AT_ONCE][AT_ONCE];
     for (int r = 0; r < R; r++)
         for (int k = 0; k < AT_ONCE; k++) sum[r][k] = _mm512_setzero_ps();
     for (int64_t d = 0; d < dim; d += together(type) * LANES) {
         for (int c = 0; c < together(type); c++) {
             __m512 key[AT_ONCE];
-            for (int k = 0; k < K; k++) key[k] = load_part(at(keys, type, k * dim + d), type, c);
+            for (int k = 0; k < K; k++) {
+                const char *p = at(keys, type, k * dim + d);
+                if (type != DTYPE_F16 ? c == 0 : d % 32 == 0) _mm_prefetch(p + ahead, _MM_HINT_T0);
+                key[k] = load_part(p, type, c);
+            }
             for (int r = 0; r < R; r++) {
                 __m512 row = _mm512_loadu_ps(q + r * dim + d + c * LANES);
                 for (int k = 0; k < K; k++) sum[r][k] = _mm512_fmadd_ps(row, key[k], sum[r][k]);
@@ -250,27 +253,24 @@ INLINE void score_tile(float *scores, const float *q, const char *keys, dtype ty
     }
 }
 
-INLINE void score_rows(float *scores, const float *q, const char *keys, dtype type, int64_t n, int64_t dim,
-                       int R) {
+INLINE void score_rows(float *scores, const float *q, const char *keys, int64_t ahead, dtype type, int64_t n,
+                       int64_t dim, int R) {
     int64_t k = 0;
-    for (; k + AT_ONCE <= n; k += AT_ONCE) {
-        const char *four = at(keys, type, k * dim), *next = at(four, type, AT_ONCE * dim);
-        fetch(four + AHEAD, next - four);
-        score_tile(scores + k, q, four, type, dim, R, AT_ONCE);
-    }
-    for (; k < n; k++) score_tile(scores + k, q, at(keys, type, k * dim), type, dim, R, 1);
+    for (; k + AT_ONCE <= n; k += AT_ONCE)
+        score_tile(scores + k, q, at(keys, type, k * dim), ahead, type, dim, R, AT_ONCE);
+    for (; k < n; k++) score_tile(scores + k, q, at(keys, type, k * dim), ahead, type, dim, R, 1);
 }
 
 /* C registers of R rows: out += probabilities times values. */
-INLINE void mix_tile(float *out, int64_t v_dim, const float *p, const char *values, dtype type, int64_t n,
-                     int R, int C) {
+INLINE void mix_tile(float *out, int64_t v_dim, const float *p, const char *values, int64_t ahead, dtype type,
+                     int64_t n, int R, int C) {
     __m512 sum[AT_ONCE][AT_ONCE];
     for (int r = 0; r < R; r++)
         for (int c = 0; c < C; c++) sum[r][c] = _mm512_loadu_ps(out + r * v_dim + c * LANES);
     for (int64_t k = 0; k < n; k++, values = at(values, type, v_dim)) {
         __m512 value[AT_ONCE];
         for (int c = 0; c < C; c++) value[c] = load_part(values, type, c);
-        for (int c = 0; c < C; c += 2) _mm_prefetch(at(values, type, c * LANES) + AHEAD, _MM_HINT_T0);
+        for (int c = 0; c < C; c += 2) _mm_prefetch(at(values, type, c * LANES) + ahead, _MM_HINT_T0);
         for (int r = 0; r < R; r++) {
             __m512 share = _mm512_set1_ps(p[r * KEYS + k]);
             for (int c = 0; c < C; c++) sum[r][c] = _mm512_fmadd_ps(value[c], share, sum[r][c]);
@@ -280,13 +280,13 @@ INLINE void mix_tile(float *out, int64_t v_dim, const float *p, const char *valu
         for (int c = 0; c < C; c++) _mm512_storeu_ps(out + r * v_dim + c * LANES, sum[r][c]);
 }
 
-INLINE void mix_rows(float *out, int64_t v_dim, const float *p, const char *values, dtype type, int64_t n,
-                     int R) {
+INLINE void mix_rows(float *out, int64_t v_dim, const float *p, const char *values, int64_t ahead, dtype type,
+                     int64_t n, int R) {
     int64_t d = 0;
     for (; d + AT_ONCE * LANES <= v_dim; d += AT_ONCE * LANES)
-        mix_tile(out + d, v_dim, p, at(values, type, d), type, n, R, AT_ONCE);
+        mix_tile(out + d, v_dim, p, at(values, type, d), ahead, type, n, R, AT_ONCE);
     for (; d < v_dim; d += together(type) * LANES)
-        mix_tile(out + d, v_dim, p, at(values, type, d), type, n, R, together(type));
+        mix_tile(out + d, v_dim, p, at(values, type, d), ahead, type, n, R, together(type));
 }
 
 /* One row's scores into probabilities, zeros where it sees nothing and beyond n. */
@@ -309,14 +309,20 @@ static void soften_row(float *scores, softmax_state *state, float *out, int64_t 
     for (int64_t d = 0; d < v_dim && old != 1; d++) out[d] *= old;
 }
 
-INLINE void block_few(const attention *a, const float *q, int64_t r, float *scores, const void *keys,
-                      const void *values, int64_t first, int64_t n, dtype type, int R) {
+/* A block's entries, and the bytes to what is fetched meanwhile (jump_ahead). */
+typedef struct block {
+    const void *keys, *values;
+    int64_t keys_ahead, values_ahead;
+} block;
+
+INLINE void block_few(const attention *a, const float *q, int64_t r, float *scores, const block *b,
+                      int64_t first, int64_t n, dtype type, int R) {
     float *out = a->out + r * a->v_dim;
-    score_rows(scores, q + r * a->dim, keys, type, n, a->dim, R);
+    score_rows(scores, q + r * a->dim, b->keys, b->keys_ahead, type, n, a->dim, R);
     for (int i = 0; i < R; i++)
         soften_row(scores + i * KEYS, &a->state[r + i], out + i * a->v_dim, a->v_dim,
                    a->seen[r + i].low - first, a->seen[r + i].end - first, n);
-    mix_rows(out, a->v_dim, scores, values, type, n, R);
+    mix_rows(out, a->v_dim, scores, b->values, b->values_ahead, type, n, R);
 }
 
 /* type: of the entries as they are multiplied; where they are not stored so, they are converted to F32 block
@@ -330,17 +336,21 @@ INLINE void attend_few(const attention *a, float *scores, dtype type) {
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
     for (int64_t first = a->first; first < a->end; first += KEYS) {
         int64_t n = at_most(a->end - first, KEYS), r = 0;
-        const void *keys = at(a->keys.values, type, first * a->dim);
-        const void *values = at(a->values.values, type, first * a->v_dim);
+        block b;
         if (a->keys.bits || a->keys.dtype != type) {
-            keys = convert(key_buffer, &a->keys, first, n);
-            values = convert(value_buffer, &a->values, first, n);
+            b = (block){.keys = convert(key_buffer, &a->keys, first, n),
+                        .values = convert(value_buffer, &a->values, first, n)};
+        } else {
+            b = (block){at(a->keys.values, type, first * a->dim),
+                        at(a->values.values, type, first * a->v_dim),
+                        jump_ahead(a, &a->keys, first, KEYS, a->next_keys),
+                        jump_ahead(a, &a->values, first, KEYS, a->next_values)};
         }
         for (; r + AT_ONCE <= a->n_rows; r += AT_ONCE)
-            block_few(a, q, r, scores, keys, values, first, n, type, AT_ONCE);
-        if (a->n_rows - r == 3) block_few(a, q, r, scores, keys, values, first, n, type, 3);
-        if (a->n_rows - r == 2) block_few(a, q, r, scores, keys, values, first, n, type, 2);
-        if (a->n_rows - r == 1) block_few(a, q, r, scores, keys, values, first, n, type, 1);
+            block_few(a, q, r, scores, &b, first, n, type, AT_ONCE);
+        if (a->n_rows - r == 3) block_few(a, q, r, scores, &b, first, n, type, 3);
+        if (a->n_rows - r == 2) block_few(a, q, r, scores, &b, first, n, type, 2);
+        if (a->n_rows - r == 1) block_few(a, q, r, scores, &b, first, n, type, 1);
     }
     if (q == ordered) reorder(a->out, a->out, a->n_rows * a->v_dim, true);
 }

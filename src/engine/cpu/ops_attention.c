@@ -10,7 +10,7 @@
 enum {
     BLOCK_KEYS = 64,
     BLOCK_ROWS = 128, /* query rows of one unit of work, at least one token's */
-    SPLIT_KEYS = 512, /* a single token's long context is shared out in parts of this many keys */
+    SPLIT_KEYS = 512, /* a single token's long context is shared out in parts of at most this many keys */
 };
 
 /* The table of the running step for x's angles; NULL: not made yet. */
@@ -120,9 +120,9 @@ void cpu_kv_write(cpu *e, node *x, int thread) {
 
 /* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */
 typedef struct cut {
-    int64_t n_tokens, n_heads, group; /* query heads per KV head */
-    int64_t block, n_blocks;          /* tokens per unit */
-    int64_t split, n_splits;          /* keys per unit */
+    int64_t n_tokens, n_heads, n_kv, group; /* query heads per KV head */
+    int64_t block, n_blocks;                /* tokens per unit */
+    int64_t split, n_splits;                /* keys per unit */
     int dim, v_dim;
     const cpu_kv *cache;
     bool own_kernels; /* of the table, for all of attention */
@@ -134,13 +134,21 @@ static cut make_cut(const cpu *e, const node *x) {
     cut u = {
         .n_tokens = x->shape[0], .n_heads = x->in[0]->shape[1], .dim = s->head_dim, .v_dim = s->v_head_dim};
     u.cache = c;
-    u.group = u.n_heads / s->n_kv_heads;
-    u.block = BLOCK_ROWS / u.group < 1 ? 1 : BLOCK_ROWS / u.group;
-    if (u.block > u.n_tokens) u.block = u.n_tokens;
-    u.n_blocks = (u.n_tokens + u.block - 1) / u.block;
+    u.n_kv = s->n_kv_heads;
+    u.group = u.n_heads / u.n_kv;
+    u.block = u.n_blocks = 1;
+    if (u.n_tokens > 1) {
+        u.block = u.group < BLOCK_ROWS ? BLOCK_ROWS / u.group : 1;
+        if (u.block > u.n_tokens) u.block = u.n_tokens;
+        u.n_blocks = (u.n_tokens + u.block - 1) / u.block;
+    }
     bool split = u.n_tokens == 1 && c->n_visible > SPLIT_KEYS; /* one thread, too: the sums are the same */
-    u.split = split ? SPLIT_KEYS : c->n_visible;
-    u.n_splits = (c->n_visible + u.split - 1) / u.split;
+    u.n_splits = split ? (c->n_visible + SPLIT_KEYS - 1) / SPLIT_KEYS : 1;
+    u.split = c->n_visible;
+    if (split) { /* alike, in whole blocks */
+        u.split = (c->n_visible + u.n_splits - 1) / u.n_splits;
+        u.split = (u.split + BLOCK_KEYS - 1) / BLOCK_KEYS * BLOCK_KEYS;
+    }
     const attention_kernels *k = e->kernels->attention;
     u.own_kernels = k && k->fits(u.dim, u.v_dim);
     return u;
@@ -242,45 +250,72 @@ static void attend_converted(const cpu *e, const attention *a, float *scores) {
     }
 }
 
-/* The unit's rows over keys [first_key, end_key): m->out [rows, v_dim] unnormalized, and the rows' states. */
-static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t first_token,
-                        int64_t n_tokens, int64_t first_key, int64_t end_key, const unit_memory *m) {
-    int64_t n_rows = n_tokens * u->group;
+/* Some rows of a KV head over some keys. */
+typedef struct unit {
+    int64_t kv_head, split, first_token, n_tokens;
+} unit;
+
+/* Of a causal chunk the last blocks see the most keys: they go first. Splits of a head are neighbours in
+ * memory. */
+static unit get_unit(const cut *u, int64_t i) {
+    int64_t head = u->n_splits > 1 ? i / u->n_splits : i, split = i - head * u->n_splits, block = 0;
+    if (u->n_blocks > 1) {
+        block = u->n_blocks - 1 - head / u->n_kv;
+        head %= u->n_kv;
+    }
+    unit one = {head, split, block * u->block, u->n_tokens - block * u->block};
+    if (one.n_tokens > u->block) one.n_tokens = u->block;
+    return one;
+}
+
+/* The first of the unit's entries. */
+static const void *first_entry(const cut *u, int part, const unit *one) {
+    rows r = cpu_kv_rows(u->cache, part, one->kv_head);
+    int64_t low = visible(u, one->first_token).low, first = one->split * u->split;
+    return (const char *)r.values + (low > first ? low : first) * row_bytes_of(&r);
+}
+
+/* The unit's rows over its keys: m->out [rows, v_dim] unnormalized, and the rows' states. next: the unit that
+ * the thread takes next; NULL: not known. */
+static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *one, const unit *next,
+                        const unit_memory *m) {
+    int64_t n_rows = one->n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
-        int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
+        int64_t t = one->first_token + r / u->group, h = one->kv_head * u->group + r % u->group;
         const float *from = m->queries + (t * u->n_heads + h) * u->dim;
         for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
         m->seen[r] = visible(u, t);
     }
     int64_t low = m->seen[0].low, end = m->seen[n_rows - 1].end;
+    int64_t first_key = one->split * u->split, end_key = first_key + u->split;
     attention a = {.n_rows = n_rows, .dim = u->dim, .v_dim = u->v_dim, .q = m->q, .seen = m->seen};
     a.first = low > first_key ? low : first_key;
     a.end = end < end_key ? end : end_key;
     a.out = m->out;
     a.state = m->states;
-    a.keys = cpu_kv_rows(u->cache, 0, kv_head);
-    a.values = cpu_kv_rows(u->cache, 1, kv_head);
+    a.keys = cpu_kv_rows(u->cache, 0, one->kv_head);
+    a.values = cpu_kv_rows(u->cache, 1, one->kv_head);
+    if (next) a.next_keys = first_entry(u, 0, next), a.next_values = first_entry(u, 1, next);
     if (u->own_kernels)
         e->kernels->attention->attend(&a, m->inner);
     else
         attend_converted(e, &a, m->inner);
 }
 
-static void write_rows(const node *x, const cut *u, int64_t kv_head, int64_t first_token, int64_t n_tokens,
-                       const unit_memory *m) {
-    for (int64_t r = 0; r < n_tokens * u->group; r++) {
-        int64_t t = first_token + r / u->group, h = kv_head * u->group + r % u->group;
+static void write_rows(const node *x, const cut *u, const unit *one, const unit_memory *m) {
+    for (int64_t r = 0; r < one->n_tokens * u->group; r++) {
+        int64_t t = one->first_token + r / u->group, h = one->kv_head * u->group + r % u->group;
         float *out = (float *)x->data + (t * u->n_heads + h) * u->v_dim;
         for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
 }
 
 /* A single token's entry is stored by whoever attends to it: nobody else reads it in this step. */
-static void store_own_entry(const cpu *e, const node *x, const cut *u, int64_t kv_head, int64_t split,
-                            int thread) {
+static void store_own_entry(const cpu *e, const node *x, const cut *u, const unit *one, int thread) {
     const node *write = x->in[1];
-    if (write->by != x || u->cache->write_at / u->split != split) return;
-    for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, kv_head, thread);
+    int64_t at = u->cache->write_at - one->split * u->split;
+    if (write->by != x || at < 0 || at >= u->split) return;
+    for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, one->kv_head, thread);
 }
 
 /* Joins the splits of head h of a single token. */
@@ -298,33 +333,47 @@ static void join_splits(const node *x, const cut *u, int64_t h, const softmax_st
     for (int d = 0; d < u->v_dim; d++) out[d] /= sum;
 }
 
+/* Where splits leave what is joined afterwards, of each (head, split). */
+typedef struct splits {
+    softmax_state *states;
+    float *outs;
+} splits;
+
+static void run_unit(const cpu *e, const node *x, const cut *u, int64_t i, int64_t next, const unit_memory *m,
+                     const splits *s, int thread) {
+    unit one = get_unit(u, i), after = get_unit(u, next);
+    store_own_entry(e, x, u, &one, thread);
+    attend_unit(e, x, u, &one, next == i ? NULL : &after, m);
+    if (u->n_splits == 1) {
+        write_rows(x, u, &one, m);
+        return;
+    }
+    for (int64_t g = 0; g < u->group; g++) {
+        int64_t at = (one.kv_head * u->group + g) * u->n_splits + one.split;
+        s->states[at] = m->states[g];
+        memcpy(s->outs + at * u->v_dim, m->out + g * u->v_dim, (size_t)u->v_dim * sizeof *m->out);
+    }
+}
+
+/* A single token's units are alike, and each thread has some of its own: it knows what comes next. */
 void cpu_attend(cpu *e, node *x, int thread) {
     cut u = make_cut(e, x);
     unit_memory m;
     place(e, &u, e->thread_scratch[thread], &m);
     m.queries = floats_of(x->in[0], thread);
-    softmax_state *states = x->workspace;
-    float *parts = states ? (float *)(void *)(states + u.n_heads * u.n_splits) : NULL;
-    int64_t n_kv = u.n_heads / u.group, i, end;
-    while (pool_take(&x->taken[0], n_kv * u.n_blocks * u.n_splits, 1, &i, &end)) {
-        /* The last blocks of a causal chunk see the most keys: they go first. Splits of a head are neighbours
-         * in memory. */
-        int64_t kv_head = i / u.n_splits % n_kv, split = i % u.n_splits;
-        int64_t block = u.n_blocks - 1 - i / u.n_splits / n_kv;
-        int64_t first = block * u.block, n = u.n_tokens - first < u.block ? u.n_tokens - first : u.block;
-        store_own_entry(e, x, &u, kv_head, split, thread);
-        attend_unit(e, x, &u, kv_head, first, n, split * u.split, (split + 1) * u.split, &m);
-        if (u.n_splits == 1) {
-            write_rows(x, &u, kv_head, first, n, &m);
-            continue;
-        }
-        for (int64_t g = 0; g < u.group; g++) {
-            int64_t at = (kv_head * u.group + g) * u.n_splits + split;
-            states[at] = m.states[g];
-            memcpy(parts + at * u.v_dim, m.out + g * u.v_dim, (size_t)u.v_dim * sizeof *m.out);
-        }
-    }
+    splits s = {.states = x->workspace};
+    if (s.states) s.outs = (float *)(void *)(s.states + u.n_heads * u.n_splits);
+    int64_t n = u.n_kv * u.n_blocks * u.n_splits, i, end;
+    pool_part p;
+    while (u.n_tokens > 1 && pool_take(&x->taken[0], n, 1, &i, &end))
+        run_unit(e, x, &u, i, i, &m, &s, thread);
+    if (u.n_tokens > 1) return;
+    unsigned round = pool_round(e->pool, thread);
+    for (int others = 0; others < 2; others++)
+        while (pool_take_part(e->pool, thread, round, n, 1, others, &p))
+            for (i = p.first, end = others ? p.end : p.own_end; i < p.end; i++)
+                run_unit(e, x, &u, i, i + 1 < end ? i + 1 : i, &m, &s, thread);
     if (u.n_splits == 1) return;
     pool_barrier(e->pool, thread);
-    while (pool_take(&x->taken[1], u.n_heads, 1, &i, &end)) join_splits(x, &u, i, states, parts);
+    while (pool_take(&x->taken[1], u.n_heads, 1, &i, &end)) join_splits(x, &u, i, s.states, s.outs);
 }
