@@ -233,7 +233,7 @@ static inline void test_affine_matvec(void) {
 /* Rows so short, and so many, that kernels convert the scales of several at once. */
 static inline void test_short_rows(void) {
     enum { N_ROWS = 150 };
-    for (form f = INT16; f <= INT8; f++)
+    for (form f = F32; f <= INT8; f++)
         for (int i = 0; i < 15; i++) {
             int n_groups = 1 + i / 3, group_size = n_groups == 4 ? 64 : groups[i % 3];
             if (!products_of(tested, f)) continue;

@@ -40,18 +40,26 @@ INLINE __m512 quants16(const uint8_t *packed, int bits) {
     return _mm512_cvtepi32_ps(_mm512_and_si512(q, _mm512_set1_epi32((1 << bits) - 1)));
 }
 
-INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
+INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
     (void)words;
     if (bits != 4)
-        return _mm512_fmadd_ps(quants16(packed + 2 * bits, bits), _mm512_load_ps(x + 64),
-                               _mm512_mul_ps(quants16(packed, bits), _mm512_load_ps(x)));
+        return _mm512_castps_si512(_mm512_fmadd_ps(quants16(packed + 2 * bits, bits), _mm512_load_ps(x + 64),
+                                                   _mm512_mul_ps(quants16(packed, bits), _mm512_load_ps(x))));
     __m512i q = load_bytes(packed, n_bytes);
     __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values), _mm512_load_ps(x));
     for (unsigned k = 1; k < 8; k++)
         sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4 * k), values),
                               _mm512_load_ps(x + k * 64), sum);
-    return sum;
+    return _mm512_castps_si512(sum);
+}
+
+INLINE __m512i add_dots(__m512i a, __m512i b) {
+    return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+}
+
+INLINE __m512 dots_to_floats(__m512i a) {
+    return _mm512_castsi512_ps(a);
 }
 
 #include "engine/cpu/kernels_avx512_matvec.h"

@@ -3,8 +3,10 @@
  *   block_width(bits)             its columns
  *   block_bytes(bits, words)      what it takes of a prepared token
  *   dot_block(packed, n_bytes, x, bits, words)
- *       a row's block times the token's, in 16 lanes: lane i is of columns i * width / 16 and on, or, where a
- *       block lies in one group, of any. Of the packed bytes, n_bytes exist.
+ *       a row's block times the token's, in 16 lanes of 32 bits: lane i is of columns i * width / 16 and on,
+ *       or, where a block lies in one group, of any. Of the packed bytes, n_bytes exist.
+ *   add_dots(a, b), dots_to_floats(a)
+ *       sums of such lanes, whatever numbers they are, and what they are as floats
  * `words` is a constant for the including file's use. */
 #include "engine/cpu/kernels_avx512.h"
 
@@ -42,16 +44,16 @@ INLINE token token_at(const void *prepared, const rows *w, int bits) {
 }
 
 /* total[k] += n columns of the row at packed + k * apart bytes times those of the token at x; group g of
- * these columns has its scale in lane lane + g of scale[k]. */
+ * these columns has its scale in lane g of scale[k]. */
 INLINE void dot_blocks(__m512 total[RUNS], const __m512 scale[RUNS], const token *t, const uint8_t *packed,
-                       const char *x, int64_t n, int64_t lane, int bits, bool words, int R, int64_t apart) {
+                       const char *x, int64_t n, int bits, bool words, int R, int64_t apart) {
     int64_t width = block_width(bits), bytes = width * bits / 8;
     for (int64_t c = 0; c < n; c += width, x += block_bytes(bits, words), packed += bytes) {
-        __m512i group = _mm512_add_epi32(t->lanes, _mm512_set1_epi32((int)(lane + (c >> t->log2_group))));
+        __m512i group = _mm512_add_epi32(t->lanes, _mm512_set1_epi32((int)(c >> t->log2_group)));
         for (int k = 0; k < R; k++) {
             const uint8_t *q = packed + k * apart;
             _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-            __m512 dot = dot_block(q, (n - c) * bits / 8, x, bits, words);
+            __m512 dot = dots_to_floats(dot_block(q, (n - c) * bits / 8, x, bits, words));
             total[k] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(group, scale[k]), total[k]);
         }
     }
@@ -79,45 +81,75 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
                 _mm512_fmadd_ps(load_some(b, w->dtype, groups - g), _mm512_load_ps(t->sums + g), total[k]);
         }
         const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes + first * bits / 8;
-        dot_blocks(total, scale, t, packed, x, w->n - first < part ? w->n - first : part, 0, bits, words, R,
+        dot_blocks(total, scale, t, packed, x, w->n - first < part ? w->n - first : part, bits, words, R,
                    apart * row_bytes);
         x += part / block_width(bits) * block_bytes(bits, words);
     }
     store_sums(y, apart, total, R);
 }
 
-/* Rows of 1, 2, 4 or 8 groups: those of the next rows fill the register, and are converted with them.
- * y[i + k * apart] = dot(row r + i + k * apart, x) for i < 16 / groups, k < RUNS. */
-INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, int bits, bool words,
-                           int64_t apart) {
-    int64_t groups = w->n / w->group_size, row_bytes = w->n * bits / 8;
-    __m512i place = _mm512_and_si512(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                     _mm512_set1_epi32((int)groups - 1));
-    __m512 scales = _mm512_permutexvar_ps(place, _mm512_load_ps(t->scales));
-    __m512 sums = _mm512_permutexvar_ps(place, _mm512_load_ps(t->sums));
-    __m512 total[RUNS], scale[RUNS], bias[RUNS];
-    for (int k = 0; k < RUNS; k++) {
-        int64_t from = (r + k * apart) * groups;
-        scale[k] = _mm512_mul_ps(load16(at(w->scales, w->dtype, from), w->dtype), scales);
-        bias[k] = _mm512_mul_ps(load16(at(w->biases, w->dtype, from), w->dtype), sums);
+/* 4-bit rows of 256 columns in 4 groups, as embeddings of small models have them, are so short that scales
+ * and sums cost as much as products. So lanes of 4 rows, one after another, are added up before they are
+ * scaled: then 4 rows by 4 groups fill a register. */
+enum { SHORT_ROWS = 4, SHORT_GROUPS = 4, SHORT_BLOCKS = 2 };
+
+/* Lanes 4 i and on: the sums of pairs of a's, then of b's. */
+INLINE __m512i add_pairs(__m512i a, __m512i b) {
+    __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return add_dots(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
+                    _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
+}
+
+/* Scales, or biases, of 4 short rows: lane 4 g + i has that of row i's group g. */
+INLINE __m512 short_scales(const void *scales, const rows *w, int64_t r) {
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_ps(order, load16(at(scales, w->dtype, r * SHORT_GROUPS), w->dtype));
+}
+
+/* y[i] = dot(row r + i, x) for i < SHORT_ROWS. x_scales, x_sums: of the token, lane 4 g + i has group g's. */
+INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, __m512 x_scales, __m512 x_sums,
+                           bool words) {
+    const uint8_t *packed = (const uint8_t *)w->values + r * SHORT_BLOCKS * 64;
+    __m512i half[SHORT_BLOCKS];
+    for (int b = 0; b < SHORT_BLOCKS; b++) {
+        __m512i dot[SHORT_ROWS];
+        for (int i = 0; i < SHORT_ROWS; i++) {
+            const uint8_t *q = packed + (i * SHORT_BLOCKS + b) * 64;
+            _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
+            dot[i] = dot_block(q, 64, t->values + b * block_bytes(4, words), 4, words);
+        }
+        half[b] = add_pairs(add_pairs(dot[0], dot[1]), add_pairs(dot[2], dot[3]));
     }
-    const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
-    for (int64_t lane = 0; lane < CHUNK_GROUPS; lane += groups, packed += row_bytes, y++) {
-        __mmask16 own = (__mmask16)(first_lanes(groups) << lane);
-        for (int k = 0; k < RUNS; k++) total[k] = _mm512_maskz_mov_ps(own, bias[k]);
-        dot_blocks(total, scale, t, packed, t->values, w->n, lane, bits, words, RUNS, apart * row_bytes);
-        store_sums(y, apart, total, RUNS);
-    }
+    __m512i all =
+        add_dots(_mm512_shuffle_i32x4(half[0], half[1], 0x88), _mm512_shuffle_i32x4(half[0], half[1], 0xdd));
+    __m512 sums = _mm512_mul_ps(short_scales(w->biases, w, r), x_sums);
+    sums = _mm512_fmadd_ps(dots_to_floats(all), _mm512_mul_ps(short_scales(w->scales, w, r), x_scales), sums);
+    __m256 two = _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+    _mm_storeu_ps(y, _mm_add_ps(_mm256_castps256_ps128(two), _mm256_extractf128_ps(two, 1)));
+}
+
+INLINE bool is_short(const rows *w) {
+    return w->bits == 4 && w->group_size == 64 && w->n == SHORT_GROUPS * 64;
+}
+
+/* Runs of short rows; returns the first row of each run that is left. */
+INLINE int64_t dot_short_runs(float *y, const rows *w, runs rs, const token *t, bool words) {
+    __m512i group =
+        _mm512_srli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 2);
+    __m512 x_scales = _mm512_permutexvar_ps(group, _mm512_load_ps(t->scales));
+    __m512 x_sums = _mm512_permutexvar_ps(group, _mm512_load_ps(t->sums));
+    int64_t r = rs.first;
+    for (; r + SHORT_ROWS <= rs.end; r += SHORT_ROWS)
+        for (int k = 0; k < count_runs(rs); k++)
+            dot_short_rows(y + r + k * rs.apart, w, r + k * rs.apart, t, x_scales, x_sums, words);
+    return r;
 }
 
 INLINE void matvec_of(float *y, const rows *w, runs rs, const void *prepared, int bits, bool words) {
-    int64_t r = rs.first, groups = w->n / w->group_size;
+    int64_t r = rs.first;
     token t = token_at(prepared, w, bits);
     fetch_runs(w, rs, AHEAD);
-    bool is_short = groups < CHUNK_GROUPS && CHUNK_GROUPS % groups == 0 && w->n % block_width(bits) == 0;
-    int64_t at_once = rs.apart && is_short ? CHUNK_GROUPS / groups : 0;
-    for (; at_once && r + at_once <= rs.end; r += at_once)
-        dot_short_rows(y + r, w, r, &t, bits, words, rs.apart);
+    if (bits == 4 && is_short(w)) r = dot_short_runs(y, w, rs, &t, words);
     for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, &t, bits, words, RUNS, rs.apart);
     for (; r < rs.end; r++) dot_rows(y + r, w, r, &t, bits, words, 1, 0);
 }

@@ -91,7 +91,7 @@ INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
 
 /* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16 and on.
  */
-INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
+INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
     __m512i sum = _mm512_setzero_si512(), q[2];
     int parts = parts_of(bits);
     if (bits == 4) {
@@ -102,10 +102,18 @@ INLINE __m512 dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, i
         q[0] = unpack_bytes(packed, bits, n_bytes);
     }
     for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + k * 64), false);
-    if (!words) return _mm512_cvtepi32_ps(sum);
+    if (!words) return sum;
     sum = _mm512_slli_epi32(sum, 8);
     for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + (parts + k) * 64), false);
-    return _mm512_cvtepi32_ps(sum);
+    return sum;
+}
+
+INLINE __m512i add_dots(__m512i a, __m512i b) {
+    return _mm512_add_epi32(a, b);
+}
+
+INLINE __m512 dots_to_floats(__m512i a) {
+    return _mm512_cvtepi32_ps(a);
 }
 
 #include "engine/cpu/kernels_avx512_matvec.h"
