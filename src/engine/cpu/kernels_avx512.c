@@ -66,27 +66,33 @@ INLINE __m512 dots_to_floats(__m512i a) {
 
 /* ---- plain rows times one token ---- */
 
-enum { PLAIN_AHEAD = 4096 }; /* bytes that they are fetched ahead, a single stream */
-
-INLINE float dot_plain(const rows *w, int64_t r, const float *x, dtype type) {
+/* y[k * apart] = dot(row r + k * apart, x) for k < R. Memory is read as affine rows are. */
+INLINE void dot_plain(float *y, const rows *w, int64_t r, int64_t apart, const float *x, dtype type, int R) {
     const char *row = at(w->values, type, r * w->n);
-    int64_t c = 0;
-    __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
-    for (; c + 64 <= w->n; c += 64)
-        for (int k = 0; k < 4; k++) {
-            const char *p = at(row, type, c + k * 16);
-            if (k % 2 == 0 || type == DTYPE_F32) _mm_prefetch(p + PLAIN_AHEAD, _MM_HINT_T0);
-            sum[k] = _mm512_fmadd_ps(load16(p, type), _mm512_load_ps(x + c + k * 16), sum[k]);
+    int64_t c = 0, next = apart * w->n;
+    __m512 sum[RUNS], more[RUNS];
+    for (int k = 0; k < RUNS; k++) sum[k] = more[k] = _mm512_setzero_ps();
+    for (; c + 32 <= w->n; c += 32)
+        for (int k = 0; k < R; k++) {
+            const char *p = at(row, type, k * next + c), *q = at(p, type, 16);
+            _mm_prefetch(p + AHEAD, _MM_HINT_T0);
+            if (type == DTYPE_F32) _mm_prefetch(q + AHEAD, _MM_HINT_T0);
+            sum[k] = _mm512_fmadd_ps(load16(p, type), _mm512_load_ps(x + c), sum[k]);
+            more[k] = _mm512_fmadd_ps(load16(q, type), _mm512_load_ps(x + c + 16), more[k]);
         }
     for (; c < w->n; c += 16)
-        sum[0] = _mm512_fmadd_ps(load_some(at(row, type, c), type, w->n - c), _mm512_load_ps(x + c), sum[0]);
-    return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+        for (int k = 0; k < R; k++)
+            sum[k] = _mm512_fmadd_ps(load_some(at(row, type, k * next + c), type, w->n - c),
+                                     _mm512_load_ps(x + c), sum[k]);
+    for (int k = 0; k < R; k++) sum[k] = _mm512_add_ps(sum[k], more[k]);
+    store_sums(y, apart, sum, R);
 }
 
 INLINE void matvec_plain(float *y, const rows *w, runs rs, const float *x, dtype type) {
-    for (int k = 0; k < count_runs(rs); k++)
-        for (int64_t r = k * rs.apart + rs.first; r < k * rs.apart + rs.end; r++)
-            y[r] = dot_plain(w, r, x, type);
+    int64_t r = rs.first;
+    for (int k = 0; k < count_runs(rs); k++) fetch(at(w->values, type, (r + k * rs.apart) * w->n), AHEAD);
+    for (; r < rs.end && rs.apart; r++) dot_plain(y + r, w, r, rs.apart, x, type, RUNS);
+    for (; r < rs.end; r++) dot_plain(y + r, w, r, 0, x, type, 1);
 }
 
 static void matvec_f32(float *y, const rows *w, runs rs, const void *prepared) {

@@ -4,23 +4,25 @@
 
 enum { BLOCK_TOKENS = 512 }; /* bounds the workspace of a long prefill chunk */
 
-/* Softmax of one row and its k largest entries; E is small, so selection is a scan per choice. */
+/* Softmax of one row and its k largest entries, each found by a scan. */
 static void route_row(const cpu *e, const node *x, const float *logits, routed *out) {
     int64_t n = tensor_last(x->in[0]);
-    float max = e->kernels->max(logits, n), sum = 0, chosen = 0, p[1];
-    for (int64_t i = 0; i < n; i++) {
-        *p = logits[i];
-        sum += e->kernels->exp_sum(p, 1, max);
+    float max = e->kernels->max(logits, n), sum = 0, chosen = 0, some[64];
+    for (int64_t i = 0, size; i < n; i += size) {
+        size = n - i < 64 ? n - i : 64;
+        memcpy(some, logits + i, (size_t)size * sizeof *some);
+        sum += e->kernels->exp_sum(some, size, max);
     }
     for (int j = 0; j < x->top.k; j++) {
         int32_t best = -1;
         for (int32_t i = 0; i < n; i++) {
+            if (best >= 0 && !(logits[i] > logits[best])) continue;
             bool taken = false;
             for (int t = 0; t < j; t++) taken = taken || out[t].expert == i;
-            if (!taken && (best < 0 || logits[i] > logits[best])) best = i;
+            if (!taken) best = i;
         }
-        *p = logits[best];
-        out[j] = (routed){best, e->kernels->exp_sum(p, 1, max) / sum};
+        *some = logits[best];
+        out[j] = (routed){best, e->kernels->exp_sum(some, 1, max) / sum};
         chosen += out[j].weight;
     }
     for (int j = 0; j < x->top.k && x->top.renormalize; j++) out[j].weight /= chosen;
