@@ -182,10 +182,10 @@ typedef struct row_part {
 
 /* n_rows[i] rows of matrix i < n, which have rows as long as w's, to be shared out by all threads, each of
  * which calls this. */
-row_share cpu_share(cpu *e, int thread, const rows *w, const int64_t *n_rows, int n);
+row_share cpu_share(const cpu *e, int thread, const rows *w, const int64_t *n_rows, int n);
 
 /* The next part: of the thread's own rows, or, once these are done, of others'. False: there is none. */
-bool cpu_take_rows(cpu *e, int thread, row_share *s, bool others, row_part *part);
+bool cpu_take_rows(const cpu *e, int thread, row_share *s, bool others, row_part *part);
 
 /* ops_experts.c */
 typedef struct routed {

@@ -137,17 +137,16 @@ bool cpu_same_products(const cpu *e, const node *a, const node *b) {
 
 /* A linear and those computed with it, under way. */
 typedef struct group {
-    cpu *e;
+    const cpu *e;
     const node *x;
     const products *p;
     int thread;
     int64_t n_tokens;
+    int64_t n_rows, step;              /* many tokens: rows to share out, of gate and up each; of a piece */
     const float *in;                   /* the tokens, */
     char *prepared;                    /* prepared, if they are few, or as panels; */
     size_t prepared_bytes, tile_bytes; /* of one prepared token; of this thread's tile */
     char *tile;
-    int64_t n_rows,
-        step;         /* many tokens: rows to share out, of all linears, or of gate and up each; of a piece */
     float *gate, *up; /* a piece of them: [n_tokens][rows] */
 } group;
 
@@ -161,7 +160,7 @@ static const node *linear_of(const node *x, int i) {
     return i <= NODE_MAX_JOINED && !is_gated(x) ? x->also[i - 1] : NULL;
 }
 
-static group make_group(cpu *e, const node *x, int thread) {
+static group make_group(const cpu *e, const node *x, int thread) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
     group g = {.e = e, .x = x, .p = products_of(e, x), .thread = thread, .n_tokens = x->shape[0]};
     for (int i = 0; linear_of(x, i); i++) g.n_rows += linear_of(x, i)->shape[1];
@@ -195,7 +194,7 @@ size_t cpu_linear_workspace(const cpu *e, const node *x) {
 }
 
 size_t cpu_linear_scratch(const cpu *e, const node *x) {
-    group g = make_group((cpu *)e, x, 0);
+    group g = make_group(e, x, 0);
     return place(&g, NULL);
 }
 

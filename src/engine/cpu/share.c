@@ -13,7 +13,7 @@ static int64_t items_of(const row_share *s, int i) {
     return (s->n_rows[i] + (1 << s->log2_rows) - 1) >> s->log2_rows;
 }
 
-row_share cpu_share(cpu *e, int thread, const rows *w, const int64_t *n_rows, int n) {
+row_share cpu_share(const cpu *e, int thread, const rows *w, const int64_t *n_rows, int n) {
     row_share s = {.n_rows = n_rows, .n = n, .log2_rows = LOG2_ROWS, .round = pool_round(e->pool, thread)};
     for (int i = 0, most = POOL_MOST / n; i < n; i++)
         while (items_of(&s, i) > most) s.log2_rows++;
@@ -23,7 +23,7 @@ row_share cpu_share(cpu *e, int thread, const rows *w, const int64_t *n_rows, in
     return s;
 }
 
-bool cpu_take_rows(cpu *e, int thread, row_share *s, bool others, row_part *part) {
+bool cpu_take_rows(const cpu *e, int thread, row_share *s, bool others, row_part *part) {
     pool_part *p = &s->taken;
     if (s->at == p->end) {
         if (!pool_take_part(e->pool, thread, s->round, s->items, s->least, others, p)) return false;
