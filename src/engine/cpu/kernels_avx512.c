@@ -254,6 +254,35 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
                     width - c < BLOCK_COLUMNS ? width - c : BLOCK_COLUMNS, c > 0, n_rows - r, n_tokens - t);
 }
 
+/* ---- gates ---- */
+
+/* As gate8 of kernels_avx2.c. */
+INLINE __m512 gate16(__m512 x, __m512 up, activation act) {
+    __m512 u = x, one = _mm512_set1_ps(1);
+    if (act == ACT_GELU_TANH) {
+        __m512 cubic = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(x, x)), x);
+        u = _mm512_mul_ps(_mm512_set1_ps(1.5957691216f), _mm512_add_ps(x, cubic)); /* 2 sqrt(2 / pi) */
+    }
+    __m512 minus = _mm512_sub_ps(_mm512_setzero_ps(), u);
+    __m512 e = exp16(_mm512_min_ps(_mm512_set1_ps(89), minus)); /* in this order: NaN stays */
+    return _mm512_mul_ps(_mm512_div_ps(x, _mm512_add_ps(one, e)), up);
+}
+
+INLINE void gated_by(float *out, const float *gate, const float *up, int64_t n, activation act) {
+    for (int64_t i = 0; i < n; i += 16) {
+        __mmask16 some = first_lanes(n - i);
+        __m512 x = _mm512_maskz_loadu_ps(some, gate + i), y = _mm512_maskz_loadu_ps(some, up + i);
+        _mm512_mask_storeu_ps(out + i, some, gate16(x, y, act));
+    }
+}
+
+static void gated_row(float *out, activation act, const float *gate, const float *up, int64_t n) {
+    if (act == ACT_SILU)
+        gated_by(out, gate, up, n, ACT_SILU);
+    else
+        gated_by(out, gate, up, n, ACT_GELU_TANH);
+}
+
 static const products f32_products = {
     .prepared_bytes = prepared_bytes,
     .prepare = prepare,
@@ -271,6 +300,7 @@ const kernels kernels_avx512 = {
     .name = "avx512",
     .supported = supported,
     .base = &kernels_avx2,
+    .gated = gated_row,
     .f32 = &f32_products,
     .attention = &attention_avx512,
 };
