@@ -21,9 +21,9 @@ static size_t scale_bytes(const kv *base, int dim) {
 
 static void release(cpu *e, const kv *base, cpu_entries *entries, int64_t capacity) {
     size_t n = (size_t)(base->spec.n_kv_heads * capacity);
-    cpu_release(entries->values, n * value_bytes(base, entries->dim), &e->memory.kv);
-    cpu_release(entries->scales, n * scale_bytes(base, entries->dim), &e->memory.kv);
-    cpu_release(entries->biases, n * scale_bytes(base, entries->dim), &e->memory.kv);
+    cpu_release(e, entries->values, n * value_bytes(base, entries->dim), &e->memory.kv);
+    cpu_release(e, entries->scales, n * scale_bytes(base, entries->dim), &e->memory.kv);
+    cpu_release(e, entries->biases, n * scale_bytes(base, entries->dim), &e->memory.kv);
     *entries = (cpu_entries){.dim = entries->dim};
 }
 

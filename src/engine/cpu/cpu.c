@@ -7,7 +7,7 @@
 
 static void free_thread_scratch(cpu *e) {
     for (int i = 0; e->thread_scratch && i < e->threads; i++)
-        cpu_release(e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+        cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
     free(e->thread_scratch);
     e->thread_scratch = NULL;
     e->thread_scratch_size = 0;
@@ -53,7 +53,7 @@ static void drop_weights(engine *base) {
 }
 
 static void free_scratch(cpu *e) {
-    cpu_release(e->scratch, e->scratch_size, &e->memory.scratch);
+    cpu_release(e, e->scratch, e->scratch_size, &e->memory.scratch);
     e->scratch = NULL;
     e->scratch_size = 0;
     cpu_rope_free(e);
@@ -70,7 +70,7 @@ static void close_cpu(engine *base) {
         free(r);
     }
     free(e->free_blocks);
-    cpu_free_slabs(e);
+    cpu_free_memory(e);
     pool_free(e->pool);
     free(e);
 }

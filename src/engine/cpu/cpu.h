@@ -48,6 +48,7 @@ typedef struct cpu {
     size_t thread_scratch_size;
 
     struct slab *slabs; /* memory.c */
+    struct spare *spares;
 
     struct free_block *free_blocks; /* of the memory plan */
     int n_free, free_capacity;
@@ -61,10 +62,10 @@ typedef struct cpu {
 /* ---- memory.c ---- */
 
 /* Memory for n bytes, aligned to a cache line and counted in *account of e->memory; NULL with an error naming
- * what and the size. Released before cpu_free_slabs. */
+ * what and the size. Released before cpu_free_memory, which ends what is kept for reuse. */
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what);
-void cpu_release(void *memory, size_t n, int64_t *account);
-void cpu_free_slabs(cpu *e);
+void cpu_release(cpu *e, void *memory, size_t n, int64_t *account);
+void cpu_free_memory(cpu *e);
 
 /* ---- cache.c ---- */
 

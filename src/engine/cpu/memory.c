@@ -19,6 +19,15 @@ static bool is_shared(size_t n) {
 #endif
 }
 
+/* Whether it is kept when it is released. AddressSanitizer is to see what is read of it then. */
+static bool is_kept(size_t n) {
+#ifdef __SANITIZE_ADDRESS__
+    return n == SIZE_MAX;
+#else
+    return n >= HUGE_PAGE;
+#endif
+}
+
 /* The beginning of some large pages, aligned to their size. They are used from the front to the end, and
  * again once none of their arrays is left; they are kept, since the system takes its time to give such pages.
  */
@@ -26,6 +35,33 @@ struct slab {
     struct slab *next;
     size_t used, arrays;
 };
+
+/* A released array of large pages, kept for the next one of its size: runs repeat, and the system clears the
+ * pages that it gives. */
+struct spare {
+    struct spare *next;
+    size_t n;
+};
+
+static void free_spares(cpu *e) {
+    for (struct spare *s = e->spares, *next; s; s = next) {
+        next = s->next;
+        free(s);
+    }
+    e->spares = NULL;
+}
+
+/* NULL: there is none of that size, and none of another any more: what is kept is what the last run had. */
+static void *take_spare(cpu *e, size_t n) {
+    for (struct spare **at = &e->spares; *at; at = &(*at)->next) {
+        struct spare *s = *at;
+        if (s->n != n) continue;
+        *at = s->next;
+        return s;
+    }
+    free_spares(e);
+    return NULL;
+}
 
 static void *in_large_pages(size_t n, size_t alignment) {
     void *memory =
@@ -52,7 +88,8 @@ static void *in_slab(cpu *e, size_t n) {
 }
 
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
-    void *memory = is_shared(n) ? in_slab(e, n) : in_large_pages(n, n < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE);
+    void *memory = is_shared(n) ? in_slab(e, n) : is_kept(n) ? take_spare(e, n) : NULL;
+    if (!memory && !is_shared(n)) memory = in_large_pages(n, n < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE);
     if (!memory) return fail_null("out of memory: %.3f GB for %s", (double)n / 1e9, what);
     *account += (int64_t)n;
     int64_t total = e->memory.weights + e->memory.kv + e->memory.scratch;
@@ -60,9 +97,15 @@ void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
     return memory;
 }
 
-void cpu_release(void *memory, size_t n, int64_t *account) {
+void cpu_release(cpu *e, void *memory, size_t n, int64_t *account) {
     if (!memory) return;
     *account -= (int64_t)n;
+    if (is_kept(n)) {
+        struct spare *s = memory;
+        *s = (struct spare){e->spares, n};
+        e->spares = s;
+        return;
+    }
     if (!is_shared(n)) {
         free(memory);
         return;
@@ -71,7 +114,8 @@ void cpu_release(void *memory, size_t n, int64_t *account) {
     if (!--s->arrays) s->used = ALIGNMENT;
 }
 
-void cpu_free_slabs(cpu *e) {
+void cpu_free_memory(cpu *e) {
+    free_spares(e);
     for (struct slab *s = e->slabs, *next; s; s = next) {
         next = s->next;
         free(s);

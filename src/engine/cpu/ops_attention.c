@@ -33,7 +33,7 @@ static int make_table(cpu *e, const node *x) {
         e->rope_tables = t;
     }
     if (size > t->size) {
-        cpu_release(t->cos, t->size, &e->memory.scratch);
+        cpu_release(e, t->cos, t->size, &e->memory.scratch);
         t->size = 0;
         t->cos = cpu_allocate(e, size, &e->memory.scratch, "rope");
         if (!t->cos) return -1;
@@ -63,7 +63,7 @@ int cpu_rope_prepare(cpu *e, graph *g) {
 void cpu_rope_free(cpu *e) {
     for (rope_table *t = e->rope_tables, *next; t; t = next) {
         next = t->next;
-        cpu_release(t->cos, t->size, &e->memory.scratch);
+        cpu_release(e, t->cos, t->size, &e->memory.scratch);
         free(t);
     }
     e->rope_tables = NULL;

@@ -235,7 +235,7 @@ static int grow_scratch(planner *p) {
         if (need > thread_size) thread_size = need;
     }
     if (p->size > e->scratch_size) {
-        cpu_release(e->scratch, e->scratch_size, &e->memory.scratch);
+        cpu_release(e, e->scratch, e->scratch_size, &e->memory.scratch);
         e->scratch_size = 0;
         e->scratch = cpu_allocate(e, p->size, &e->memory.scratch,
                                   "a step's values; use a smaller --prefill-step-size");
@@ -244,7 +244,7 @@ static int grow_scratch(planner *p) {
     }
     if (thread_size <= e->thread_scratch_size) return 0;
     for (int i = 0; i < e->threads; i++) {
-        cpu_release(e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+        cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
         e->thread_scratch[i] = NULL;
     }
     e->thread_scratch_size = 0;
@@ -252,7 +252,7 @@ static int grow_scratch(planner *p) {
         e->thread_scratch[i] = cpu_allocate(e, thread_size, &e->memory.scratch, "a thread's tiles");
         if (!e->thread_scratch[i]) {
             while (i--) {
-                cpu_release(e->thread_scratch[i], thread_size, &e->memory.scratch);
+                cpu_release(e, e->thread_scratch[i], thread_size, &e->memory.scratch);
                 e->thread_scratch[i] = NULL;
             }
             return -1;
