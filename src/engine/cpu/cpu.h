@@ -170,6 +170,7 @@ typedef struct row_share {
     unsigned round; /* of the pool's, whose items are 2^log2_rows rows, but for each matrix' last */
     int log2_rows;
     int64_t items, least; /* of a part */
+    bool others;          /* its own are taken: now what others have left */
     pool_part taken;
     int64_t at; /* of `taken` this item is the next */
 } row_share;
@@ -186,7 +187,7 @@ typedef struct row_part {
 row_share cpu_share(const cpu *e, int thread, const rows *w, const int64_t *n_rows, int n);
 
 /* The next part: of the thread's own rows, or, once these are done, of others'. False: there is none. */
-bool cpu_take_rows(const cpu *e, int thread, row_share *s, bool others, row_part *part);
+bool cpu_take_rows(const cpu *e, int thread, row_share *s, row_part *part);
 
 /* ops_experts.c */
 typedef struct routed {

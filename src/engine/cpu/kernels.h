@@ -35,6 +35,11 @@ static inline int count_runs(runs rs) {
     return rs.apart ? RUNS : 1;
 }
 
+/* Run k alone: rows [first, end). */
+static inline runs one_run(runs rs, int k) {
+    return (runs){k * rs.apart + rs.first, k * rs.apart + rs.end, 0};
+}
+
 /* A way to multiply with activations that are rounded first. Memory of prepared tokens and panels belongs to
  * the caller and is aligned to 64 bytes. */
 typedef struct products {

@@ -90,7 +90,7 @@ INLINE void dot_plain(float *y, const rows *w, int64_t r, int64_t apart, const f
 
 INLINE void matvec_plain(float *y, const rows *w, runs rs, const float *x, dtype type) {
     int64_t r = rs.first;
-    for (int k = 0; k < count_runs(rs); k++) fetch(at(w->values, type, (r + k * rs.apart) * w->n), AHEAD);
+    fetch_runs(w, rs, AHEAD);
     for (; r < rs.end && rs.apart; r++) dot_plain(y + r, w, r, rs.apart, x, type, RUNS);
     for (; r < rs.end; r++) dot_plain(y + r, w, r, 0, x, type, 1);
 }

@@ -38,9 +38,11 @@ static float dot_bf16(const uint8_t *row, const uint8_t *x, int64_t n) {
 }
 
 static void matvec_bf16(float *y, const rows *w, runs rs, const void *prepared) {
-    for (int k = 0; k < count_runs(rs); k++)
-        for (int64_t r = k * rs.apart + rs.first; r < k * rs.apart + rs.end; r++)
+    for (int k = 0; k < count_runs(rs); k++) {
+        runs run = one_run(rs, k);
+        for (int64_t r = run.first; r < run.end; r++)
             y[r] = dot_bf16((const uint8_t *)w->values + 2 * r * w->n, prepared, w->n);
+    }
 }
 
 /* ---- many tokens ---- */

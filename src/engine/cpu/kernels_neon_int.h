@@ -180,7 +180,7 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
 
 INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, int parts) {
     for (int k = 0; k < count_runs(rs); k++) {
-        int64_t first = k * rs.apart + rs.first, end = k * rs.apart + rs.end;
+        int64_t first = one_run(rs, k).first, end = one_run(rs, k).end;
         if (w->bits == 2) matvec_bits(y, w, first, end, prepared, 2, parts);
         if (w->bits == 3) matvec_bits(y, w, first, end, prepared, 3, parts);
         if (w->bits == 4) matvec_bits(y, w, first, end, prepared, 4, parts);

@@ -239,7 +239,7 @@ static void dot_rows_int8(float *y, const rows *w, int64_t first, int64_t end, c
 
 static void matvec_int8(float *y, const rows *w, runs rs, const void *prepared) {
     for (int k = 0; k < count_runs(rs); k++)
-        dot_rows_int8(y, w, k * rs.apart + rs.first, k * rs.apart + rs.end, prepared);
+        dot_rows_int8(y, w, one_run(rs, k).first, one_run(rs, k).end, prepared);
 }
 
 static void pack_rows_int8(void *panel, const rows *w, int64_t r, int64_t n_rows) {

@@ -40,9 +40,10 @@ INLINE int64_t jump_ahead(const attention *a, const rows *w, int64_t first, int6
 /* The beginnings of runs, which nothing else fetches ahead: all at once, so that memory is waited for once.
  */
 INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
-    int64_t groups = w->n / w->group_size, first = rs.first;
+    int64_t groups = w->bits ? w->n / w->group_size : 0, first = rs.first;
     for (int k = 0; k < count_runs(rs); k++, first += rs.apart) {
         fetch((const char *)w->values + first * row_bytes_of(w), bytes);
+        if (!w->bits) continue;
         fetch(at(w->scales, w->dtype, first * groups), bytes / 4);
         fetch(at(w->biases, w->dtype, first * groups), bytes / 4);
     }

@@ -9,23 +9,22 @@
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, SLAB = 4 * HUGE_PAGE };
 
-/* Whether an array of n bytes shares its pages. AddressSanitizer sees what is written beyond an array only if
- * that is allocated for itself. */
-static bool is_shared(size_t n) {
+/* AddressSanitizer sees what is written beyond an array, or read after its release, only if each is allocated
+ * and freed for itself. */
 #ifdef __SANITIZE_ADDRESS__
-    return n == 0;
+enum { REUSES = 0 };
 #else
-    return n < HUGE_PAGE;
+enum { REUSES = 1 };
 #endif
+
+/* Whether an array of n bytes shares its pages, */
+static bool is_shared(size_t n) {
+    return REUSES && n < HUGE_PAGE;
 }
 
-/* Whether it is kept when it is released. AddressSanitizer is to see what is read of it then. */
+/* or is kept when it is released. */
 static bool is_kept(size_t n) {
-#ifdef __SANITIZE_ADDRESS__
-    return n == SIZE_MAX;
-#else
-    return n >= HUGE_PAGE;
-#endif
+    return REUSES && n >= HUGE_PAGE;
 }
 
 /* The beginning of some large pages, aligned to their size. They are used from the front to the end, and

@@ -281,8 +281,8 @@ static void gate_part(const cpu *e, const node *x, int64_t expert, const row_par
         if (!same) cpu_prepare(e, products_of(e, x, which), o->prepared, &cpu_weight_of(x, which)->rows, in);
         multiply_one(e, x, which, expert, part, in, o->prepared, which == GATE ? out : o->rows);
     }
-    for (int64_t k = 0; k < count_runs(rs); k++) {
-        int64_t r = part->base + k * rs.apart + rs.first;
+    for (int k = 0; k < count_runs(rs); k++) {
+        int64_t r = part->base + one_run(rs, k).first;
         e->kernels->gated(out + r, x->act, out + r, o->rows + r, rs.end - rs.first);
     }
 }
@@ -296,9 +296,8 @@ static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float 
     cpu_prepare(e, products_of(e, x, GATE), o->prepared, w, in);
     row_share s = cpu_share(e, thread, w, o->widths, (int)k);
     row_part part;
-    for (int others = 0; others < 2; others++)
-        while (cpu_take_rows(e, thread, &s, others, &part))
-            gate_part(e, x, chosen[part.matrix].expert, &part, o, in, hidden + part.matrix * width);
+    while (cpu_take_rows(e, thread, &s, &part))
+        gate_part(e, x, chosen[part.matrix].expert, &part, o, in, hidden + part.matrix * width);
 }
 
 /* The rows of the part of the sum over the chosen experts of their weight times down times hidden. */
@@ -310,15 +309,15 @@ static void down_part(const cpu *e, const node *x, const routed *chosen, const r
     for (int64_t j = 0; j < k; j++) {
         multiply_one(e, x, DOWN, chosen[j].expert, part, hidden + j * width, o->prepared + (size_t)j * bytes,
                      o->rows);
-        for (int64_t i = 0; i < count_runs(rs); i++) {
-            int64_t at = part->base + i * rs.apart;
-            for (int64_t r = at + rs.first; r < at + rs.end; r++)
+        for (int i = 0; i < count_runs(rs); i++) {
+            runs run = one_run(rs, i);
+            for (int64_t r = part->base + run.first; r < part->base + run.end; r++)
                 out[r] = chosen[j].weight * o->rows[r] + (j ? out[r] : 0);
         }
     }
-    for (int64_t i = 0; i < count_runs(rs) && other; i++) {
-        int64_t at = part->base + i * rs.apart;
-        for (int64_t r = at + rs.first; r < at + rs.end; r++) out[r] += other[r];
+    for (int i = 0; i < count_runs(rs) && other; i++) {
+        runs run = one_run(rs, i);
+        for (int64_t r = part->base + run.first; r < part->base + run.end; r++) out[r] += other[r];
     }
 }
 
@@ -333,9 +332,7 @@ static void down_one(cpu *e, node *x, const routed *chosen, const one *o, const 
     for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
     row_share s = cpu_share(e, thread, w, &x->shape[1], 1);
     row_part part;
-    for (int others = 0; others < 2; others++)
-        while (cpu_take_rows(e, thread, &s, others, &part))
-            down_part(e, x, chosen, &part, o, hidden, out, other);
+    while (cpu_take_rows(e, thread, &s, &part)) down_part(e, x, chosen, &part, o, hidden, out, other);
 }
 
 static void one_token(cpu *e, node *x, int thread) {

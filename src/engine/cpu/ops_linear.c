@@ -58,8 +58,8 @@ void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs r
         p->matvec(y, w, rs, prepared);
         return;
     }
-    for (int64_t k = 0; k < count_runs(rs); k++)
-        e->kernels->matvec(y, w, k * rs.apart + rs.first, k * rs.apart + rs.end, x, prepared);
+    for (int k = 0; k < count_runs(rs); k++)
+        e->kernels->matvec(y, w, one_run(rs, k).first, one_run(rs, k).end, x, prepared);
 }
 
 /* ---- many tokens ---- */
@@ -222,9 +222,10 @@ static void multiply_rows(const group *g, const node *x, float *out, int64_t str
     if (g->n_tokens > FEW_TOKENS)
         cpu_multiply(g->e, g->p, out, stride, &r, rs.end, g->in, g->n_tokens, g->prepared, g->tile);
     for (int64_t t = 0; t < g->n_tokens && w->bias; t++)
-        for (int64_t k = 0; k < count_runs(rs); k++)
-            for (int64_t i = k * rs.apart + rs.first; i < k * rs.apart + rs.end; i++)
-                out[t * stride + i] += w->bias[part->base + i];
+        for (int k = 0; k < count_runs(rs); k++) {
+            runs run = one_run(rs, k);
+            for (int64_t i = run.first; i < run.end; i++) out[t * stride + i] += w->bias[part->base + i];
+        }
 }
 
 /* Of many tokens. */
@@ -246,9 +247,10 @@ static void multiply_sum(const group *g, const row_part *part) {
     runs rs = part->rows;
     multiply_rows(g, g->x, out + part->base, stride, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
-        for (int64_t k = 0; k < count_runs(rs); k++) {
-            int64_t at = t * stride + part->base + k * rs.apart;
-            for (int64_t i = at + rs.first; i < at + rs.end; i++) out[i] += other[i];
+        for (int k = 0; k < count_runs(rs); k++) {
+            runs run = one_run(rs, k);
+            int64_t at = t * stride + part->base;
+            for (int64_t i = at + run.first; i < at + run.end; i++) out[i] += other[i];
         }
 }
 
@@ -278,16 +280,13 @@ static void multiply_many(const group *g, node *x) {
     while (pool_take(&x->taken[1], g->n_rows, g->step, &first, &end)) multiply_all(g, first, end);
 }
 
-/* First what is this thread's own, then what others have left. */
 static void multiply_few(const group *g) {
     int64_t n_rows[1 + NODE_MAX_JOINED];
     row_part part;
     int n = 0;
     for (; linear_of(g->x, n); n++) n_rows[n] = linear_of(g->x, n)->shape[1];
     row_share s = cpu_share(g->e, g->thread, &cpu_weight_of(g->x, 0)->rows, n_rows, n);
-    for (int others = 0; others < 2; others++)
-        while (cpu_take_rows(g->e, g->thread, &s, others, &part))
-            multiply_part(g, linear_of(g->x, part.matrix), &part);
+    while (cpu_take_rows(g->e, g->thread, &s, &part)) multiply_part(g, linear_of(g->x, part.matrix), &part);
 }
 
 void cpu_linear(cpu *e, node *x, int thread) {

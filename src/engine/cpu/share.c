@@ -23,10 +23,13 @@ row_share cpu_share(const cpu *e, int thread, const rows *w, const int64_t *n_ro
     return s;
 }
 
-bool cpu_take_rows(const cpu *e, int thread, row_share *s, bool others, row_part *part) {
+bool cpu_take_rows(const cpu *e, int thread, row_share *s, row_part *part) {
     pool_part *p = &s->taken;
     if (s->at == p->end) {
-        if (!pool_take_part(e->pool, thread, s->round, s->items, s->least, others, p)) return false;
+        while (!pool_take_part(e->pool, thread, s->round, s->items, s->least, s->others, p)) {
+            if (s->others) return false;
+            s->others = true;
+        }
         s->at = p->first;
     }
     int64_t start = 0;
