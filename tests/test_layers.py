@@ -43,7 +43,7 @@ def test_violation_is_found(tmp_path, file, include, complaint):
 @pytest.mark.parametrize("file, include", [
     ("cmd/bench.c", "engine/engine.h"),
     ("bench/run.c", "checkpoint/checkpoint.h"),
-    ("engine/cpu/cpu.c", "engine/cpu/kernels.h"),
+    ("engine/cpu/cpu.c", "engine/cpu/kernels/kernels.h"),
     ("report/csv.c", "base/base.h"),
     ("main.c", "cmd/cmd.h"),
 ])

@@ -1,7 +1,7 @@
 /* test_engine_cache.c - rotary positions, attention and KV caches against straightforward lists and loops.
  * The reference keeps a list of the positions a cache holds, oldest first, and computes in double precision.
  */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 #include "engine_values.h"
 
 enum { KV_HEADS = 2, HEADS = 4, DIM = 32, V_DIM = 64, MOST = 1024 };

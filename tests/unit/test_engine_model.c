@@ -1,6 +1,6 @@
 /* test_engine_model.c - what a model's steps rely on: experts, any number of threads, memory that stays flat.
  * A made-up layer of every operation is run as a prompt and token by token. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 #include "engine_values.h"
 
 #ifdef __GLIBC__

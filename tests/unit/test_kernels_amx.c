@@ -4,7 +4,7 @@
 #include "amx_tiles.h"
 
 #define kernels_avx512amx emulated
-#include "engine/cpu/kernels_amx.c"
+#include "engine/cpu/kernels/avx512/amx.c"
 
 #include "product_checks.h"
 

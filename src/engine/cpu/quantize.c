@@ -1,6 +1,6 @@
 /* quantize.c - affine quantization of a row, for quantized KV caches and synthetic weights.
  * Every rounding is MLX's own, so that a cache holds the very bits that mlx-lm's would. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <math.h>
 

@@ -1,6 +1,6 @@
-/* kernels_avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
+/* kernels/avx512/avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
  * Where the VNNI and BF16 tables have nothing faster, which is where scales are F32, they take these. */
-#include "engine/cpu/kernels_avx512.h"
+#include "engine/cpu/kernels/avx512/avx512.h"
 
 /* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
  * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
@@ -62,7 +62,7 @@ INLINE __m512 dots_to_floats(__m512i a) {
     return _mm512_castsi512_ps(a);
 }
 
-#include "engine/cpu/kernels_avx512_matvec.h"
+#include "engine/cpu/kernels/avx512/matvec.h"
 
 /* ---- plain rows times one token ---- */
 
@@ -256,7 +256,7 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
 
 /* ---- gates ---- */
 
-/* As gate8 of kernels_avx2.c. */
+/* As gate8 of kernels/avx2/avx2.c. */
 INLINE __m512 gate16(__m512 x, __m512 up, activation act) {
     __m512 u = x, one = _mm512_set1_ps(1);
     if (act == ACT_GELU_TANH) {

@@ -1,8 +1,8 @@
-/* kernels_avx2_attention.c - attention for processors with AVX2. Many query rows are lanes of registers, as
+/* kernels/avx2/attention.c - attention for processors with AVX2. Many query rows are lanes of registers, as
  * with AVX-512, and numbers of the cache, converted to F32 once per block, are broadcast: maxima,
  * exponentials and sums of the softmax are then vertical, and nothing needs packing. The tiles are those that
  * 16 registers hold. */
-#include "engine/cpu/kernels_avx2_attention.h"
+#include "engine/cpu/kernels/avx2/attention.h"
 
 enum {
     ROWS = 16,   /* query rows worked on at a time: two registers */

@@ -1,7 +1,7 @@
-/* kernels_avx2_attention_few.c - attention of few query rows, as in decode, with AVX2: all rows of a KV head
+/* kernels/avx2/attention_few.c - attention of few query rows, as in decode, with AVX2: all rows of a KV head
  * share one pass over its entries. A register holds 8 dimensions, and entries are converted where they are
  * multiplied. */
-#include "engine/cpu/kernels_avx2_attention.h"
+#include "engine/cpu/kernels/avx2/attention.h"
 
 enum {
     KEYS = 32,  /* of a block */

@@ -1,10 +1,10 @@
-/* kernels_avx2_attention.h - what attention of many and of few query rows shares (AVX2).
+/* kernels/avx2/attention.h - what attention of many and of few query rows shares (AVX2).
  * Blocks of keys differ in length: many rows want the tiles to come out even, few want less in the
  * first-level cache while the next block is fetched. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_ATTENTION_H
 #define ENGINE_CPU_KERNELS_AVX2_ATTENTION_H
 
-#include "engine/cpu/kernels_avx2.h"
+#include "engine/cpu/kernels/avx2/avx2.h"
 
 #include <math.h>
 
@@ -40,7 +40,7 @@ INLINE __m256 shift_of(__m256 max) {
 /* n entries from key `first` on, as floats: in place, or in buffer. Those n entries further are fetched. */
 const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n);
 
-/* kernels_avx2_attention_few.c: up to so many rows. */
+/* kernels/avx2/attention_few.c: up to so many rows. */
 enum { FEW_ROWS = 8 };
 size_t avx2_few_floats(int64_t dim, int64_t v_dim); /* of scratch */
 void avx2_attend_few(const attention *a, float *scratch);

@@ -1,9 +1,9 @@
-/* kernels_x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type, fetching
+/* kernels/x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type, fetching
  * them ahead, and a sum. Both are compiled for AVX2 at least. */
 #ifndef ENGINE_CPU_KERNELS_X86_H
 #define ENGINE_CPU_KERNELS_X86_H
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <immintrin.h>
 

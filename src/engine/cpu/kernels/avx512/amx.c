@@ -1,10 +1,9 @@
-/* kernels_amx.c - 16-bit fixed-point products for many tokens on processors with AMX (Xeon since Sapphire
- * Rapids). 8-bit ones are left to VNNI, which is faster there: scaling the sums limits both.
- * A tile holds 16 rows of 64 bytes; one instruction multiplies 16 tokens x 64 columns with 64 columns x 16
- * rows of weights, bytes times bytes, adding to 32-bit sums. A token of 16 bits is a signed high and an
- * unsigned low byte: two products. One token is multiplied by VNNI, whose panels of rows serve here as they
- * are. */
-#include "engine/cpu/kernels_avx512.h"
+/* kernels/avx512/amx.c - 16-bit fixed-point products for many tokens on processors with AMX (Xeon since
+ * Sapphire Rapids). 8-bit ones are left to VNNI, which is faster there: scaling the sums limits both. A tile
+ * holds 16 rows of 64 bytes; one instruction multiplies 16 tokens x 64 columns with 64 columns x 16 rows of
+ * weights, bytes times bytes, adding to 32-bit sums. A token of 16 bits is a signed high and an unsigned low
+ * byte: two products. One token is multiplied by VNNI, whose panels of rows serve here as they are. */
+#include "engine/cpu/kernels/avx512/avx512.h"
 
 #include <cpuid.h>
 #ifdef __linux__

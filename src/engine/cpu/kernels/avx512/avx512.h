@@ -1,9 +1,9 @@
-/* kernels_avx512.h - what the files of AVX-512 kernels share: loads of any number type, a transposition,
- * activations in fixed point. */
-#ifndef ENGINE_CPU_KERNELS_AVX512_H
-#define ENGINE_CPU_KERNELS_AVX512_H
+/* kernels/avx512/avx512.h - what the files of AVX-512 kernels share: loads of any number type, a
+ * transposition, activations in fixed point. */
+#ifndef ENGINE_CPU_KERNELS_AVX512_AVX512_H
+#define ENGINE_CPU_KERNELS_AVX512_AVX512_H
 
-#include "engine/cpu/kernels_x86.h"
+#include "engine/cpu/kernels/x86.h"
 
 #include <float.h>
 
@@ -48,7 +48,8 @@ INLINE __m512 first_sums(const float *out, __mmask16 lanes, bool add) {
     return _mm512_setzero_ps();
 }
 
-/* exp(x) for x <= 89: as exp8 of kernels_avx2.c; scalef rounds to subnormal numbers, to zero, to infinity. */
+/* exp(x) for x <= 89: as exp8 of kernels/avx2/avx2.c; scalef rounds to subnormal numbers, to zero, to
+ * infinity. */
 INLINE __m512 exp16(__m512 x) {
     x = _mm512_max_ps(_mm512_set1_ps(-104), x); /* in this order: NaN stays */
     __m512 k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
@@ -129,7 +130,7 @@ INLINE __m512i panel_order(__m512i columns, int bits, bool words) {
     return _mm512_shuffle_epi8(columns, _mm512_broadcast_i32x4(words ? pairs : bytes));
 }
 
-/* The products of kernels_avx512vnni.c. A panel of rows of vnni_int8 holds, for each group, 16 scales, 16
+/* The products of kernels/avx512/vnni.c. A panel of rows of vnni_int8 holds, for each group, 16 scales, 16
  * biases, and [group_size / 4][16 rows] of 4 values as bytes, in panel_order. */
 extern const products vnni_int16, vnni_int8;
 

@@ -1,10 +1,10 @@
-/* kernels_avx2_int.h - integers on AVX2: activations in fixed point, quantized weights, one token's product.
+/* kernels/avx2/int.h - integers on AVX2: activations in fixed point, quantized weights, one token's product.
  * vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add neighbours. Sums within
  * a group are integers, and exact. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_INT_H
 #define ENGINE_CPU_KERNELS_AVX2_INT_H
 
-#include "engine/cpu/kernels_avx2.h"
+#include "engine/cpu/kernels/avx2/avx2.h"
 
 #include <float.h>
 

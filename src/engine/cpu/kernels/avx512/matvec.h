@@ -1,4 +1,4 @@
-/* kernels_avx512_matvec.h - affine rows times one token, for any form of the token: a template.
+/* kernels/avx512/matvec.h - affine rows times one token, for any form of the token: a template.
  * The including file defines what a block of columns is, at most 16 groups and at least a quarter of one:
  *   block_width(bits)             its columns
  *   block_bytes(bits, words)      what it takes of a prepared token
@@ -8,7 +8,7 @@
  *   add_dots(a, b), dots_to_floats(a)
  *       sums of such lanes, whatever numbers they are, and what they are as floats
  * `words` is a constant for the including file's use. */
-#include "engine/cpu/kernels_avx512.h"
+#include "engine/cpu/kernels/avx512/avx512.h"
 
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
  * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched

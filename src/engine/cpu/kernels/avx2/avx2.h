@@ -1,9 +1,9 @@
-/* kernels_avx2.h - what the files of AVX2 kernels share: loads of any number type, sums.
+/* kernels/avx2/avx2.h - what the files of AVX2 kernels share: loads of any number type, sums.
  * Addresses need no alignment. */
-#ifndef ENGINE_CPU_KERNELS_AVX2_H
-#define ENGINE_CPU_KERNELS_AVX2_H
+#ifndef ENGINE_CPU_KERNELS_AVX2_AVX2_H
+#define ENGINE_CPU_KERNELS_AVX2_AVX2_H
 
-#include "engine/cpu/kernels_x86.h"
+#include "engine/cpu/kernels/x86.h"
 
 /* Selects the first n lanes. */
 INLINE __m256i first_lanes(int64_t n) {
@@ -63,11 +63,11 @@ INLINE float sum8(__m256 x) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-/* kernels_avx2_affine.c: matvec and unpack of kernels.h for affine weights, in F32. */
+/* kernels/avx2/affine.c: matvec and unpack of kernels.h for affine weights, in F32. */
 void avx2_matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                         const float *sums);
 void avx2_unpack_affine(float *out, const rows *w, int64_t r);
 
-extern const products avx2_int16, avx2_int8; /* kernels_avx2_int.c */
+extern const products avx2_int16, avx2_int8; /* kernels/avx2/int.c */
 
 #endif

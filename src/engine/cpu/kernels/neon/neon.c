@@ -1,6 +1,6 @@
-/* kernels_neon.c - the kernels for every 64-bit ARM processor: NEON as ARMv8.0 has it, F32 arithmetic.
+/* kernels/neon/neon.c - the kernels for every 64-bit ARM processor: NEON as ARMv8.0 has it, F32 arithmetic.
  * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop. */
-#include "engine/cpu/kernels_neon.h"
+#include "engine/cpu/kernels/neon/neon.h"
 
 #include <math.h>
 

@@ -1,6 +1,6 @@
 /* kernels.c - the kernel tables of this build, and the choice among them.
  * A new instruction set is one file with its table, and one line here. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* kernels_avx2_affine.c - affine weights in F32 for processors with AVX2: one token, and unpacking.
+/* kernels/avx2/affine.c - affine weights in F32 for processors with AVX2: one token, and unpacking.
  * Bit widths and group sizes are compile-time constants of inlined functions: no branch in an inner loop. */
-#include "engine/cpu/kernels_avx2.h"
+#include "engine/cpu/kernels/avx2/avx2.h"
 
 /* x is worked on in chunks of this many columns (a multiple of every group size), so that what a chunk needs
  * fits the first-level cache and the stack. */

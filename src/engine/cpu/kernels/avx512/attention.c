@@ -1,4 +1,4 @@
-/* kernels_avx512_attention.c - attention for processors with AVX-512: entries are converted to F32 in
+/* kernels/avx512/attention.c - attention for processors with AVX-512: entries are converted to F32 in
  * registers or, for many rows, once per block, and all query rows that share them are multiplied with them
  * there.
  *
@@ -6,7 +6,7 @@
  * softmax is then vertical, and nothing needs packing. Few rows, as in decode: a register holds 16
  * dimensions. Products of BF16 numbers (vdpbf16ps) are not used: they would round queries and probabilities,
  * and on Xeons they take twice as long as these (on Zen 4, half as long). */
-#include "engine/cpu/kernels_avx512.h"
+#include "engine/cpu/kernels/avx512/avx512.h"
 
 #include <math.h>
 

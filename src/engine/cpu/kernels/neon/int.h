@@ -1,4 +1,4 @@
-/* kernels_neon_int.h - int16 and int8 products for ARM, compiled twice: with dot products (dotprod), and with
+/* kernels/neon/int.h - int16 and int8 products for ARM, compiled twice: with dot products (dotprod), and with
  * products of 2 x 8 by 8 x 2 matrices (i8mm). One source, as only the innermost steps differ.
  *
  * An activation of 16 bits is 256 * high + low, high signed and low not; one of 8 bits is high alone. Weights
@@ -7,7 +7,7 @@
 #ifndef ENGINE_CPU_KERNELS_NEON_INT_H
 #define ENGINE_CPU_KERNELS_NEON_INT_H
 
-#include "engine/cpu/kernels_neon.h"
+#include "engine/cpu/kernels/neon/neon.h"
 
 #include <float.h>
 

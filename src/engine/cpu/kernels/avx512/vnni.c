@@ -1,9 +1,9 @@
-/* kernels_avx512vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and later).
+/* kernels/avx512/vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and later).
  * vpdpbusd multiplies 64 unsigned with 64 signed bytes, vpdpwssd 32 with 32 words, both adding to 32-bit
  * sums: int8 and int16 are one code with two numbers' widths. Quantized values are used as they are; the
  * scale is applied once per group. That 16 bits in fixed point serve as exact activations was found here;
  * int8 activations per group are llama.cpp's idea. */
-#include "engine/cpu/kernels_avx512.h"
+#include "engine/cpu/kernels/avx512/avx512.h"
 
 /* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
  * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass; the tokens'
@@ -116,7 +116,7 @@ INLINE __m512 dots_to_floats(__m512i a) {
     return _mm512_cvtepi32_ps(a);
 }
 
-#include "engine/cpu/kernels_avx512_matvec.h"
+#include "engine/cpu/kernels/avx512/matvec.h"
 
 INLINE void prepare(void *prepared, const rows *w, const float *x, bool words) {
     int64_t groups = w->n / w->group_size, padded = padded_groups(w);

@@ -1,6 +1,6 @@
-/* kernels_scalar.c - the kernels in plain C: what every processor can run, and what the tests compare with.
+/* kernels/scalar.c - the kernels in plain C: what every processor can run, and what the tests compare with.
  * Weights are read byte by byte or through memcpy, since a checkpoint file need not align them. */
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <float.h>
 #include <math.h>

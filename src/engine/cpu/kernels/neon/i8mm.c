@@ -1,7 +1,7 @@
-/* kernels_neon_i8mm.c - products of small matrices, of int8 and of BF16, for ARM processors that have both
- * (2020 and later; Apple's from M2 on). The integer ones are kernels_neon_int.h; BF16 is here, the rest in
+/* kernels/neon/i8mm.c - products of small matrices, of int8 and of BF16, for ARM processors that have both
+ * (2020 and later; Apple's from M2 on). The integer ones are kernels/neon/int.h; BF16 is here, the rest in
  * base. */
-#include "engine/cpu/kernels_neon_int.h"
+#include "engine/cpu/kernels/neon/int.h"
 
 /* A panel of BF16 holds 4 columns of each row or token one after another: [n / 4][BF16_ROWS or
  * BF16_TOKENS][4]. 16 blocks of 2 x 2 sums, and 8 registers that they are multiplied from. */

@@ -1,7 +1,7 @@
 /* kernels.h - the inner loops of engine/cpu, one table per instruction set, chosen at run time.
  * Everything else of the engine is portable C over these; sums are F32. */
-#ifndef ENGINE_CPU_KERNELS_H
-#define ENGINE_CPU_KERNELS_H
+#ifndef ENGINE_CPU_KERNELS_KERNELS_H
+#define ENGINE_CPU_KERNELS_KERNELS_H
 
 #include "base/base.h"
 #include "engine/engine.h"

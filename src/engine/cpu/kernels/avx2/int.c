@@ -1,6 +1,6 @@
-/* kernels_avx2_int.c - int16 and int8 products for processors with AVX2: many tokens, and the two tables.
- * kernels_avx2_int.h has what one token takes. */
-#include "engine/cpu/kernels_avx2_int.h"
+/* kernels/avx2/int.c - int16 and int8 products for processors with AVX2: many tokens, and the two tables.
+ * kernels/avx2/int.h has what one token takes. */
+#include "engine/cpu/kernels/avx2/int.h"
 
 /* 8 rows fill a register; 5 tokens x 2 panels of rows are 10 sums, which leaves 6 registers (with 6 tokens
  * gcc 12 spilled). A panel of tokens is worked on in parts of TOKEN_BYTES, which stay in the first-level

@@ -1,6 +1,6 @@
-/* kernels_avx2.c - the kernels for x86-64 processors with AVX2, FMA and F16C (2013 and later).
+/* kernels/avx2/avx2.c - the kernels for x86-64 processors with AVX2, FMA and F16C (2013 and later).
  * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop. */
-#include "engine/cpu/kernels_avx2.h"
+#include "engine/cpu/kernels/avx2/avx2.h"
 
 #include <math.h>
 

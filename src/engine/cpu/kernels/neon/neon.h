@@ -1,9 +1,9 @@
-/* kernels_neon.h - what the files of ARM kernels share: loads, and quantized values as bytes.
+/* kernels/neon/neon.h - what the files of ARM kernels share: loads, and quantized values as bytes.
  * Every ARMv8.0 processor can run it; addresses need no alignment. */
-#ifndef ENGINE_CPU_KERNELS_NEON_H
-#define ENGINE_CPU_KERNELS_NEON_H
+#ifndef ENGINE_CPU_KERNELS_NEON_NEON_H
+#define ENGINE_CPU_KERNELS_NEON_NEON_H
 
-#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels/kernels.h"
 
 #include <arm_neon.h>
 
