@@ -88,25 +88,30 @@ void engine_drop_weights(engine *e) {
     e->type->drop_weights(e);
 }
 
-kv *kv_new(engine *e, const kv_spec *spec) {
-    kv *cache = e->type->kv_new(e, spec);
-    if (cache) cache->spec = *spec;
-    return cache;
+cache *cache_new(engine *e, const cache_spec *spec) {
+    cache_spec s = *spec;
+    if (!s.n_sequences) s.n_sequences = 1;
+    if (s.n_sequences != 1 || s.n_states || s.chunk || (s.window && s.window != s.max_size))
+        return fail_null("a cache of several sequences, with states, chunks or a window of its own is not "
+                         "supported yet");
+    cache *c = e->type->cache_new(e, &s);
+    if (c) c->spec = s;
+    return c;
 }
 
-void kv_free(engine *e, kv *cache) {
-    if (cache) e->type->kv_free(e, cache);
+void cache_free(engine *e, cache *c) {
+    if (c) e->type->cache_free(e, c);
 }
 
-int kv_quantize(engine *e, kv *cache, int bits, int group_size) {
-    const kv_spec *s = &cache->spec;
-    if (cache->bits) return 0;
+int cache_quantize(engine *e, cache *c, int bits, int group_size) {
+    const cache_spec *s = &c->spec;
+    if (c->bits) return 0;
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
     if (group_size < 1 || s->head_dim % group_size || s->v_head_dim % group_size)
         return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);
-    if (e->type->kv_quantize(e, cache, bits, group_size)) return -1;
-    cache->bits = bits;
-    cache->group_size = group_size;
+    if (e->type->cache_quantize(e, c, bits, group_size)) return -1;
+    c->bits = bits;
+    c->group_size = group_size;
     return 0;
 }
 

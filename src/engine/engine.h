@@ -6,7 +6,8 @@
  * rest. A failing operation records the error once, and all later ones of that graph do nothing: model code
  * has no error ladder; graph_end reports it.
  *
- * Shapes: L tokens (rows), D features, H heads, hd = head_dim, V vocabulary. Batch is one sequence.
+ * Shapes: L tokens (rows), D features, H heads, hd = head_dim, V vocabulary. Several sequences are
+ * [n_sequences * L], one after another.
  * Number types: a value has the dtype mlx-lm would give it (that of the checkpoint's activations). An engine
  * may compute and keep values in a wider one: engine/cpu holds every value in F32. Constants are rounded to
  * the activation dtype, as MLX's weakly typed Python scalars are. */
@@ -90,41 +91,55 @@ const weight *engine_weight(engine *e, const weight_source *source);
 /* Frees all weights of the engine (the model that used them must be gone). */
 void engine_drop_weights(engine *e);
 
-/* ---- KV caches, one per layer ---- */
+/* ---- caches: what a sequence remembers ---- */
 
-/* max_size 0: plain, grows without limit (mlx-lm cache.py: KVCache). max_size > 0: rotating, keeps the first
- * `keep` and the newest entries, max_size in all after single-token steps; a chunk of S > 1 tokens sees up to
- * max_size - 1 earlier entries through a causal window of max_size (RotatingKVCache, make_mask included). */
-typedef struct kv_spec {
-    int n_kv_heads, head_dim, v_head_dim;
+/* Keys and values, an array of states, or both. max_size 0: plain, grows without limit (mlx-lm cache.py:
+ * KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries, max_size in all after
+ * single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier entries through a causal window
+ * of max_size (RotatingKVCache, make_mask included). cache_new refuses what no engine has yet: a window other
+ * than max_size, chunks, states, several sequences. */
+enum { CACHE_MAX_STATES = 4 };
+typedef struct cache_spec {
+    int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
+    int n_kv_heads, head_dim, v_head_dim; /* 0: no keys and values */
     int64_t max_size, keep;
-    enum dtype dtype; /* of keys and values while not quantized */
+    int64_t window, chunk; /* entries that a token sees, apart from the ring's size (0: max_size); Llama 4's
+                              chunks (0: none) */
+    int n_states;
+    struct cache_state {
+        int64_t rows, cols;
+        enum dtype dtype;
+    } states[CACHE_MAX_STATES]; /* of a convolution, a delta rule, ... */
+    enum dtype dtype;           /* of keys and values while not quantized */
     int64_t capacity; /* entries that will be needed, as a hint: an engine may allocate them at once. 0:
                          unknown */
-} kv_spec;
+} cache_spec;
 
-typedef struct kv {
-    kv_spec spec;
-    int64_t offset;       /* tokens seen so far: the position of the next one */
+typedef struct cache {
+    cache_spec spec;
+    int64_t offset;       /* tokens of each sequence seen so far: the position of the next one */
     int bits, group_size; /* 0, 0 while not quantized */
-} kv;
+} cache;
 
-/* A new, empty cache; NULL on error (out of memory: the message names the size). kv_free(NULL) does nothing.
- */
-kv *kv_new(engine *e, const kv_spec *spec);
-void kv_free(engine *e, kv *cache);
+/* A new, empty cache; NULL on error (out of memory: the message names the size). cache_free(NULL) does
+ * nothing. */
+cache *cache_new(engine *e, const cache_spec *spec);
+void cache_free(engine *e, cache *c);
 
 /* Quantizes what the cache holds and all that follows: affine, along head_dim, as mx.quantize does
  * (KVCache.to_quantized). Harmless when it is quantized already. -1 for a rotating cache or a head_dim that
  * group_size does not divide. Between graphs only. */
-int kv_quantize(engine *e, kv *cache, int bits, int group_size);
+int cache_quantize(engine *e, cache *c, int bits, int group_size);
 
 /* ---- graphs ---- */
 
-/* Starts a step. Only one graph of an engine exists at a time. Never NULL: an error shows at graph_end. */
-graph *graph_begin(engine *e);
+/* Starts a step of n_sequences sequences, which advance by the same number of tokens: row r of a value
+ * belongs to sequence r / L, where L is that number. Only one graph of an engine exists at a time. Never
+ * NULL: an error shows at graph_end. */
+graph *graph_begin(engine *e, int n_sequences);
 
-/* Runs the step: every cache write recorded, and the n outputs with all they need; then drops the graph.
+/* Runs the step: every cache write recorded, and the n outputs with all they need; then drops the graph. The
+ * caches that it wrote are at the next position afterwards; while recording, all see the position before it.
  * results[i] receives outputs[i] (free it with result_free). n = 0 is a prefill chunk: in the last layer only
  * keys and values are computed, as mlx-lm evaluates nothing but cache states there. -1 on error: then no
  * result is set, and the caches used must not be used again. fail_interrupted when Ctrl-C was seen. */
@@ -143,7 +158,8 @@ int64_t tensor_dim(tensor x, int i);
 
 /* ---- operations ---- */
 
-/* Token ids, copied -> I32 [n]. An id outside the vocabulary is an error of embed. */
+/* Token ids, copied -> I32 [n], n / n_sequences of each sequence. An id outside the vocabulary is an error of
+ * embed. */
 tensor tokens(graph *g, const int32_t *ids, int64_t n);
 
 /* An earlier step's result (an argmax) as this step's ids, without waiting for it -> I32 [n]. The result must
@@ -178,14 +194,15 @@ typedef struct rope_spec {
     const float *freqs; /* dims / 2 of them; lives as long as the model */
 } rope_spec;
 
-/* Rotates x [L, H, hd]; row i has position cache->offset + i (before attend adds this step's tokens). */
-tensor rope(graph *g, tensor x, const rope_spec *spec, const kv *cache);
+/* Rotates x [L, H, hd]; row r has position c->offset + r % L. */
+tensor rope(graph *g, tensor x, const rope_spec *spec, const cache *c);
 
 /* Appends k [L, Hkv, hd] and v [L, Hkv, hd_v] to the cache, then softmax(scale * q k^T) v over what the cache
  * shows to each row (causal; the window of a rotating cache) -> [L, H * hd_v]. Query head h uses KV head
- * h / (H / Hkv). A quantized cache is read as it is stored. Adds L to cache->offset.
+ * h / (H / Hkv). A quantized cache is read as it is stored. One step
+ * writes a cache at most once.
  * mlx-lm base.py: scaled_dot_product_attention, quantized_scaled_dot_product_attention. */
-tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float scale);
+tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float scale);
 
 /* act(gate) * up, elementwise. ACT_SILU: x * sigmoid(x). ACT_GELU_TANH: mlx nn.gelu_approx. */
 typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;

@@ -12,9 +12,10 @@ node *graph_node(const graph *g, int i) {
     return &g->blocks[i / BLOCK_NODES][i % BLOCK_NODES];
 }
 
-graph *graph_begin(engine *e) {
+graph *graph_begin(engine *e, int n_sequences) {
     graph *g = &e->graph;
     g->engine = e;
+    g->n_sequences = n_sequences;
     g->n_nodes = 0;
     g->n_ids = 0;
     g->failed = false;
@@ -87,6 +88,7 @@ static bool same_shape(tensor a, tensor b) {
 
 tensor tokens(graph *g, const int32_t *ids, int64_t n) {
     if (n < 1) return refuse(g, "tokens", &nothing, "there are none");
+    if (n % g->n_sequences) return refuse(g, "tokens", &nothing, "not as many for each sequence");
     if (!g->failed && g->n_ids + n > g->ids_capacity) {
         void *grown = g->ids;
         g->failed = mem_resize(&grown, (size_t)(g->n_ids + n), sizeof *ids, "token ids") < 0;
@@ -162,20 +164,20 @@ tensor heads(graph *g, tensor in, int n) {
     return x;
 }
 
-tensor rope(graph *g, tensor in, const rope_spec *spec, const kv *cache) {
+tensor rope(graph *g, tensor in, const rope_spec *spec, const cache *c) {
     if (in->rank != 3 || spec->dims > in->shape[2] || spec->dims % 2)
         return refuse(g, "rope", in, "wants [L, H, head_dim] with an even number of rotated features");
     node *x = add_node(g, OP_ROPE, in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;
     x->rope = spec;
-    x->position = cache->offset;
+    x->position = c->offset;
     copy_shape(x, in);
     return x;
 }
 
-tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float attention_scale) {
-    const kv_spec *s = &cache->spec;
+tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float attention_scale) {
+    const cache_spec *s = &c->spec;
     if (k->rank != 3 || k->shape[1] != s->n_kv_heads || k->shape[2] != s->head_dim)
         return refuse(g, "attend: keys", k, "the cache has another shape");
     if (v->rank != 3 || v->shape[1] != s->n_kv_heads || v->shape[2] != s->v_head_dim ||
@@ -184,6 +186,8 @@ tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float attention
     if (q->rank != 3 || q->shape[0] != k->shape[0] || q->shape[2] != s->head_dim ||
         q->shape[1] % s->n_kv_heads)
         return refuse(g, "attend: queries", q, "the keys have another shape");
+    if (s->n_sequences != g->n_sequences || k->shape[0] % g->n_sequences)
+        return refuse(g, "attend: keys", k, "the cache is of another number of sequences");
     node *write = add_node(g, OP_KV_WRITE, k->dtype);
     node *x = add_node(g, OP_ATTEND, q->dtype);
     if (!write || !x) return &nothing;
@@ -193,9 +197,8 @@ tensor attend(graph *g, kv *cache, tensor q, tensor k, tensor v, float attention
     x->in[0] = q;
     x->in[1] = write;
     x->scale = attention_scale;
-    write->cache = x->cache = cache;
-    write->position = x->position = cache->offset;
-    cache->offset += k->shape[0];
+    write->cache = x->cache = c;
+    write->position = x->position = c->offset;
     set_shape(x, 2, q->shape[0], q->shape[1] * s->v_head_dim, 0);
     return x;
 }
@@ -314,9 +317,21 @@ void graph_mark_live(graph *g, int n, const tensor outputs[]) {
     }
 }
 
+/* Every cache that the step writes goes on by its tokens, before the engine runs it: MLX slices to there. */
+static int advance_caches(graph *g) {
+    for (int i = 0; i < g->n_nodes; i++) {
+        node *x = graph_node(g, i);
+        if (x->op != OP_KV_WRITE) continue;
+        if (x->cache->offset != x->position) return fail("a step writes one cache twice");
+        x->cache->offset += x->shape[0] / g->n_sequences;
+    }
+    return 0;
+}
+
 int graph_end(graph *g, int n, const tensor outputs[], result *results[]) {
     if (g->failed) return -1;
     if (interrupted()) return fail_interrupted();
     graph_mark_live(g, n, outputs);
+    if (advance_caches(g)) return -1;
     return g->engine->type->run(g->engine, g, n, outputs, results);
 }

@@ -47,8 +47,8 @@ typedef struct node {
     int64_t shape[3];
     tensor in[NODE_MAX_INPUTS];
     const weight *w[NODE_MAX_WEIGHTS];
-    kv *cache;        /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
-    int64_t position; /* ROPE, KV_WRITE, ATTEND: cache->offset before this step */
+    struct cache *cache; /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
+    int64_t position;    /* ROPE, KV_WRITE, ATTEND: of a sequence's first token in this step */
     union {
         int64_t first_id; /* TOKENS: they are graph->ids[first_id .. + shape[0]) */
         result *from;     /* TOKEN_RESULT */
@@ -82,6 +82,7 @@ typedef struct node {
  * The memory is kept from graph to graph. */
 struct graph {
     struct engine *engine;
+    int n_sequences;
     int n_nodes, n_blocks;
     bool failed;
     node **blocks;
@@ -122,9 +123,9 @@ typedef struct engine_class {
     void (*reset_peak)(engine *e);
     weight *(*new_weight)(engine *e, const weight_source *source); /* fills all but the public part */
     void (*drop_weights)(engine *e);
-    kv *(*kv_new)(engine *e, const kv_spec *spec);
-    void (*kv_free)(engine *e, kv *cache);
-    int (*kv_quantize)(engine *e, kv *cache, int bits, int group_size);
+    cache *(*cache_new)(engine *e, const cache_spec *spec);
+    void (*cache_free)(engine *e, cache *c);
+    int (*cache_quantize)(engine *e, cache *c, int bits, int group_size);
     int (*run)(engine *e, graph *g, int n, const tensor outputs[], result *results[]);
     int (*result_read)(result *r, void *out);
     void (*result_free)(result *r);
@@ -148,7 +149,7 @@ extern const engine_class cpu_engine, fake_engine;
 
 /* To be raised with every change of what a module shares with the program: this header and those it includes.
  */
-enum { ENGINE_MODULE_ABI = 5 };
+enum { ENGINE_MODULE_ABI = 6 };
 
 /* What a module exports, as a function of the name below and of this type. It may use the program's
  * functions. */

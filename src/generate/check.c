@@ -2,7 +2,17 @@
  * Refuses what mlx-lm refuses, with the reason. */
 #include "generate/generate.h"
 
+#include <stdlib.h>
+
 enum { KEPT = 4 }; /* entries a rotating cache never drops (mlx-lm cache.py: make_prompt_cache) */
+
+cache_spec *generate_caches(const model *m, const generate_options *o, int *n) {
+    cache_options options = {.max_kv_size = o->max_kv_size};
+    *n = model_caches(m, &options, NULL, 0);
+    cache_spec *specs = mem_new((size_t)*n, sizeof *specs, "caches");
+    if (specs) model_caches(m, &options, specs, *n);
+    return specs;
+}
 
 static int check_quantized(const model *m, const generate_options *o) {
     const model_info *info = model_describe(m);
@@ -15,12 +25,16 @@ static int check_quantized(const model *m, const generate_options *o) {
     if (info->head_dim % o->kv_group_size)
         return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld",
                           (long long)o->kv_group_size, (long long)info->head_dim);
-    for (int64_t i = 0; i < info->n_layers; i++)
-        if (model_cache(m, i, o->max_kv_size).max_size)
-            return fail_usage(
-                "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",
-                info->own_caches ? "this model has sliding windows" : "max_kv_size");
-    return 0;
+    int n;
+    cache_spec *specs = generate_caches(m, o, &n);
+    bool rotates = false;
+    for (int i = 0; specs && i < n; i++) rotates = rotates || specs[i].max_size;
+    free(specs);
+    if (rotates)
+        return fail_usage(
+            "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",
+            info->own_caches ? "this model has sliding windows" : "max_kv_size");
+    return specs ? 0 : -1;
 }
 
 int generate_check(const model *m, const generate_options *o) {
@@ -32,10 +46,11 @@ int generate_check(const model *m, const generate_options *o) {
 }
 
 int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens) {
-    const model_info *info = model_describe(m);
+    int n;
+    cache_spec *specs = generate_caches(m, o, &n);
     double bytes = 0;
-    for (int64_t i = 0; i < info->n_layers; i++) {
-        kv_spec s = model_cache(m, i, o->max_kv_size);
+    for (int i = 0; specs && i < n; i++) {
+        cache_spec s = specs[i];
         double per_number = (double)dtype_size(s.dtype);
         if (o->kv_bits) per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
         double entries = (double)n_prompt + (double)max_tokens, chunk = (double)o->prefill_step_size;
@@ -43,6 +58,7 @@ int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_p
         if (s.max_size && entries > most) entries = most;
         bytes += entries * s.n_kv_heads * (s.head_dim + s.v_head_dim) * per_number;
     }
+    free(specs);
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 

@@ -46,6 +46,9 @@ const float *session_logits(const session *s);
  * *out is NULL, and 0 returned, when it has none; -1 when it has one that cannot be used. */
 int open_tokenizer(const checkpoint *c, tokenizer **out);
 
+/* The specifications of the model's caches, *n of them; free with free(). NULL when out of memory. */
+cache_spec *generate_caches(const model *m, const generate_options *o, int *n);
+
 /* Bytes that the caches of such a session will need at the end. */
 int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens);
 

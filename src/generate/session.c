@@ -16,8 +16,8 @@ struct session {
     int32_t *prompt;
     int64_t n_prompt, max_tokens, produced;
     int64_t taken; /* steps after the prompt's, so far */
-    kv **caches;   /* one per layer */
-    int64_t n_layers;
+    cache **caches;
+    int n_caches;
     step current, next;
     float *logits; /* with keep_logits: of the last token returned */
     void (*report)(void *context, int64_t done, int64_t total);
@@ -34,7 +34,7 @@ void session_free(session *s) {
     if (!s) return;
     free_step(&s->current);
     free_step(&s->next);
-    for (int64_t i = 0; i < s->n_layers && s->caches; i++) kv_free(s->engine, s->caches[i]);
+    for (int i = 0; i < s->n_caches && s->caches; i++) cache_free(s->engine, s->caches[i]);
     free(s->caches);
     free(s->logits);
     free(s->prompt);
@@ -50,6 +50,19 @@ static int check_prompt(const model_info *info, const int32_t *prompt, int64_t n
     return 0;
 }
 
+static int make_caches(session *s) {
+    cache_spec *specs = generate_caches(s->model, &s->options, &s->n_caches);
+    s->caches = specs ? mem_new((size_t)s->n_caches, sizeof(cache *), "caches") : NULL;
+    int failed = !s->caches;
+    for (int i = 0; i < s->n_caches && !failed; i++) {
+        specs[i].capacity = s->n_prompt + s->max_tokens;
+        s->caches[i] = cache_new(s->engine, &specs[i]);
+        failed = !s->caches[i];
+    }
+    free(specs);
+    return failed ? -1 : 0;
+}
+
 session *session_new(model *m, engine *e, const generate_options *o, const int32_t *prompt, int64_t n_prompt,
                      int64_t max_tokens) {
     const model_info *info = model_describe(m);
@@ -59,18 +72,10 @@ session *session_new(model *m, engine *e, const generate_options *o, const int32
     if (!s) return NULL;
     *s = (session){.model = m, .engine = e, .options = *o, .n_prompt = n_prompt, .max_tokens = max_tokens};
     if (o->follow && max_tokens > o->n_follow + 1) s->max_tokens = o->n_follow + 1;
-    s->n_layers = info->n_layers;
     s->prompt = mem_new((size_t)n_prompt, sizeof *prompt, "the prompt");
-    s->caches = mem_new((size_t)s->n_layers, sizeof(kv *), "KV caches");
     if (o->keep_logits) s->logits = mem_new((size_t)info->vocab_size, sizeof *s->logits, "logits");
-    bool failed = !s->prompt || !s->caches || (o->keep_logits && !s->logits);
-    for (int64_t i = 0; i < s->n_layers && !failed; i++) {
-        kv_spec spec = model_cache(m, i, o->max_kv_size);
-        spec.capacity = n_prompt + max_tokens;
-        s->caches[i] = kv_new(e, &spec);
-        failed = !s->caches[i];
-    }
-    if (failed) {
+    bool failed = !s->prompt || (o->keep_logits && !s->logits);
+    if (failed || make_caches(s)) {
         session_free(s);
         return NULL;
     }
@@ -87,9 +92,9 @@ void session_on_prefill(session *s, void (*report)(void *context, int64_t done, 
 /* mlx-lm generate.py: maybe_quantize_kv_cache. */
 static int quantize_caches(session *s) {
     if (!s->options.kv_bits) return 0;
-    for (int64_t i = 0; i < s->n_layers; i++)
+    for (int i = 0; i < s->n_caches; i++)
         if (s->caches[i]->offset >= s->options.quantized_kv_start &&
-            kv_quantize(s->engine, s->caches[i], (int)s->options.kv_bits, (int)s->options.kv_group_size))
+            cache_quantize(s->engine, s->caches[i], (int)s->options.kv_bits, (int)s->options.kv_group_size))
             return -1;
     return 0;
 }
@@ -99,7 +104,7 @@ static int prefill(session *s) {
     for (int64_t done = 0; done < s->n_prompt - 1;) {
         int64_t n = s->n_prompt - 1 - done;
         if (n > s->options.prefill_step_size) n = s->options.prefill_step_size;
-        graph *g = graph_begin(s->engine);
+        graph *g = graph_begin(s->engine, 1);
         model_forward(s->model, g, tokens(g, s->prompt + done, n), s->caches);
         if (graph_end(g, 0, NULL, NULL) || quantize_caches(s)) return -1;
         done += n;
@@ -110,7 +115,7 @@ static int prefill(session *s) {
 
 /* Runs (or queues) the step that follows `from`, or the last prompt token when from is NULL. */
 static int take_step(session *s, result *from, step *out) {
-    graph *g = graph_begin(s->engine);
+    graph *g = graph_begin(s->engine, 1);
     const int32_t *follow = s->options.follow && s->taken < s->options.n_follow ? s->options.follow : NULL;
     tensor ids;
     if (!from)

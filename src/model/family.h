@@ -30,7 +30,7 @@ typedef struct loader {
 struct model_family {
     const char *model_type; /* config.json's */
     void (*load)(loader *l);
-    tensor (*forward)(const model *m, graph *g, tensor ids, kv *const caches[]);
+    tensor (*forward)(const model *m, graph *g, tensor ids, cache *const caches[]);
     int64_t (*window)(const model *m,
                       int64_t layer); /* sliding window of that layer's cache, 0: none; NULL: the model
                                          leaves its caches to the user (mlx-lm: no make_cache) */
@@ -91,7 +91,7 @@ typedef struct attention_options {
 } attention_options;
 attention load_attention(loader *l, int64_t layer, const rope_spec *rope, float eps,
                          attention_options options);
-tensor attend_self(graph *g, const attention *a, tensor x, kv *cache);
+tensor attend_self(graph *g, const attention *a, tensor x, cache *c);
 
 /* down(act(gate(x)) * up(x)). */
 typedef struct mlp {
@@ -110,7 +110,7 @@ typedef struct block {
 } block;
 block load_block(loader *l, int64_t layer, const rope_spec *rope, float eps, attention_options options,
                  int64_t intermediate_size, bool mlp_bias);
-tensor run_block(graph *g, const block *b, tensor x, kv *cache);
+tensor run_block(graph *g, const block *b, tensor x, cache *c);
 
 /* model.embed_tokens, model.norm and lm_head (the embedding when tied). */
 typedef struct ends {

@@ -77,7 +77,7 @@ static void load(loader *l) {
                    &m->layers[i]);
 }
 
-static tensor forward(const model *base, graph *g, tensor ids, kv *const caches[]) {
+static tensor forward(const model *base, graph *g, tensor ids, cache *const caches[]) {
     const gemma3 *m = base->parts;
     float eps = m->rms_norm_eps;
     tensor x = scale(g, embed(g, ids, m->ends.embed_tokens), m->embed_scale);

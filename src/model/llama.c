@@ -47,7 +47,7 @@ static void load(loader *l) {
         m->blocks[i] = load_block(l, i, rope, eps, options, intermediate_size, mlp_bias);
 }
 
-static tensor forward(const model *base, graph *g, tensor ids, kv *const caches[]) {
+static tensor forward(const model *base, graph *g, tensor ids, cache *const caches[]) {
     const llama *m = base->parts;
     tensor x = embed(g, ids, m->ends.embed_tokens);
     for (int64_t i = 0; i < base->info.n_layers; i++) x = run_block(g, &m->blocks[i], x, caches[i]);

@@ -23,11 +23,15 @@ typedef struct model_info {
 } model_info;
 const model_info *model_describe(const model *m);
 
-/* The cache layer i needs when max_kv_size (0: none) was asked for (mlx-lm cache.py: make_prompt_cache). */
-kv_spec model_cache(const model *m, int64_t layer, int64_t max_kv_size);
+/* The caches that the model needs, in the order in which model_forward takes them: fills in out[i] for
+ * i < max, and returns how many there are. mlx-lm cache.py: make_prompt_cache, make_cache. */
+typedef struct cache_options {
+    int64_t max_kv_size; /* entries at most, 0: no limit; own_caches say what has no effect on it */
+} cache_options;
+int model_caches(const model *m, const cache_options *o, cache_spec out[], int max);
 
-/* Logits [L, V] of ids [L]; caches: one per layer, which it appends to. mlx-lm: Model.__call__. */
-tensor model_forward(const model *m, graph *g, tensor ids, kv *const caches[]);
+/* Logits [L, V] of ids [L]; caches: those of model_caches, which it appends to. mlx-lm: Model.__call__. */
+tensor model_forward(const model *m, graph *g, tensor ids, cache *const caches[]);
 
 /* Names of the known families, i = 0, 1, ... until NULL. */
 const char *model_family_name(int i);

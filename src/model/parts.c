@@ -22,7 +22,7 @@ attention load_attention(loader *l, int64_t layer, const rope_spec *rope, float 
     return a;
 }
 
-tensor attend_self(graph *g, const attention *a, tensor x, kv *cache) {
+tensor attend_self(graph *g, const attention *a, tensor x, cache *c) {
     tensor q, k, v;
     linears(g, x, 3, (const weight *const[]){a->q, a->k, a->v}, (tensor *const[]){&q, &k, &v});
     q = heads(g, q, a->n_heads);
@@ -30,9 +30,9 @@ tensor attend_self(graph *g, const attention *a, tensor x, kv *cache) {
     v = heads(g, v, a->n_kv_heads);
     if (a->q_norm) q = rms_norm(g, q, a->q_norm, a->eps);
     if (a->k_norm) k = rms_norm(g, k, a->k_norm, a->eps);
-    q = rope(g, q, a->rope, cache);
-    k = rope(g, k, a->rope, cache);
-    return linear(g, attend(g, cache, q, k, v, a->scale), a->o);
+    q = rope(g, q, a->rope, c);
+    k = rope(g, k, a->rope, c);
+    return linear(g, attend(g, c, q, k, v, a->scale), a->o);
 }
 
 mlp load_mlp(loader *l, int64_t layer, int64_t intermediate_size, bool bias, activation act) {
@@ -63,8 +63,8 @@ block load_block(loader *l, int64_t layer, const rope_spec *rope, float eps, att
     };
 }
 
-tensor run_block(graph *g, const block *b, tensor x, kv *cache) {
-    tensor h = add(g, x, attend_self(g, &b->attention, rms_norm(g, x, b->input_layernorm, b->eps), cache));
+tensor run_block(graph *g, const block *b, tensor x, cache *c) {
+    tensor h = add(g, x, attend_self(g, &b->attention, rms_norm(g, x, b->input_layernorm, b->eps), c));
     return add(g, h, feed_forward(g, &b->mlp, rms_norm(g, h, b->post_attention_layernorm, b->eps)));
 }
 

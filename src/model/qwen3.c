@@ -35,7 +35,7 @@ static void load(loader *l) {
             load_block(l, i, rope, eps, (attention_options){.qk_norm = true}, intermediate_size, false);
 }
 
-static tensor forward(const model *base, graph *g, tensor ids, kv *const caches[]) {
+static tensor forward(const model *base, graph *g, tensor ids, cache *const caches[]) {
     const qwen3 *m = base->parts;
     tensor x = embed(g, ids, m->ends.embed_tokens);
     for (int64_t i = 0; i < base->info.n_layers; i++) x = run_block(g, &m->blocks[i], x, caches[i]);

@@ -75,7 +75,7 @@ static tensor mix_experts(graph *g, const qwen3_moe *m, const qwen3_moe_layer *l
     return experts(g, x, routing, ACT_SILU, l->gate, l->up, l->down);
 }
 
-static tensor forward(const model *base, graph *g, tensor ids, kv *const caches[]) {
+static tensor forward(const model *base, graph *g, tensor ids, cache *const caches[]) {
     const qwen3_moe *m = base->parts;
     tensor x = embed(g, ids, m->ends.embed_tokens);
     for (int64_t i = 0; i < base->info.n_layers; i++) {

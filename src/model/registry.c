@@ -61,11 +61,11 @@ const model_info *model_describe(const model *m) {
     return &m->info;
 }
 
-kv_spec model_cache(const model *m, int64_t layer, int64_t max_kv_size) {
-    kv_spec spec = {.n_kv_heads = (int)m->info.n_kv_heads,
-                    .head_dim = (int)m->info.head_dim,
-                    .v_head_dim = (int)m->info.head_dim,
-                    .dtype = m->kv_dtype};
+static cache_spec cache_of_layer(const model *m, int64_t layer, int64_t max_kv_size) {
+    cache_spec spec = {.n_kv_heads = (int)m->info.n_kv_heads,
+                       .head_dim = (int)m->info.head_dim,
+                       .v_head_dim = (int)m->info.head_dim,
+                       .dtype = m->kv_dtype};
     if (m->family->window) {
         spec.max_size = m->family->window(m, layer);
     } else if (max_kv_size) {
@@ -75,6 +75,12 @@ kv_spec model_cache(const model *m, int64_t layer, int64_t max_kv_size) {
     return spec;
 }
 
-tensor model_forward(const model *m, graph *g, tensor ids, kv *const caches[]) {
+int model_caches(const model *m, const cache_options *o, cache_spec out[], int max) {
+    int n = (int)m->info.n_layers;
+    for (int i = 0; i < n && i < max; i++) out[i] = cache_of_layer(m, i, o->max_kv_size);
+    return n;
+}
+
+tensor model_forward(const model *m, graph *g, tensor ids, cache *const caches[]) {
     return m->family->forward(m, g, ids, caches);
 }

@@ -342,8 +342,8 @@ static mx::array random_cache(const attend_case &c) {
     return x;
 }
 
-static mx::array entries(const mx::array &cache, int first, int end) {
-    return mx::slice(cache, {0, 0, first, 0}, {1, cache.shape(1), end, cache.shape(3)});
+static mx::array entries(const mx::array &entries, int first, int end) {
+    return mx::slice(entries, {0, 0, first, 0}, {1, entries.shape(1), end, entries.shape(3)});
 }
 
 static void check_cache(const attend_case &c, const mx::array &found, const mx::array &before,
@@ -373,7 +373,7 @@ static void check_attend(const attend_case &c) {
     std::vector<float> freqs, inverse;
     rope_spec spec = spec_of(c, freqs, inverse);
     int n_heads = c.n_kv_heads * c.per_kv_head;
-    kv_spec sizes = {};
+    cache_spec sizes = {};
     sizes.n_kv_heads = c.n_kv_heads;
     sizes.head_dim = sizes.v_head_dim = c.head_dim;
     assert_true(cuda_attend_takes(sizes, n_heads));

@@ -204,33 +204,35 @@ static void set_graph(engine *e, bool fused) {
 static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused_prefill,
                                     bool fused) {
     set_graph(e, fused_prefill);
-    std::vector<kv *> caches;
-    for (int i = 0; i < c.f.layers; i++) {
-        kv_spec spec = model_cache(m, i, c.max_kv_size);
-        caches.push_back(kv_new(e, &spec));
+    std::vector<cache *> caches;
+    cache_options options = {c.max_kv_size};
+    std::vector<cache_spec> specs(static_cast<size_t>(model_caches(m, &options, nullptr, 0)));
+    model_caches(m, &options, specs.data(), static_cast<int>(specs.size()));
+    for (const cache_spec &spec : specs) {
+        caches.push_back(cache_new(e, &spec));
         must(caches.back());
     }
     std::vector<int32_t> prompt;
     for (int i = 0; i < c.n_prompt; i++) prompt.push_back(token(i));
     for (int i = 0; i < c.n_prompt; i += c.chunk) {
-        graph *g = graph_begin(e);
+        graph *g = graph_begin(e, 1);
         model_forward(m, g, tokens(g, prompt.data() + i, std::min(c.chunk, c.n_prompt - i)), caches.data());
         must(!graph_end(g, 0, nullptr, nullptr));
     }
     set_graph(e, fused);
     std::vector<float> logits(static_cast<size_t>(c.n) * VOCABULARY);
     for (int i = 0; i < c.n; i++) {
-        for (kv *cache : caches)
-            if (c.kv_bits && i == c.kv_step) must(!kv_quantize(e, cache, c.kv_bits, 64));
+        for (cache *one : caches)
+            if (c.kv_bits && i == c.kv_step) must(!cache_quantize(e, one, c.kv_bits, 64));
         int32_t id = token(c.n_prompt + i);
-        graph *g = graph_begin(e);
+        graph *g = graph_begin(e, 1);
         tensor out = model_forward(m, g, tokens(g, &id, 1), caches.data());
         result *r = nullptr;
         must(!graph_end(g, 1, &out, &r));
         must(!result_read(r, logits.data() + i * VOCABULARY, VOCABULARY));
         result_free(r);
     }
-    for (kv *cache : caches) kv_free(e, cache);
+    for (cache *one : caches) cache_free(e, one);
     return logits;
 }
 

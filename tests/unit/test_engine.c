@@ -13,7 +13,7 @@ typedef struct bench {
     const weight *table, *square, *wide, *norm, *gate,
         *down; /* [10, 8], [8, 8], [12, 9], [8], [4, 6, 8], [4, 8, 6] */
     float *values[6];
-    kv *cache;
+    struct cache *cache;
 } bench;
 
 static bench new_bench(void) {
@@ -24,13 +24,14 @@ static bench new_bench(void) {
     b.norm = new_weight(b.e, 8, 0, 0, &b.values[3]);
     b.gate = new_weight(b.e, 4, 6, 8, &b.values[4]);
     b.down = new_weight(b.e, 4, 8, 6, &b.values[5]);
-    b.cache = kv_new(b.e, &(kv_spec){.n_kv_heads = 2, .head_dim = 4, .v_head_dim = 4, .dtype = DTYPE_F32});
+    b.cache =
+        cache_new(b.e, &(cache_spec){.n_kv_heads = 2, .head_dim = 4, .v_head_dim = 4, .dtype = DTYPE_F32});
     assert_non_null(b.cache);
     return b;
 }
 
 static void free_bench(bench *b) {
-    kv_free(b->e, b->cache);
+    cache_free(b->e, b->cache);
     engine_drop_weights(b->e);
     assert_int_equal(engine_memory_used(b->e).weights, 0);
     assert_int_equal(engine_memory_used(b->e).kv, 0);
@@ -41,7 +42,7 @@ static void free_bench(bench *b) {
 /* The engine still works. */
 static void check_alive(const bench *b) {
     float out[3 * 8];
-    graph *g = graph_begin(b->e);
+    graph *g = graph_begin(b->e, 1);
     finish(g, rows_of(g, b->table, 2, 3), out, 24);
     assert_memory_equal(out, b->values[0] + 16, sizeof out);
 }
@@ -111,7 +112,7 @@ static void test_mistakes(void **state) {
     bench b = new_bench();
     for (size_t i = 0; i < COUNT(mistakes); i++) {
         error_clear();
-        graph *g = graph_begin(b.e);
+        graph *g = graph_begin(b.e, 1);
         tensor x = mistakes[i].make(g, &b, rows_of(g, b.table, 0, 3));
         if (!graph_failed(g)) fail_msg("mistake %d, %s: not refused", (int)i, mistakes[i].word);
         if (!strstr(error_message(), mistakes[i].word))
@@ -131,7 +132,7 @@ static void test_mistakes(void **state) {
 }
 
 static void refuse_ids(const bench *b, const int32_t *ids, int64_t n, const char *word) {
-    graph *g = graph_begin(b->e);
+    graph *g = graph_begin(b->e, 1);
     tensor x = linear(g, embed(g, tokens(g, ids, n), b->table), b->square);
     result *r = NULL;
     error_clear();
@@ -147,7 +148,7 @@ static void test_ids(void **state) {
     refuse_ids(&b, (int32_t[]){0, 9, 10}, 3, " 10 ");
     refuse_ids(&b, (int32_t[]){-1}, 1, " -1 ");
     refuse_ids(&b, (int32_t[]){INT32_MAX, 0}, 2, "2147483647");
-    graph *g = graph_begin(b.e);
+    graph *g = graph_begin(b.e, 1);
     tensor x = argmax(g, rows_of(g, b.table, 0, 4));
     result *best, *r = NULL;
     assert_int_equal(graph_end(g, 1, &x, &best), 0);
@@ -155,14 +156,14 @@ static void test_ids(void **state) {
     assert_int_equal(result_read(best, ids, 4), 0);
     for (int t = 0; t < 4; t++)
         for (int i = 0; i < 8; i++) assert_true(b.values[0][t * 8 + i] <= b.values[0][t * 8 + ids[t]]);
-    g = graph_begin(b.e);
+    g = graph_begin(b.e, 1);
     float out[4 * 8];
     finish(g, embed(g, token_result(g, best), b.table), out, 32);
     for (int t = 0; t < 4; t++) assert_memory_equal(out + t * 8, b.values[0] + ids[t] * 8, 8 * sizeof *out);
-    g = graph_begin(b.e); /* without leaving the graph */
+    g = graph_begin(b.e, 1); /* without leaving the graph */
     finish(g, embed(g, argmax(g, rows_of(g, b.table, 0, 4)), b.table), out, 32);
     for (int t = 0; t < 4; t++) assert_memory_equal(out + t * 8, b.values[0] + ids[t] * 8, 8 * sizeof *out);
-    g = graph_begin(b.e); /* any of the 10 rows could be the best: the table with 8 has not all */
+    g = graph_begin(b.e, 1); /* any of the 10 rows could be the best: the table with 8 has not all */
     x = embed(g, argmax(g, linear(g, rows_of(g, b.table, 0, 4), b.table)), b.square);
     assert_int_equal(graph_end(g, 1, &x, &r), -1);
     result_free(best);
@@ -172,7 +173,7 @@ static void test_ids(void **state) {
 static void test_result(void **state) {
     (void)state;
     bench b = new_bench();
-    graph *g = graph_begin(b.e);
+    graph *g = graph_begin(b.e, 1);
     tensor x = rows_of(g, b.table, 0, 3);
     result *r;
     assert_int_equal(graph_end(g, 1, &x, &r), 0);
@@ -233,7 +234,7 @@ static void check_plan(engine *e, const weight *const w[KINDS], float *const tab
     tensor outputs[OUTPUTS];
     result *results[OUTPUTS];
     int chosen[OUTPUTS];
-    graph *g = graph_begin(e);
+    graph *g = graph_begin(e, 1);
     for (int k = 0; k < KINDS; k++)
         values[k] = (value){.x = rows_of(g, w[k], 0, sizes[k][0]), .kind = k, .wanted = tables[k]};
     values[VIEWED].x = heads(g, values[VIEWED].x, 4); /* a view that is read much later */
@@ -269,7 +270,7 @@ static void test_plan(void **state) {
 static void test_id_outputs(void **state) {
     (void)state;
     bench b = new_bench();
-    graph *g = graph_begin(b.e);
+    graph *g = graph_begin(b.e, 1);
     tensor ids = tokens(g, (int32_t[]){7, 3}, 2), outputs[] = {ids, embed(g, ids, b.table), ids};
     result *results[3];
     assert_int_equal(graph_end(g, 3, outputs, results), 0);

@@ -13,7 +13,7 @@ typedef struct setting {
     float *q, *k, *v;
     float *stored[2]; /* keys, values */
     int64_t held[2 * MOST], n_held, n_seen;
-    kv *cache;
+    struct cache *cache;
 } setting;
 
 /* x as a cache of that dtype gives it back. */
@@ -47,7 +47,7 @@ static float *copy_of(const float *x, int64_t n) {
     return memcpy(copy, x, (size_t)n * sizeof *copy);
 }
 
-static setting set_up(int threads, kv_spec spec) {
+static setting set_up(int threads, cache_spec spec) {
     setting s = {.e = open_cpu(threads)};
     s.wq = new_weight(s.e, MOST, HEADS * DIM, 0, &s.q);
     s.wk = new_weight(s.e, MOST, KV_HEADS * DIM, 0, &s.k);
@@ -61,13 +61,13 @@ static setting set_up(int threads, kv_spec spec) {
     spec.n_kv_heads = KV_HEADS;
     spec.head_dim = DIM;
     spec.v_head_dim = V_DIM;
-    s.cache = kv_new(s.e, &spec);
+    s.cache = cache_new(s.e, &spec);
     assert_non_null(s.cache);
     return s;
 }
 
 static void tear_down(setting *s) {
-    kv_free(s->e, s->cache);
+    cache_free(s->e, s->cache);
     assert_int_equal(engine_memory_used(s->e).kv, 0);
     engine_drop_weights(s->e);
     engine_close(s->e);
@@ -127,7 +127,7 @@ static void check_step(setting *s, int64_t n) {
     float *found = malloc((size_t)count * sizeof *found);
     double *wanted = malloc((size_t)count * sizeof *wanted);
     assert_true(found && wanted);
-    graph *g = graph_begin(s->e);
+    graph *g = graph_begin(s->e, 1);
     finish(g, step(g, s, n), found, count);
     reference_step(s, n, wanted);
     assert_int_equal(s->cache->offset, s->n_seen);
@@ -135,7 +135,7 @@ static void check_step(setting *s, int64_t n) {
     free(found), free(wanted);
 }
 
-static void check_steps(kv_spec spec, const int *steps, int n) { /* -n: n single tokens */
+static void check_steps(cache_spec spec, const int *steps, int n) { /* -n: n single tokens */
     for (int threads = 1; threads <= 2; threads++) {
         setting s = set_up(threads, spec);
         for (int i = 0; i < n; i++) {
@@ -150,8 +150,8 @@ static void test_plain(void **state) {
     (void)state;
     static const int short_steps[] = {5, -3, 40, 2, -2, 70}, long_steps[] = {300, -2, 260, -3};
     for (dtype type = DTYPE_F32; type <= DTYPE_BF16; type++)
-        check_steps((kv_spec){.dtype = type}, short_steps, COUNT(short_steps));
-    check_steps((kv_spec){.dtype = DTYPE_F32, .capacity = 700}, long_steps, COUNT(long_steps));
+        check_steps((cache_spec){.dtype = type}, short_steps, COUNT(short_steps));
+    check_steps((cache_spec){.dtype = DTYPE_F32, .capacity = 700}, long_steps, COUNT(long_steps));
 }
 
 static void test_rotating(void **state) {
@@ -160,12 +160,12 @@ static void test_rotating(void **state) {
                      longer[] = {30, 2, -1, 9}, large[] = {200, -100, 300, -3, 50, -40};
     for (int64_t max_size = 6; max_size <= 12; max_size += 2)
         for (int64_t keep = 0; keep <= 4; keep += 4) {
-            kv_spec spec = {.dtype = DTYPE_F32, .max_size = max_size, .keep = keep};
+            cache_spec spec = {.dtype = DTYPE_F32, .max_size = max_size, .keep = keep};
             check_steps(spec, from_prompt, COUNT(from_prompt));
             check_steps(spec, from_one, COUNT(from_one));
             check_steps(spec, longer, COUNT(longer));
         }
-    check_steps((kv_spec){.dtype = DTYPE_BF16, .max_size = 280, .keep = 4, .capacity = 500}, large,
+    check_steps((cache_spec){.dtype = DTYPE_BF16, .max_size = 280, .keep = 4, .capacity = 500}, large,
                 COUNT(large));
 }
 
@@ -181,11 +181,11 @@ static void test_quantized(void **state) {
     static const int widths[] = {2, 3, 4, 5, 6, 8};
     for (size_t b = 0; b < COUNT(widths); b++)
         for (int before = 0; before <= 6; before += 6) { /* quantized while empty, or with entries */
-            setting s = set_up(2, (kv_spec){.dtype = DTYPE_F32});
+            setting s = set_up(2, (cache_spec){.dtype = DTYPE_F32});
             if (before) check_step(&s, before);
-            assert_int_equal(kv_quantize(s.e, s.cache, widths[b], 32), 0);
+            assert_int_equal(cache_quantize(s.e, s.cache, widths[b], 32), 0);
             assert_int_equal(s.cache->bits, widths[b]);
-            assert_int_equal(kv_quantize(s.e, s.cache, widths[b], 32), 0);
+            assert_int_equal(cache_quantize(s.e, s.cache, widths[b], 32), 0);
             quantize_stored(&s, DTYPE_F32, widths[b], 32);
             check_step(&s, 9);
             check_step(&s, 1);
@@ -195,11 +195,11 @@ static void test_quantized(void **state) {
             check_step(&s, 1); /* shared out between threads */
             tear_down(&s);
         }
-    setting rotating = set_up(1, (kv_spec){.dtype = DTYPE_F32, .max_size = 8});
-    assert_int_equal(kv_quantize(rotating.e, rotating.cache, 8, 32), -1);
+    setting rotating = set_up(1, (cache_spec){.dtype = DTYPE_F32, .max_size = 8});
+    assert_int_equal(cache_quantize(rotating.e, rotating.cache, 8, 32), -1);
     tear_down(&rotating);
-    setting narrow = set_up(1, (kv_spec){.dtype = DTYPE_F32});
-    assert_int_equal(kv_quantize(narrow.e, narrow.cache, 8, 64), -1); /* head_dim is 32 */
+    setting narrow = set_up(1, (cache_spec){.dtype = DTYPE_F32});
+    assert_int_equal(cache_quantize(narrow.e, narrow.cache, 8, 64), -1); /* head_dim is 32 */
     check_step(&narrow, 3);
     tear_down(&narrow);
 }
@@ -207,10 +207,10 @@ static void test_quantized(void **state) {
 /* A chunk without outputs is in the cache all the same. */
 static void test_no_outputs(void **state) {
     (void)state;
-    setting s = set_up(2, (kv_spec){.dtype = DTYPE_F32});
+    setting s = set_up(2, (cache_spec){.dtype = DTYPE_F32});
     static double unused[50 * HEADS * V_DIM];
     for (int i = 0; i < 2; i++) {
-        graph *g = graph_begin(s.e);
+        graph *g = graph_begin(s.e, 1);
         step(g, &s, 50);
         assert_int_equal(graph_end(g, 0, NULL, NULL), 0);
         reference_step(&s, 50, unused);
@@ -239,7 +239,7 @@ static void check_ropes(setting *s, const rope_spec *const specs[], int n_specs,
     double wanted[20 * HEADS * DIM];
     int64_t first = s->cache->offset;
     for (int64_t i = 0; i < n * HEADS * DIM; i++) wanted[i] = s->q[first * HEADS * DIM + i];
-    graph *g = graph_begin(s->e);
+    graph *g = graph_begin(s->e, 1);
     tensor x = heads(g, rows_of(g, s->wq, first, n), HEADS);
     for (int i = 0; i < n_specs; i++) {
         x = rope(g, x, specs[i], s->cache);
@@ -257,7 +257,7 @@ static void test_rope(void **state) {
     rope_spec other = all;
     other.freqs = others;
     for (int threads = 1; threads <= 3; threads++) {
-        setting s = set_up(threads, (kv_spec){.dtype = DTYPE_F32});
+        setting s = set_up(threads, (cache_spec){.dtype = DTYPE_F32});
         for (int i = 0; i < 3; i++) {
             for (int dims = 0; dims <= DIM; dims += dims == 24 ? 8 : 6)
                 for (int traditional = 0; traditional < 2; traditional++) {

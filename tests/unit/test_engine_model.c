@@ -60,7 +60,7 @@ static void check_experts(engine *e, int n_tokens, int k, bool renormalize, acti
                  *up = new_weight(e, EXPERTS, INNER, D, &w[1]);
     const weight *down = new_weight(e, EXPERTS, D, INNER, &w[2]);
     memcpy(router + 3 * D, router + D, D * sizeof *router); /* experts 1 and 3 always tie */
-    graph *g = graph_begin(e);
+    graph *g = graph_begin(e, 1);
     tensor x = rows_of(g, wx, 0, n_tokens), routing = route(g, linear(g, x, wr), k, renormalize);
     finish(g, experts(g, x, routing, act, gate, up, down), found, n_tokens * D);
     for (int t = 0; t < n_tokens; t++) {
@@ -115,7 +115,7 @@ typedef struct layer {
     void *memory[N_WEIGHTS][3];
     float freqs[HEAD / 2];
     rope_spec rope;
-    kv *cache;
+    struct cache *cache;
 } layer;
 
 /* The random numbers of weight i, plain or quantized to 4 bits; the same for every engine. */
@@ -160,9 +160,9 @@ static layer *new_layer(int threads, bool affine) {
     for (int i = 0; i < N_WEIGHTS; i++) make_weight(m, i, affine);
     for (int i = 0; i < HEAD / 2; i++) m->freqs[i] = powf(10000, (float)i / (HEAD / 2));
     m->rope = (rope_spec){.dims = HEAD, .scale = 1, .mscale = 1, .freqs = m->freqs};
-    m->cache = kv_new(
+    m->cache = cache_new(
         m->e,
-        &(kv_spec){
+        &(cache_spec){
             .n_kv_heads = N_KV, .head_dim = HEAD, .v_head_dim = HEAD, .dtype = DTYPE_BF16, .capacity = 1000});
     assert_non_null(m->cache);
     return m;
@@ -170,7 +170,7 @@ static layer *new_layer(int threads, bool affine) {
 
 static void free_layer(layer *m) {
     assert_true(engine_memory_used(m->e).weights > 0 && engine_memory_used(m->e).kv > 0);
-    kv_free(m->e, m->cache);
+    cache_free(m->e, m->cache);
     engine_drop_weights(m->e);
     engine_memory used = engine_memory_used(m->e);
     assert_int_equal(used.weights, 0);
@@ -206,14 +206,14 @@ static float *run_layer(const layer *m) {
     int32_t ids[PASSAGE];
     assert_non_null(out);
     for (int i = 0; i < PASSAGE; i++) ids[i] = i * 37 % VOCABULARY;
-    graph *g = graph_begin(m->e);
+    graph *g = graph_begin(m->e, 1);
     finish(g, forward(g, m, tokens(g, ids, PROMPT)), out, PROMPT * VOCABULARY);
-    g = graph_begin(m->e);
+    g = graph_begin(m->e, 1);
     forward(g, m, tokens(g, ids, PASSAGE)); /* beyond what one thread attends to at once */
     assert_int_equal(graph_end(g, 0, NULL, NULL), 0);
     result *last = NULL;
     for (int i = 0; i < STEPS; i++) {
-        g = graph_begin(m->e);
+        g = graph_begin(m->e, 1);
         tensor p = forward(g, m, last ? token_result(g, last) : tokens(g, ids, 1));
         result *results[2];
         assert_int_equal(graph_end(g, 2, (tensor[]){p, argmax(g, p)}, results), 0);
@@ -256,7 +256,7 @@ static void test_threads(void **state) {
 /* ---- memory ---- */
 
 static result *decode(const layer *m, result *last) {
-    graph *g = graph_begin(m->e);
+    graph *g = graph_begin(m->e, 1);
     tensor next = argmax(g, forward(g, m, last ? token_result(g, last) : tokens(g, (int32_t[]){1}, 1)));
     result *r;
     assert_int_equal(graph_end(g, 1, &next, &r), 0);

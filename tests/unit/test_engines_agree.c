@@ -104,69 +104,69 @@ static void unload(side *s) {
 
 /* ---- the operations; x is [n, DIM] ---- */
 
-typedef tensor operation(graph *g, const side *s, kv *cache, tensor x);
+typedef tensor operation(graph *g, const side *s, cache *c, tensor x);
 
-static tensor of_embed(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_embed(graph *g, const side *s, cache *c, tensor x) {
     (void)g, (void)s, (void)c;
     return x;
 }
-static tensor of_linear(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_linear(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return linear(g, x, s->square);
 }
-static tensor of_bias(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_bias(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return linear(g, x, s->biased);
 }
-static tensor of_norm(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_norm(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return rms_norm(g, x, s->norm, 1e-5f);
 }
-static tensor of_head_norm(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_head_norm(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return rms_norm(g, heads(g, x, HEADS), s->head_norm, 1e-6f);
 }
-static tensor of_bare_norm(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_bare_norm(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return rms_norm(g, x, NULL, 1e-5f);
 }
-static tensor of_silu(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_silu(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return gated(g, ACT_SILU, x, linear(g, x, s->square));
 }
-static tensor of_gelu(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_gelu(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return gated(g, ACT_GELU_TANH, x, linear(g, x, s->square));
 }
-static tensor of_add(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_add(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return add(g, x, linear(g, x, s->square));
 }
-static tensor of_clip(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_clip(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     tensor large = scale(g, x, 300000);
     return add_clipped(g, large, large);
 }
-static tensor of_scale(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_scale(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return scale(g, x, 11.3137f);
 }
-static tensor of_experts(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_experts(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return experts(g, x, route(g, linear(g, x, s->router), EXPERTS, false), ACT_SILU, s->gate, s->up,
                    s->down);
 }
-static tensor of_best_experts(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_best_experts(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return experts(g, x, route(g, linear(g, x, s->router), 2, true), ACT_GELU_TANH, s->gate, s->up, s->down);
 }
-static tensor of_logprobs(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_logprobs(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return logprobs(g, linear(g, x, s->table));
 }
 
 /* Ids, read as floats: the tiny ones that small integers look like, which must then be equal. */
-static tensor of_argmax(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_argmax(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return argmax(g, x);
 }
@@ -186,19 +186,19 @@ static const rope_spec ropes[] = {
     {.dims = HEAD_DIM, .scale = 1, .mscale = 1.25f, .freqs = periods},
 };
 
-static tensor of_rope(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_rope(graph *g, const side *s, cache *c, tensor x) {
     (void)s;
     return rope(g, heads(g, x, HEADS), &ropes[0], c);
 }
-static tensor of_traditional_rope(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_traditional_rope(graph *g, const side *s, cache *c, tensor x) {
     (void)s;
     return rope(g, heads(g, x, HEADS), &ropes[1], c);
 }
-static tensor of_scaled_rope(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_scaled_rope(graph *g, const side *s, cache *c, tensor x) {
     (void)s;
     return rope(g, heads(g, x, HEADS), &ropes[2], c);
 }
-static tensor of_attend(graph *g, const side *s, kv *c, tensor x) {
+static tensor of_attend(graph *g, const side *s, cache *c, tensor x) {
     tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
     return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS), 0.2f);
 }
@@ -238,24 +238,24 @@ static const struct {
 /* ---- comparing ---- */
 
 static int64_t run_one(const side *s, size_t which, kind k, int64_t n, float *out) {
-    kv_spec spec = {.n_kv_heads = KV_HEADS,
-                    .head_dim = HEAD_DIM,
-                    .v_head_dim = HEAD_DIM,
-                    .dtype = k.dtype,
-                    .max_size = operations[which].max_size};
-    kv *cache = kv_new(s->e, &spec);
-    assert_non_null(cache);
-    graph *g = graph_begin(s->e); /* a chunk before, so that positions and caches do not start at zero */
-    of_attend(g, s, cache, rows_of(g, s->table, 100, BEFORE));
+    cache_spec spec = {.n_kv_heads = KV_HEADS,
+                       .head_dim = HEAD_DIM,
+                       .v_head_dim = HEAD_DIM,
+                       .dtype = k.dtype,
+                       .max_size = operations[which].max_size};
+    cache *c = cache_new(s->e, &spec);
+    assert_non_null(c);
+    graph *g = graph_begin(s->e, 1); /* a chunk before, so that positions and caches do not start at zero */
+    of_attend(g, s, c, rows_of(g, s->table, 100, BEFORE));
     if (graph_end(g, 0, NULL, NULL)) fail_msg("%s", error_message());
     if (operations[which].kv_bits)
-        assert_int_equal(kv_quantize(s->e, cache, operations[which].kv_bits, 32), 0);
-    g = graph_begin(s->e);
-    tensor x = operations[which].build(g, s, cache, rows_of(g, s->table, 3, n));
+        assert_int_equal(cache_quantize(s->e, c, operations[which].kv_bits, 32), 0);
+    g = graph_begin(s->e, 1);
+    tensor x = operations[which].build(g, s, c, rows_of(g, s->table, 3, n));
     int64_t count = 1;
     for (int i = 0; i < 3 && tensor_dim(x, i); i++) count *= tensor_dim(x, i);
     finish(g, x, out, count);
-    kv_free(s->e, cache);
+    cache_free(s->e, c);
     return count;
 }
 
@@ -314,7 +314,7 @@ static void test_mlx_errors(void **state) {
     kind plain = {DTYPE_BF16, 0, 0};
     load(&s, plain);
     if (!strcmp(engine_describe(s.e).device, "cpu")) {
-        graph *g = graph_begin(s.e);
+        graph *g = graph_begin(s.e, 1);
         tensor x = of_experts(g, &s, NULL, rows_of(g, s.table, 0, 2));
         result *r = NULL;
         float values[2 * DIM];
@@ -325,7 +325,7 @@ static void test_mlx_errors(void **state) {
         result_free(r);
     }
     float out[DIM];
-    graph *g = graph_begin(s.e);
+    graph *g = graph_begin(s.e, 1);
     finish(g, linear(g, rows_of(g, s.table, 0, 1), s.square), out, DIM);
     unload(&s);
     assert_int_equal(engine_memory_used(s.e).weights, 0);

@@ -11,15 +11,15 @@ typedef struct segment {
 } segment;
 
 /* Bytes of one entry's values, and of its scales (as many again for its biases). */
-static size_t value_bytes(const kv *base, int dim) {
+static size_t value_bytes(const cache *base, int dim) {
     return base->bits ? (size_t)dim * (size_t)base->bits / 8 : (size_t)dim * dtype_size(base->spec.dtype);
 }
 
-static size_t scale_bytes(const kv *base, int dim) {
+static size_t scale_bytes(const cache *base, int dim) {
     return base->bits ? (size_t)(dim / base->group_size) * dtype_size(base->spec.dtype) : 0;
 }
 
-static void release(cpu *e, const kv *base, cpu_entries *entries, int64_t capacity) {
+static void release(cpu *e, const cache *base, cpu_entries *entries, int64_t capacity) {
     size_t n = (size_t)(base->spec.n_kv_heads * capacity);
     cpu_release(e, entries->values, n * value_bytes(base, entries->dim), &e->memory.kv);
     cpu_release(e, entries->scales, n * scale_bytes(base, entries->dim), &e->memory.kv);
@@ -27,7 +27,7 @@ static void release(cpu *e, const kv *base, cpu_entries *entries, int64_t capaci
     *entries = (cpu_entries){.dim = entries->dim};
 }
 
-static int allocate(cpu *e, const kv *base, cpu_entries *entries, int64_t capacity) {
+static int allocate(cpu *e, const cache *base, cpu_entries *entries, int64_t capacity) {
     size_t n = (size_t)(base->spec.n_kv_heads * capacity);
     const char *what = "the KV cache; use a shorter context or --kv-bits";
     entries->values = cpu_allocate(e, n * value_bytes(base, entries->dim), &e->memory.kv, what);
@@ -55,7 +55,7 @@ static void copy_segments(char *to, int64_t to_capacity, const char *from, int64
 
 /* Moves both keys and values to arrays of `capacity` entries per head, keeping only the segments, in their
  * order. */
-static int rearrange(cpu *e, cpu_kv *c, int64_t capacity, const segment *segments, int n) {
+static int rearrange(cpu *e, cpu_cache *c, int64_t capacity, const segment *segments, int n) {
     for (int part = 0; part < 2; part++) {
         cpu_entries old = c->entries[part], *new = &c->entries[part];
         size_t values = value_bytes(&c->base, old.dim), scales = scale_bytes(&c->base, old.dim);
@@ -76,22 +76,22 @@ static int rearrange(cpu *e, cpu_kv *c, int64_t capacity, const segment *segment
     return 0;
 }
 
-kv *cpu_kv_new(engine *base, const kv_spec *spec) {
+cache *cpu_cache_new(engine *base, const cache_spec *spec) {
     (void)base;
-    cpu_kv *c = mem_new(1, sizeof *c, "a KV cache");
+    cpu_cache *c = mem_new(1, sizeof *c, "a KV cache");
     if (!c) return NULL;
     c->entries[0].dim = spec->head_dim;
     c->entries[1].dim = spec->v_head_dim;
     return &c->base;
 }
 
-void cpu_kv_free(engine *base, kv *cache) {
-    cpu_kv *c = (cpu_kv *)cache;
-    for (int part = 0; part < 2; part++) release((cpu *)base, cache, &c->entries[part], c->capacity);
+void cpu_cache_free(engine *base, cache *freed) {
+    cpu_cache *c = (cpu_cache *)freed;
+    for (int part = 0; part < 2; part++) release((cpu *)base, freed, &c->entries[part], c->capacity);
     free(c);
 }
 
-void cpu_kv_store(const cpu *e, cpu_kv *c, int part, int64_t h, int64_t i, const float *x) {
+void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x) {
     const cpu_entries *to = &c->entries[part];
     size_t entry = (size_t)(h * c->capacity + i), scales = scale_bytes(&c->base, to->dim);
     char *values = (char *)to->values + entry * value_bytes(&c->base, to->dim);
@@ -103,7 +103,7 @@ void cpu_kv_store(const cpu *e, cpu_kv *c, int part, int64_t h, int64_t i, const
         e->kernels->from_f32(values, type, x, to->dim);
 }
 
-rows cpu_kv_rows(const cpu_kv *c, int part, int64_t h) {
+rows cpu_cache_rows(const cpu_cache *c, int part, int64_t h) {
     const cpu_entries *from = &c->entries[part];
     size_t entry = (size_t)(h * c->capacity), scales = scale_bytes(&c->base, from->dim);
     rows r = {.n = from->dim, .dtype = c->base.spec.dtype};
@@ -116,13 +116,14 @@ rows cpu_kv_rows(const cpu_kv *c, int part, int64_t h) {
     return r;
 }
 
-int cpu_kv_quantize(engine *base, kv *cache, int bits, int group_size) {
+int cpu_cache_quantize(engine *base, cache *plain, int bits, int group_size) {
     cpu *e = (cpu *)base;
-    cpu_kv *c = (cpu_kv *)cache, old = *c;
-    kv quantized = *cache;
+    cpu_cache *c = (cpu_cache *)plain, old = *c;
+    const cache_spec *s = &plain->spec;
+    cache quantized = *plain;
     quantized.bits = bits;
     quantized.group_size = group_size;
-    float *row = mem_new((size_t)(cache->spec.head_dim + cache->spec.v_head_dim), sizeof *row, "a KV cache");
+    float *row = mem_new((size_t)(s->head_dim + s->v_head_dim), sizeof *row, "a KV cache");
     if (!row) return -1;
     for (int part = 0; part < 2 && c->capacity; part++) {
         c->entries[part] = (cpu_entries){.dim = old.entries[part].dim};
@@ -132,11 +133,11 @@ int cpu_kv_quantize(engine *base, kv *cache, int bits, int group_size) {
             return -1; /* the session ends; its caches are only freed */
         }
         c->base = quantized;
-        for (int h = 0; h < cache->spec.n_kv_heads; h++)
+        for (int h = 0; h < s->n_kv_heads; h++)
             for (int64_t i = 0; i < c->length; i++) {
-                rows from = cpu_kv_rows(&old, part, h);
+                rows from = cpu_cache_rows(&old, part, h);
                 e->kernels->unpack(row, &from, i);
-                cpu_kv_store(e, c, part, h, i, row);
+                cpu_cache_store(e, c, part, h, i, row);
             }
         c->base = old.base;
         release(e, &old.base, &old.entries[part], c->capacity);
@@ -172,7 +173,7 @@ static int64_t total(const segment *segments, int n) {
 }
 
 /* mlx-lm cache.py: RotatingKVCache._update_concat and make_mask, for several tokens. */
-static int prepare_concat(cpu *e, cpu_kv *c, int64_t position, int64_t n_tokens) {
+static int prepare_concat(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens) {
     int64_t keep = c->base.spec.keep, max_size = c->base.spec.max_size;
     segment segments[6] = {{0, c->index}};
     int n = 1;
@@ -196,7 +197,7 @@ static int prepare_concat(cpu *e, cpu_kv *c, int64_t position, int64_t n_tokens)
 }
 
 /* mlx-lm cache.py: RotatingKVCache._update_in_place, for one token. */
-static int prepare_in_place(cpu *e, cpu_kv *c, int64_t position) {
+static int prepare_in_place(cpu *e, cpu_cache *c, int64_t position) {
     int64_t keep = c->base.spec.keep, max_size = c->base.spec.max_size;
     segment segments[6] = {{0, c->length}};
     int n = 1;
@@ -219,7 +220,7 @@ static int prepare_in_place(cpu *e, cpu_kv *c, int64_t position) {
     return 0;
 }
 
-int cpu_kv_prepare(cpu *e, cpu_kv *c, int64_t position, int64_t n_tokens) {
+int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens) {
     if (c->base.spec.max_size)
         return n_tokens > 1 ? prepare_concat(e, c, position, n_tokens) : prepare_in_place(e, c, position);
     int64_t need = position + n_tokens;

@@ -76,8 +76,8 @@ typedef struct cpu_entries {
     void *scales, *biases;
 } cpu_entries;
 
-typedef struct cpu_kv {
-    kv base;
+typedef struct cpu_cache {
+    cache base;
     int64_t capacity;       /* entries allocated per head */
     int64_t length, index;  /* mlx-lm's keys.shape[2] and _idx of a rotating cache; length of a plain one */
     cpu_entries entries[2]; /* keys, values */
@@ -85,21 +85,21 @@ typedef struct cpu_kv {
     int64_t n_visible, window; /* entries attended to, and the causal window over them (0: causal only) */
     bool whole;                /* a single token sees all visible entries */
     int64_t bytes;
-} cpu_kv;
+} cpu_cache;
 
-kv *cpu_kv_new(engine *e, const kv_spec *spec);
-void cpu_kv_free(engine *e, kv *cache);
-int cpu_kv_quantize(engine *e, kv *cache, int bits, int group_size);
+cache *cpu_cache_new(engine *e, const cache_spec *spec);
+void cpu_cache_free(engine *e, cache *c);
+int cpu_cache_quantize(engine *e, cache *c, int bits, int group_size);
 
 /* Makes room for n_tokens that the running step appends at position, and sets where they go and what they
  * see. */
-int cpu_kv_prepare(cpu *e, cpu_kv *cache, int64_t position, int64_t n_tokens);
+int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens);
 
 /* Stores one entry of head h: n floats at index i. part: 0 keys, 1 values. */
-void cpu_kv_store(const cpu *e, cpu_kv *cache, int part, int64_t h, int64_t i, const float *x);
+void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x);
 
 /* All entries of head h, as they are stored. */
-rows cpu_kv_rows(const cpu_kv *cache, int part, int64_t h);
+rows cpu_cache_rows(const cpu_cache *c, int part, int64_t h);
 
 /* ---- join.c ---- */
 

@@ -106,10 +106,10 @@ void cpu_rope(cpu *e, node *x, int thread) {
 }
 
 static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_t head, int thread) {
-    cpu_kv *c = (cpu_kv *)x->cache;
+    cpu_cache *c = (cpu_cache *)x->cache;
     int64_t n_heads = x->shape[1], dim = c->entries[part].dim;
-    cpu_kv_store(e, c, part, head, c->write_at + t,
-                 floats_of(x->in[part], thread) + (t * n_heads + head) * dim);
+    cpu_cache_store(e, c, part, head, c->write_at + t,
+                    floats_of(x->in[part], thread) + (t * n_heads + head) * dim);
 }
 
 void cpu_kv_write(cpu *e, node *x, int thread) {
@@ -124,13 +124,13 @@ typedef struct cut {
     int64_t block, n_blocks;                /* tokens per unit */
     int64_t split, n_splits;                /* keys per unit */
     int dim, v_dim;
-    const cpu_kv *cache;
+    const cpu_cache *cache;
     bool own_kernels; /* of the table, for all of attention */
 } cut;
 
 static cut make_cut(const cpu *e, const node *x) {
-    const cpu_kv *c = (const cpu_kv *)x->cache;
-    const kv_spec *s = &c->base.spec;
+    const cpu_cache *c = (const cpu_cache *)x->cache;
+    const cache_spec *s = &c->base.spec;
     cut u = {
         .n_tokens = x->shape[0], .n_heads = x->in[0]->shape[1], .dim = s->head_dim, .v_dim = s->v_head_dim};
     u.cache = c;
@@ -204,7 +204,7 @@ size_t cpu_attend_scratch(const cpu *e, const node *x) {
 
 /* The keys that token t sees. */
 static seen_keys visible(const cut *u, int64_t t) {
-    const cpu_kv *c = u->cache;
+    const cpu_cache *c = u->cache;
     int64_t end = c->whole ? c->n_visible : c->n_visible - u->n_tokens + t + 1;
     return (seen_keys){c->window && end > c->window ? end - c->window : 0, end};
 }
@@ -270,7 +270,7 @@ static unit get_unit(const cut *u, int64_t i) {
 
 /* The first of the unit's entries. */
 static const void *first_entry(const cut *u, int part, const unit *one) {
-    rows r = cpu_kv_rows(u->cache, part, one->kv_head);
+    rows r = cpu_cache_rows(u->cache, part, one->kv_head);
     int64_t low = visible(u, one->first_token).low, first = one->split * u->split;
     return (const char *)r.values + (low > first ? low : first) * row_bytes_of(&r);
 }
@@ -293,8 +293,8 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *o
     a.end = end < end_key ? end : end_key;
     a.out = m->out;
     a.state = m->states;
-    a.keys = cpu_kv_rows(u->cache, 0, one->kv_head);
-    a.values = cpu_kv_rows(u->cache, 1, one->kv_head);
+    a.keys = cpu_cache_rows(u->cache, 0, one->kv_head);
+    a.values = cpu_cache_rows(u->cache, 1, one->kv_head);
     if (next) a.next_keys = first_entry(u, 0, next), a.next_values = first_entry(u, 1, next);
     if (u->own_kernels)
         e->kernels->attention->attend(&a, m->inner);

@@ -149,7 +149,7 @@ static int prepare(planner *p, int n, const tensor outputs[], result *results[])
         if (x->op == OP_TOKENS) x->data = g->ids + x->first_id;
         if (x->op == OP_TOKEN_RESULT) x->data = ((cpu_result *)x->from)->data;
         if (x->op == OP_EMBED && check_ids(x, g)) return -1;
-        if (x->op == OP_KV_WRITE && cpu_kv_prepare(p->e, (cpu_kv *)x->cache, x->position, x->shape[0]))
+        if (x->op == OP_KV_WRITE && cpu_cache_prepare(p->e, (cpu_cache *)x->cache, x->position, x->shape[0]))
             return -1;
     }
     for (int i = 0; i < n; i++) {

@@ -10,10 +10,10 @@ typedef struct fake_weight {
     int64_t bytes;
 } fake_weight;
 
-typedef struct fake_kv {
-    kv base;
+typedef struct fake_cache {
+    cache base;
     int64_t bytes;
-} fake_kv;
+} fake_cache;
 
 typedef struct fake_result {
     result base;
@@ -92,32 +92,32 @@ static weight *new_weight(engine *base, const weight_source *source) {
 
 /* ---- KV caches: only their size ---- */
 
-static kv *new_kv(engine *base, const kv_spec *spec) {
+static cache *new_cache(engine *base, const cache_spec *spec) {
     (void)base;
     (void)spec;
-    fake_kv *cache = mem_new(1, sizeof *cache, "a KV cache");
-    return (kv *)cache;
+    fake_cache *c = mem_new(1, sizeof *c, "a KV cache");
+    return (cache *)c;
 }
 
 /* Sets the size to n entries. bits: 0 while not quantized. */
-static void resize_kv(fake *e, fake_kv *cache, int64_t n, int bits, int group_size) {
-    const kv_spec *s = &cache->base.spec;
+static void resize_cache(fake *e, fake_cache *c, int64_t n, int bits, int group_size) {
+    const cache_spec *s = &c->base.spec;
     int64_t dims = (int64_t)s->n_kv_heads * (s->head_dim + s->v_head_dim),
             number = (int64_t)dtype_size(s->dtype);
     if (s->max_size && n > s->max_size) n = s->max_size;
     int64_t entry = bits ? dims * bits / 8 + dims / group_size * 2 * number : dims * number;
-    e->memory.kv += n * entry - cache->bytes;
-    cache->bytes = n * entry;
+    e->memory.kv += n * entry - c->bytes;
+    c->bytes = n * entry;
     note_peak(e);
 }
 
-static void free_kv(engine *base, kv *cache) {
-    resize_kv((fake *)base, (fake_kv *)cache, 0, 0, 0);
-    free(cache);
+static void free_cache(engine *base, cache *c) {
+    resize_cache((fake *)base, (fake_cache *)c, 0, 0, 0);
+    free(c);
 }
 
-static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
-    resize_kv((fake *)base, (fake_kv *)cache, cache->offset, bits, group_size);
+static int quantize_cache(engine *base, cache *c, int bits, int group_size) {
+    resize_cache((fake *)base, (fake_cache *)c, c->offset, bits, group_size);
     return 0;
 }
 
@@ -150,7 +150,7 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
         if (x->op != OP_KV_WRITE) continue;
         position = x->position;
         rows = x->shape[0];
-        resize_kv(e, (fake_kv *)x->cache, position + rows, x->cache->bits, x->cache->group_size);
+        resize_cache(e, (fake_cache *)x->cache, position + rows, x->cache->bits, x->cache->group_size);
     }
     note_peak(e);
     if (interrupted()) return fail_interrupted();
@@ -177,9 +177,9 @@ const engine_class fake_engine = {.name = "fake",
                                   .reset_peak = reset_peak,
                                   .new_weight = new_weight,
                                   .drop_weights = drop_weights,
-                                  .kv_new = new_kv,
-                                  .kv_free = free_kv,
-                                  .kv_quantize = quantize_kv,
+                                  .cache_new = new_cache,
+                                  .cache_free = free_cache,
+                                  .cache_quantize = quantize_cache,
                                   .run = run,
                                   .result_read = read_result,
                                   .result_free = free_result};

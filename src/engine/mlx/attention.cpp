@@ -34,7 +34,7 @@ static int64_t size_of(const cached &x) {
 
 /* ---- plain and quantized: KVCache, QuantizedKVCache ---- */
 
-void mlx_kv_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position) {
+void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position) {
     int64_t n = entries[ENTRIES], more = (STEP + n - 1) / STEP * STEP;
     if (i == x.size()) {
         x.push_back(room(entries, type, more));
@@ -47,7 +47,7 @@ void mlx_kv_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype typ
 /* added: [1, H, n, hd], or its packed parts. position: entries before it. */
 static void append(cached &x, const cached &added, int64_t position) {
     for (size_t i = 0; i < added.size(); i++) {
-        mlx_kv_reserve(x, i, added[i].shape(), added[i].dtype(), position);
+        mlx_cache_reserve(x, i, added[i].shape(), added[i].dtype(), position);
         x[i] = with_entries(x[i], position, added[i]);
     }
 }
@@ -56,10 +56,10 @@ static cached quantized(const mx::array &x, int bits, int group_size) {
     return mx::quantize(x, group_size, bits);
 }
 
-void mlx_kv_quantize(mlx_kv &cache, int bits, int group_size) {
-    if (cache.keys.empty()) return;
-    cache.keys = quantized(cache.keys[0], bits, group_size);
-    cache.values = quantized(cache.values[0], bits, group_size);
+void mlx_cache_quantize(mlx_cache &c, int bits, int group_size) {
+    if (c.keys.empty()) return;
+    c.keys = quantized(c.keys[0], bits, group_size);
+    c.values = quantized(c.values[0], bits, group_size);
 }
 
 /* ---- rotating: RotatingKVCache ---- */
@@ -85,21 +85,21 @@ static mx::array temporal_order(const mx::array &x, int64_t index, int64_t offse
 }
 
 /* _update_concat: a chunk goes behind all others, in the order of time */
-static void rotate_chunk(const mlx_kv &cache, cached &x, const mx::array &added, int64_t position) {
+static void rotate_chunk(const mlx_cache &c, cached &x, const mx::array &added, int64_t position) {
     if (x.empty()) {
         x.push_back(added);
         return;
     }
-    const kv_spec &s = cache.base.spec;
-    x[0] = temporal_order(x[0], cache.index, position, s.keep);
+    const cache_spec &s = c.base.spec;
+    x[0] = temporal_order(x[0], c.index, position, s.keep);
     x[0] = trimmed(x[0], x[0].shape(ENTRIES) - s.max_size + 1, s.keep, added);
 }
 
 /* _update_in_place: one token takes the place of the oldest that is not kept; returns where the next one goes
  */
-static int64_t rotate_one(const mlx_kv &cache, cached &x, const mx::array &added, int64_t position) {
-    const kv_spec &s = cache.base.spec;
-    int64_t index = cache.index;
+static int64_t rotate_one(const mlx_cache &c, cached &x, const mx::array &added, int64_t position) {
+    const cache_spec &s = c.base.spec;
+    int64_t index = c.index;
     if (x.empty() || (position >= size_of(x) && size_of(x) < s.max_size)) {
         mx::array fresh = room(added.shape(), added.dtype(), std::min<int64_t>(STEP, s.max_size - position));
         if (x.empty())
@@ -117,40 +117,40 @@ static int64_t rotate_one(const mlx_kv &cache, cached &x, const mx::array &added
     return index + 1;
 }
 
-static void rotate(mlx_kv &cache, const mx::array &keys, const mx::array &values, int64_t position) {
+static void rotate(mlx_cache &c, const mx::array &keys, const mx::array &values, int64_t position) {
     if (keys.shape(ENTRIES) > 1) {
-        rotate_chunk(cache, cache.keys, keys, position);
-        rotate_chunk(cache, cache.values, values, position);
-        cache.index = size_of(cache.keys);
+        rotate_chunk(c, c.keys, keys, position);
+        rotate_chunk(c, c.values, values, position);
+        c.index = size_of(c.keys);
     } else {
-        rotate_one(cache, cache.keys, keys, position);
-        cache.index = rotate_one(cache, cache.values, values, position);
+        rotate_one(c, c.keys, keys, position);
+        c.index = rotate_one(c, c.values, values, position);
     }
 }
 
 /* ---- the operations ---- */
 
 void mlx_kv_write(mlx_engine &e, const node *x) {
-    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
-    const kv &base = cache.base;
+    mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
+    const cache &base = c.base;
     mx::Dtype type = mlx_dtype(base.spec.dtype);
     mx::array keys = mx::astype(heads_first(e.values[x->in[0]->index]), type);
     mx::array values = mx::astype(heads_first(e.values[x->in[1]->index]), type);
     if (base.spec.max_size) {
-        rotate(cache, keys, values, x->position);
+        rotate(c, keys, values, x->position);
     } else if (base.bits) {
-        append(cache.keys, quantized(keys, base.bits, base.group_size), x->position);
-        append(cache.values, quantized(values, base.bits, base.group_size), x->position);
+        append(c.keys, quantized(keys, base.bits, base.group_size), x->position);
+        append(c.values, quantized(values, base.bits, base.group_size), x->position);
     } else {
-        append(cache.keys, {keys}, x->position);
-        append(cache.values, {values}, x->position);
+        append(c.keys, {keys}, x->position);
+        append(c.values, {values}, x->position);
     }
 }
 
-int64_t mlx_kv_bytes(const mlx_kv &cache) {
+int64_t mlx_cache_bytes(const mlx_cache &c) {
     int64_t n = 0;
-    for (const mx::array &x : cache.keys) n += static_cast<int64_t>(x.nbytes());
-    for (const mx::array &x : cache.values) n += static_cast<int64_t>(x.nbytes());
+    for (const mx::array &x : c.keys) n += static_cast<int64_t>(x.nbytes());
+    for (const mx::array &x : c.values) n += static_cast<int64_t>(x.nbytes());
     return n;
 }
 
@@ -161,9 +161,9 @@ static cached filled(const cached &x, int64_t n) {
     return seen;
 }
 
-void mlx_kv_state(const mlx_kv &cache, std::vector<mx::array> &out) {
-    for (const cached *x : {&cache.keys, &cache.values})
-        for (const mx::array &part : filled(*x, cache.base.offset)) out.push_back(part);
+void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out) {
+    for (const cached *x : {&c.keys, &c.values})
+        for (const mx::array &part : filled(*x, c.base.offset)) out.push_back(part);
 }
 
 /* base.py: create_causal_mask */
@@ -182,7 +182,7 @@ static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, in
 }
 
 /* base.py: quantized_scaled_dot_product_attention. causal: more than one query. */
-static mx::array attend_quantized(mx::array q, cached keys, cached values, const kv &base, float scale,
+static mx::array attend_quantized(mx::array q, cached keys, cached values, const cache &base, float scale,
                                   bool causal) {
     int n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3), n_kv_heads = keys[0].shape(1);
     int repeats = n_heads / n_kv_heads;
@@ -217,14 +217,14 @@ static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &k
 }
 
 void mlx_attend(mlx_engine &e, const node *x) {
-    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
+    mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
     mx::array in = heads_first(e.values[x->in[0]->index]);
     /* Of another type than its cache, MLX would convert the cache. */
-    mx::array q = mx::astype(in, mlx_dtype(cache.base.spec.dtype));
+    mx::array q = mx::astype(in, mlx_dtype(c.base.spec.dtype));
     int64_t n = x->shape[0], end = x->position + n;
-    cached keys = filled(cache.keys, end), values = filled(cache.values, end);
-    mx::array out = cache.base.bits ? attend_quantized(q, keys, values, cache.base, x->scale, n > 1)
-                                    : attend_plain(e, q, keys, values, x);
+    cached keys = filled(c.keys, end), values = filled(c.values, end);
+    mx::array out = c.base.bits ? attend_quantized(q, keys, values, c.base, x->scale, n > 1)
+                                : attend_plain(e, q, keys, values, x);
     out = mx::transpose(mx::astype(out, in.dtype()), {0, 2, 1, 3});
     e.values[x->index].first = mx::reshape(out, {1, static_cast<int>(n), -1});
 }

@@ -174,7 +174,7 @@ enum {
     MAX_QUERIES = 1024
 }; /* of a KV head: values */
 
-bool cuda_attend_takes(const kv_spec &s, int n_heads) {
+bool cuda_attend_takes(const cache_spec &s, int n_heads) {
     bool head_dim = s.head_dim == 64 || s.head_dim == 128 || s.head_dim == 256;
     return head_dim && s.head_dim == s.v_head_dim && n_heads / s.n_kv_heads * s.head_dim <= MAX_QUERIES;
 }
@@ -201,7 +201,7 @@ static int n_parts_of(int64_t n_entries, int n_kv_heads) {
     return static_cast<int>(std::clamp<int64_t>((n_entries + PART_ENTRIES - 1) / PART_ENTRIES, 1, most));
 }
 
-int cuda_attend_scratch(const kv_spec &s, int n_heads) {
+int cuda_attend_scratch(const cache_spec &s, int n_heads) {
     return s.n_kv_heads + n_heads * std::max(1, ATTEND_BLOCKS / s.n_kv_heads) * (s.head_dim + 2);
 }
 

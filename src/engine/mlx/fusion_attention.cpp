@@ -18,9 +18,8 @@ static bool is_rotated(const mlx_engine &e, const node *x, op_kind reader, rotat
 /* What the attention x can do with what comes before it; false where the kernel cannot. */
 static bool attention_at(const mlx_engine &e, const node *x, attention_group *out) {
     const node *write = x->in[1], *v = write->in[1];
-    const kv &cache = *x->cache;
-    if (cache.bits || cache.spec.max_size ||
-        !cuda_attend_takes(cache.spec, static_cast<int>(x->in[0]->shape[1])))
+    const cache &c = *x->cache;
+    if (c.bits || c.spec.max_size || !cuda_attend_takes(c.spec, static_cast<int>(x->in[0]->shape[1])))
         return false;
     if ((x->dtype != DTYPE_BF16 && x->dtype != DTYPE_F16) || v->op != OP_HEADS ||
         e.fused.readers[v->index] != 1)
@@ -63,20 +62,20 @@ bool record_attention(mlx_engine &e, const node *x) {
     auto found = f.attentions.find(x->index);
     if (found == f.attentions.end()) return false;
     const attention_group &a = found->second;
-    mlx_kv &cache = *reinterpret_cast<mlx_kv *>(x->cache);
-    const kv_spec &s = cache.base.spec;
+    mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
+    const cache_spec &s = c.base.spec;
     const mx::array &q = *e.values[a.q.from->index].first, &k = *e.values[a.k.from->index].first;
     mx::Shape entry = {1, s.n_kv_heads, 1, s.head_dim};
-    mlx_kv_reserve(cache.keys, 0, entry, k.dtype(), x->position);
-    mlx_kv_reserve(cache.values, 0, entry, k.dtype(), x->position);
+    mlx_cache_reserve(c.keys, 0, entry, k.dtype(), x->position);
+    mlx_cache_reserve(c.values, 0, entry, k.dtype(), x->position);
     if (!f.entries) f.entries = mx::broadcast_to(mx::array(0.0f), {static_cast<int>(x->position) + 1});
     int n_heads = static_cast<int>(a.q.rope->shape[1]), scratch = cuda_attend_scratch(s, n_heads);
     if (!f.scratch || f.scratch->shape(0) < scratch) f.scratch = mx::zeros({scratch}, mx::float32);
     cuda_attend run = {.q = q,
                        .k = k,
                        .v = *e.values[a.v->in[0]->index].first,
-                       .keys = cache.keys[0],
-                       .values = cache.values[0],
+                       .keys = c.keys[0],
+                       .values = c.values[0],
                        .inverse_freqs = inverse_freqs(f, a.q.rope->rope),
                        .entries = *f.entries,
                        .scratch = *f.scratch,

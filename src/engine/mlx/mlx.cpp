@@ -124,7 +124,7 @@ static engine_memory memory_used(const engine *base) {
         for (const auto &w : e->weights)
             for (const optional_array &x : {optional_array(w->values), w->scales, w->biases, w->bias})
                 if (x) m.weights += static_cast<int64_t>(x->nbytes());
-        for (const mlx_kv *cache : e->caches) m.kv += mlx_kv_bytes(*cache);
+        for (const mlx_cache *c : e->caches) m.kv += mlx_cache_bytes(*c);
         int64_t active = static_cast<int64_t>(mx::get_active_memory());
         m.scratch = std::max<int64_t>(active - m.weights - m.kv, 0);
         m.peak = std::max<int64_t>(active, static_cast<int64_t>(mx::get_peak_memory()));
@@ -250,22 +250,22 @@ static void close_mlx(engine *base) {
     delete e;
 }
 
-static kv *new_kv(engine *base, const kv_spec *) {
+static cache *new_cache(engine *base, const cache_spec *) {
     mlx_engine *e = engine_of(base);
-    mlx_kv *cache = nullptr;
+    mlx_cache *c = nullptr;
     guarded(e, [&] {
         if (e->caches.empty()) raise_wired_limit(*e);
-        auto owned = std::make_unique<mlx_kv>();
+        auto owned = std::make_unique<mlx_cache>();
         e->caches.push_back(owned.get());
-        cache = owned.release();
+        c = owned.release();
         e->steps = 0;
     });
-    return cache ? &cache->base : nullptr;
+    return c ? &c->base : nullptr;
 }
 
-static void free_kv(engine *base, kv *cache) {
+static void free_cache(engine *base, cache *c) {
     mlx_engine *e = engine_of(base);
-    auto *freed = reinterpret_cast<mlx_kv *>(cache);
+    auto *freed = reinterpret_cast<mlx_cache *>(c);
     guarded(e, [&] {
         std::erase(e->caches, freed);
         delete freed;
@@ -273,11 +273,11 @@ static void free_kv(engine *base, kv *cache) {
     });
 }
 
-static int quantize_kv(engine *base, kv *cache, int bits, int group_size) {
+static int quantize_cache(engine *base, cache *plain, int bits, int group_size) {
     mlx_engine *e = engine_of(base);
-    auto *c = reinterpret_cast<mlx_kv *>(cache);
+    auto *c = reinterpret_cast<mlx_cache *>(plain);
     bool done = guarded(e, [&] {
-        mlx_kv_quantize(*c, bits, group_size);
+        mlx_cache_quantize(*c, bits, group_size);
         std::vector<mx::array> states = c->keys;
         states.insert(states.end(), c->values.begin(), c->values.end());
         mx::async_eval(states);
@@ -327,7 +327,7 @@ static std::vector<std::vector<mx::array>> cache_states(const graph *g, int n_la
         const node *x = graph_node(g, i);
         if (x->op != OP_KV_WRITE) continue;
         if (n_caches++ % n_layers == 0) groups.emplace_back();
-        mlx_kv_state(*reinterpret_cast<const mlx_kv *>(x->cache), groups.back());
+        mlx_cache_state(*reinterpret_cast<const mlx_cache *>(x->cache), groups.back());
     }
     return groups;
 }
@@ -424,9 +424,9 @@ static const engine_class mlx_class = {
     .reset_peak = reset_peak,
     .new_weight = new_weight,
     .drop_weights = drop_weights,
-    .kv_new = new_kv,
-    .kv_free = free_kv,
-    .kv_quantize = quantize_kv,
+    .cache_new = new_cache,
+    .cache_free = free_cache,
+    .cache_quantize = quantize_cache,
     .run = run,
     .result_read = read_result,
     .result_free = free_result,

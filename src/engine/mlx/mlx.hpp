@@ -40,8 +40,8 @@ struct mlx_weight {
 /* Keys or values of a cache: one array, or packed, scales and biases when quantized. */
 using cached = std::vector<mx::array>;
 
-struct mlx_kv {
-    kv base;
+struct mlx_cache {
+    cache base;
     cached keys, values; /* [1, H, entries, hd]; empty until the first write */
     int64_t index = 0;   /* rotating: where the next entry goes */
 };
@@ -84,7 +84,7 @@ struct mlx_engine {
     bool has_kernels;    /* there are fused kernels for this device */
     fusion fused{};
     std::vector<std::unique_ptr<mlx_weight>> weights{};
-    std::vector<mlx_kv *> caches{};
+    std::vector<mlx_cache *> caches{};
     std::map<const float *, mx::array> freqs{}; /* rope frequencies by where the model keeps them */
     std::vector<value> values{};                /* of the running graph, by node */
     mask last_mask{};
@@ -189,22 +189,22 @@ struct cuda_attend {
     optional_array q_norm{}, k_norm{};
     float eps = 0;
 };
-bool cuda_attend_takes(const kv_spec &s, int n_heads);
-int cuda_attend_scratch(const kv_spec &s, int n_heads);
+bool cuda_attend_takes(const cache_spec &s, int n_heads);
+int cuda_attend_scratch(const cache_spec &s, int n_heads);
 mx::array cuda_attend_run(const cuda_attend &a);
 
 /* ---- attention.cpp ---- */
 
 /* Part i of a plain cache (the next one is made) has room for entries of this shape and dtype from `position`
  * on; it grows in steps. */
-void mlx_kv_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
+void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
 /* Adds the keys and values of node x to its cache; the result is what attention sees. */
 void mlx_kv_write(mlx_engine &e, const node *x);
 void mlx_attend(mlx_engine &e, const node *x);
-void mlx_kv_quantize(mlx_kv &cache, int bits, int group_size);
-int64_t mlx_kv_bytes(const mlx_kv &cache);
+void mlx_cache_quantize(mlx_cache &c, int bits, int group_size);
+int64_t mlx_cache_bytes(const mlx_cache &c);
 /* Keys and values as far as they are filled: cache.py: state */
-void mlx_kv_state(const mlx_kv &cache, std::vector<mx::array> &out);
+void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out);
 
 #endif
