@@ -38,7 +38,7 @@ static int put_preset(void *out, const char *name, const json *config) {
 
 static void put_families(str *out) {
     str_puts(out, "\nFamilies (model_type in config.json):");
-    for (int i = 0; model_family_name(i); i++) str_printf(out, "%s %s", i ? "," : "", model_family_name(i));
+    for (int i = 0; model_type_name(i); i++) str_printf(out, "%s %s", i ? "," : "", model_type_name(i));
     str_puts(out, "\n");
 }
 

@@ -34,6 +34,6 @@ int model_caches(const model *m, const cache_options *o, cache_spec out[], int m
 tensor model_forward(const model *m, graph *g, tensor ids, cache *const caches[]);
 
 /* Names of the known families, i = 0, 1, ... until NULL. */
-const char *model_family_name(int i);
+const char *model_type_name(int i);
 
 #endif

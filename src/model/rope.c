@@ -2,7 +2,7 @@
  * mlx-lm rope_utils.py; frequencies are kept as periods (freqs[i] = base^(2i / dims)), as mx.fast.rope takes
  * them. Those of a variant are computed in F32, step by step as mlx-lm does, so that they are the same to the
  * bit. */
-#include "model/family.h"
+#include "model/load.h"
 
 #include <math.h>
 
@@ -76,41 +76,97 @@ static void scale_by_tensor(loader *l, float *freqs, int n) {
         l->failed = true;
         return;
     }
-    float *values = model_alloc(l, (size_t)n, sizeof *values);
+    float *values = load_alloc(l, (size_t)n, sizeof *values);
     if (!values) return;
     floats_from(values, factors.values.data, factors.values.dtype, n);
     for (int i = 0; i < n; i++) freqs[i] *= values[i];
 }
 
-const rope_spec *load_rope(loader *l, double base, bool traditional, const json *scaling) {
-    int dims = (int)l->model->info.head_dim, n = dims / 2;
-    const char *type = json_string(json_get(scaling, "type"));
-    if (!type) type = json_string(json_get(scaling, "rope_type"));
-    if (!type) type = "default";
-    if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
-    rope_spec *spec = model_alloc(l, 1, sizeof *spec);
-    float *freqs = model_alloc(l, (size_t)n, sizeof *freqs);
-    if (!spec || !freqs) return NULL;
-    *spec = (rope_spec){.dims = dims, .traditional = traditional, .scale = 1, .mscale = 1, .freqs = freqs};
-    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope"), linear = !strcmp(type, "linear");
-    for (int i = 0; i < n; i++)
-        freqs[i] = plain || linear ? (float)pow(base, 2.0 * i / dims)
-                                   : powf((float)base, (float)(2 * i) / (float)dims);
-    if (linear)
-        spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
-    else if (!strcmp(type, "llama3"))
+/* The periods and factors of a variant; *plain is left for those that have none. */
+static void scale_variant(loader *l, const char *type, const json *scaling, double base, rope_spec *spec,
+                          float *freqs) {
+    int n = spec->dims / 2;
+    if (!strcmp(type, "llama3"))
         scale_llama3(l, scaling, freqs, n);
-    else if (!strcmp(type, "yarn"))
+    else if (!strcmp(type, "yarn") || !strcmp(type, "deepseek_yarn") || !strcmp(type, "telechat3-yarn"))
         scale_yarn(l, scaling, base, spec, freqs, n);
     else if (!strcmp(type, "longrope"))
         scale_longrope(l, scaling, spec, freqs, n);
     else if (!strcmp(type, "gguf_factors"))
         scale_by_tensor(l, freqs, n);
-    else if (!plain)
+    else
         config_refuse(l, "rope_scaling", "its type is not known; known: linear, llama3, yarn, longrope");
-    if (plain || linear) spec->base = (float)base;
+}
+
+/* rope_scaling names its type in one of two ways. */
+static const char *scaling_type(const json *scaling) {
+    const char *type = json_string(json_get(scaling, "type"));
+    if (!type) type = json_string(json_get(scaling, "rope_type"));
+    return type ? type : "default";
+}
+
+static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base, const json *scaling) {
+    int dims = (int)wish->dims, n = dims / 2;
+    const char *type = scaling_type(scaling);
+    if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
+    rope_spec *spec = load_alloc(l, 1, sizeof *spec);
+    float *freqs = load_alloc(l, (size_t)n + 1, sizeof *freqs);
+    if (!spec || !freqs) return NULL;
+    *spec =
+        (rope_spec){.dims = dims, .traditional = wish->traditional, .scale = 1, .mscale = 1, .freqs = freqs};
+    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope"), linear = !strcmp(type, "linear");
+    for (int i = 0; i < n; i++)
+        freqs[i] = plain || linear ? (float)pow(base, 2.0 * i / dims)
+                                   : powf((float)base, (float)(2 * i) / (float)dims);
+    if (linear) spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
+    if (plain || linear)
+        spec->base = (float)base;
+    else
+        scale_variant(l, type, scaling, base, spec, freqs);
     for (int i = 0; i < n && !l->failed; i++)
         if (!isfinite(freqs[i]) || freqs[i] == 0 || !isfinite(spec->scale))
             config_refuse(l, "rope_scaling", "its numbers give no finite frequencies");
     return spec;
+}
+
+/* ---- equal ones are made once, so that engines share what they compute from them ---- */
+
+struct made_rope {
+    struct made_rope *next;
+    const rope_spec *spec;
+};
+
+static bool same_rope(const rope_spec *a, const rope_spec *b) {
+    return a->dims == b->dims && a->traditional == b->traditional && a->scale == b->scale &&
+           a->base == b->base && a->mscale == b->mscale &&
+           !memcmp(a->freqs, b->freqs, (size_t)a->dims / 2 * sizeof *a->freqs);
+}
+
+static const rope_spec *shared_rope(loader *l, const rope_spec *spec) {
+    for (struct made_rope *m = l->ropes; m && !l->failed; m = m->next)
+        if (same_rope(m->spec, spec)) return m->spec;
+    struct made_rope *made = load_alloc(l, 1, sizeof *made);
+    if (!made) return NULL;
+    *made = (struct made_rope){l->ropes, spec};
+    l->ropes = made;
+    return spec;
+}
+
+const rope_spec *read_rope(loader *l, const rope_wish *wish) {
+    const char *key = wish->theta_key ? wish->theta_key : "rope_theta";
+    const json *parameters = json_get(l->config, "rope_parameters");
+    const json *own = wish->layer_type ? json_get(parameters, wish->layer_type) : NULL;
+    if (own) parameters = own;
+    if (l->failed) return NULL;
+    double base = wish->theta;
+    const json *from = json_get(l->config, key) ? l->config : parameters;
+    if (from != l->config) key = "rope_theta";
+    if (json_get_float(from ? from : l->config, l->name, key, base == 0, &base)) {
+        l->failed = true;
+        return NULL;
+    }
+    const json *scaling = json_get(l->config, "rope_scaling");
+    if (!scaling) scaling = parameters;
+    const rope_spec *spec = make_rope(l, wish, base, wish->plain ? NULL : scaling);
+    return l->failed ? NULL : shared_rope(l, spec);
 }

@@ -1,0 +1,131 @@
+/* decoder.c - loads every layer that a description names, and runs them: the formula of a decoder.
+ * mlx-lm: the TransformerBlock and Model classes of most models. */
+#include "model/decoder.h"
+
+#include <stdio.h>
+
+/* ---- helpers of descriptions ---- */
+
+static int64_t size_field(loader *l, const char *key, int64_t max, int64_t otherwise) {
+    return otherwise ? config_int_or(l, key, 1, max, otherwise) : config_int(l, key, 1, max);
+}
+
+void read_decoder_or(loader *l, desc *d, const decoder_defaults * or) {
+    attention_desc *a = &d->layer.attention;
+    d->hidden = size_field(l, "hidden_size", MAX_DIM, or->hidden);
+    d->n_layers = size_field(l, "num_hidden_layers", MAX_LAYERS, or->n_layers);
+    d->vocab = size_field(l, "vocab_size", MAX_VOCAB, or->vocab);
+    a->n_heads = size_field(l, "num_attention_heads", MAX_HEADS, or->n_heads);
+    a->n_kv_heads =
+        config_int_or(l, "num_key_value_heads", 1, MAX_HEADS, or->n_kv_heads ? or->n_kv_heads : a->n_heads);
+    if (l->failed) return;
+    a->head_dim =
+        config_int_or(l, "head_dim", 1, MAX_DIM, or->head_dim ? or->head_dim : d->hidden / a->n_heads);
+    d->eps =
+        (float)(or->eps > 0 ? config_float_or(l, "rms_norm_eps", or->eps) : config_float(l, "rms_norm_eps"));
+    d->layer.ffn.width = size_field(l, "intermediate_size", MAX_DIM, or->width);
+    d->names = default_names;
+}
+
+void read_decoder(loader *l, desc *d) {
+    read_decoder_or(l, d, &(decoder_defaults){0});
+}
+
+bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise) {
+    const json *type = config_per_layer(l, "layer_types", i, d->n_layers);
+    if (!type) return otherwise;
+    const char *text = json_string(type);
+    return text && !strcmp(text, "sliding_attention");
+}
+
+/* ---- loading ---- */
+
+/* Fields that an engine would otherwise meet as wrong shapes, far from their names. */
+static void check(loader *l, const attention_desc *a) {
+    if (l->failed) return;
+    if (a->n_heads % a->n_kv_heads)
+        config_refuse(l, "num_key_value_heads", "does not divide num_attention_heads");
+    if (a->head_dim < 2 || a->head_dim % 2) config_refuse(l, "head_dim", "is not an even number");
+    if (a->rope && a->rope->dims > a->head_dim) config_refuse(l, "head_dim", "is less than what is rotated");
+    if (a->scale < 0 || a->scale != a->scale) config_refuse(l, "query_pre_attn_scalar", "is not positive");
+}
+
+static dtype promoted(dtype a, const weight *w) {
+    if (!w || w->dtype == a) return a;
+    return DTYPE_F32; /* as MLX does with two different types of floats */
+}
+
+/* Keys and values have the type that MLX promotes to on the way to them. `x` is the type of what enters the
+ * layer; afterwards of what leaves it. A GGUF file's norms are always F32, which says nothing of what its
+ * caches need: llama.cpp's are F16. */
+static void find_dtypes(const loader *l, layer *out, dtype *x) {
+    bool gguf = checkpoint_is_gguf(l->checkpoint);
+    const attention *a = &out->attention;
+    dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
+    out->kv_dtype = promoted(promoted(type, a->k), a->v);
+    const weight *rest[] = {a->q, a->o, out->ffn.gate, out->ffn.up, out->ffn.down};
+    const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
+    for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
+    for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
+}
+
+static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *out) {
+    const names *n = &d->names;
+    bool pre = in->places != PLACES_POST, post = in->places != PLACES_PRE;
+    check(l, &in->attention);
+    if (l->failed) return;
+    out->eps = d->eps;
+    out->residual = (float)in->residual;
+    out->clip = in->clip;
+    if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
+    load_attention(l, d, &in->attention, &out->attention);
+    if (post) out->post = load_norm(l, d->hidden, d->norm_offset, n->post);
+    if (pre) out->ffn_pre = load_norm(l, d->hidden, d->norm_offset, n->ffn_pre);
+    load_ffn(l, d, &in->ffn, &out->ffn);
+    if (post) out->ffn_post = load_norm(l, d->hidden, d->norm_offset, n->ffn_post);
+}
+
+void decoder_load(loader *l, const architecture *a, decoder *out) {
+    desc *d = &out->d;
+    a->describe(l, d);
+    if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
+    out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
+    out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
+    out->head =
+        d->tied ? out->embed : load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.head);
+    dtype x = l->failed ? DTYPE_F32 : out->embed->dtype;
+    for (int64_t i = 0; i < d->n_layers && !l->failed; i++) {
+        layer_desc in = d->layer;
+        if (a->layer) a->layer(l, d, i, &in);
+        snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", d->names.layers, (long long)i);
+        load_layer(l, d, &in, &out->layers[i]);
+        if (!l->failed) find_dtypes(l, &out->layers[i], &x);
+    }
+    l->prefix[0] = '\0';
+}
+
+/* ---- running ---- */
+
+static tensor norm(graph *g, tensor x, const weight *w, float eps) {
+    return w ? rms_norm(g, x, w, eps) : x;
+}
+
+static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
+    if (l->residual != 0) r = scale(g, r, l->residual);
+    return l->clip ? add_clipped(g, x, r) : add(g, x, r);
+}
+
+static tensor run_layer(graph *g, const layer *l, tensor x, cache *c) {
+    float eps = l->eps;
+    tensor r = run_attention(g, &l->attention, norm(g, x, l->pre, eps), eps, c);
+    tensor h = residual(g, l, x, norm(g, r, l->post, eps));
+    r = run_ffn(g, &l->ffn, norm(g, h, l->ffn_pre, eps));
+    return residual(g, l, h, norm(g, r, l->ffn_post, eps));
+}
+
+tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const caches[]) {
+    tensor x = embed(g, ids, m->embed);
+    if (m->d.embed_scale != 0) x = scale(g, x, (float)m->d.embed_scale);
+    for (int64_t i = 0; i < m->d.n_layers; i++) x = run_layer(g, &m->layers[i], x, caches[i]);
+    return linear(g, rms_norm(g, x, m->norm, m->d.eps), m->head);
+}

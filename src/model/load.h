@@ -1,0 +1,76 @@
+/* load.h - reading config.json's fields and taking weights, with errors that stick (private to model/).
+ * So that a description reads as the list of what an architecture has.
+ */
+#ifndef MODEL_LOAD_H
+#define MODEL_LOAD_H
+
+#include "model/model.h"
+
+/* The first error sticks: later calls do nothing and return zero values, so a description is a plain list and
+ * `failed` is checked once. */
+typedef struct loader {
+    checkpoint *checkpoint;
+    engine *engine;
+    arena *arena;       /* what is loaded lives in it */
+    const json *config; /* of the text model, when config.json wraps it */
+    const char *name;   /* of the config file, for messages */
+    char prefix[64];    /* goes before the names of weights: "model.layers.3." */
+    struct made_rope *ropes;
+    bool failed;
+} loader;
+
+/* Zeroed memory that lives as long as the model; NULL once loading has failed. */
+void *load_alloc(loader *l, size_t n, size_t size);
+
+/* ---- config.json fields ---- */
+
+enum { MAX_LAYERS = 4096, MAX_HEADS = 4096, MAX_DIM = 1 << 20, MAX_VOCAB = 1 << 24 };
+
+/* config_X reads a field that must be there, config_X_or one that has a default. */
+int64_t config_int(loader *l, const char *key, int64_t min, int64_t max);
+int64_t config_int_or(loader *l, const char *key, int64_t min, int64_t max, int64_t otherwise);
+double config_float(loader *l, const char *key);
+double config_float_or(loader *l, const char *key, double otherwise);
+bool config_bool(loader *l, const char *key);
+bool config_bool_or(loader *l, const char *key, bool otherwise);
+
+/* Is the number n in the list `key`? Not when there is no list. */
+bool config_list_has(loader *l, const char *key, int64_t n);
+
+/* Entry i of a list with one entry per layer; NULL when config.json has no such list. */
+const json *config_per_layer(loader *l, const char *key, int64_t i, int64_t n_layers);
+
+/* Records that a field has a value that is not supported. */
+void config_refuse(loader *l, const char *key, const char *why);
+
+/* ---- weights; NAME is what follows the loader's prefix ---- */
+
+typedef struct linear_shape {
+    int64_t out, in;
+    bool bias;
+} linear_shape;
+const weight *load_linear(loader *l, linear_shape shape, const char *name);
+
+/* One matrix per expert: [n, shape.out, shape.in]. */
+const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
+
+/* A vector of n that a norm multiplies with; offset is added to it (1: Gemma's 1 + w). */
+const weight *load_norm(loader *l, int64_t n, double offset, const char *name);
+
+/* ---- rope ---- */
+
+/* What an architecture wants of rope; where config.json says more, that is read, too. */
+typedef struct rope_wish {
+    int64_t dims;           /* features that are rotated */
+    double theta;           /* the base when config.json has none; 0: it must have one */
+    const char *theta_key;  /* NULL: rope_theta */
+    const char *layer_type; /* which entry of rope_parameters; NULL: they are the same for all layers */
+    bool traditional;
+    bool plain; /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
+} rope_wish;
+
+/* mlx-lm rope_utils.py: initialize_rope. Equal wishes give the same spec. rope_parameters, where transformers
+ * 5 writes rope_theta and rope_scaling, is read where those two are missing. */
+const rope_spec *read_rope(loader *l, const rope_wish *wish);
+
+#endif
