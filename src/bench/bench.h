@@ -60,6 +60,9 @@ void plan_free(plan *p);
 /* Configuration i in [0, p->n): model varies slowest, the last parameter fastest. */
 params plan_params(const plan *p, int64_t i);
 
+/* -1 with a usage error when a configuration is wrong for every model. */
+int plan_check(const plan *p);
+
 /* MLX reads its own knobs (the parameters mlx_...) from the environment, once per process: sets those that
  * were given. Before any engine is opened. -1 with a usage error when one of them has several values. */
 int mlx_knobs_set(const plan *p);

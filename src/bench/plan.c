@@ -1,6 +1,6 @@
 /* plan.c - parameter lists and their product.
  * Configurations are numbered and made when needed, so a sweep costs no memory. */
-#include "bench/bench.h"
+#include "bench/internal.h"
 
 #include <stdio.h>
 
@@ -99,4 +99,13 @@ params plan_params(const plan *p, int64_t i) {
         i /= p->n_values[k];
     }
     return out;
+}
+
+int plan_check(const plan *p) {
+    for (int64_t i = 0; i < p->n; i++) {
+        params one = plan_params(p, i);
+        generate_options how = params_generate(&one);
+        if (generate_check_options(&how)) return -1;
+    }
+    return 0;
 }

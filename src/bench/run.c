@@ -18,9 +18,12 @@ typedef struct bench {
     hardware hardware;
     char hw_model[128], measured_at[32];
     int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
+    int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
+    int64_t n_equal;                      /* configurations left out, since another one is the same */
     int64_t runs_left;                    /* of this configuration */
     int64_t load_failures;                /* configurations in turn that found this model not to load */
     bool engine_failed, stopped;          /* during a run; a row could not be written */
+    bool model_refused;                   /* no configuration of this model can run */
     char error[2048];                     /* of the last configuration that failed */
 } bench;
 
@@ -70,6 +73,7 @@ static void set_what_ran(const bench *b, params *p, bool failed) {
     const loaded *l = &b->loaded;
     engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
     p->engine = info.name;
+    if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
     if (!failed) {
         p->threads = info.threads;
         if (!info.threads) p->affinity = NULL;
@@ -170,6 +174,7 @@ static int load(bench *b, const params *p) {
         from_text |= !strcmp(b->plan->values[PARAM_prompt_source][i].text, "text");
     if (!loaded_open(&b->loaded, p, b->options, from_text || b->options->verbose)) return 0;
     b->load_failures = 1;
+    b->model_refused = error_exit_code() == EXIT_USAGE;
     return -1;
 }
 
@@ -185,19 +190,21 @@ static void note_wired_limit(const bench *b, const char *name) {
             name, (long long)(weights >> 20), (long long)(limit >> 20));
 }
 
-/* For the model just loaded: what is wrong with the command is found before anything is measured. Later it is
- * an error of the configuration alone, which finds it again. */
-static int check_all(const bench *b, int64_t first) {
+/* For the model just loaded: -1 when it can run none of its configurations; one alone finds that again. */
+static int check_all(bench *b, int64_t first) {
     const params p = plan_params(b->plan, first);
-    bool limited = false, from_text = false;
+    bool limited = false, from_text = false, possible = false;
     for (int64_t i = first; i < b->plan->n; i++) {
         params other = plan_params(b->plan, i);
         generate_options how = params_generate(&other);
         if (!same_model(&p, &other)) break;
-        if (!b->n_measured && generate_check(b->loaded.model, &how)) return -1;
+        possible |= !generate_check(b->loaded.model, &how);
         limited |= how.max_kv_size > 0;
         from_text |= !strcmp(other.prompt_source, "text");
     }
+    b->model_refused = !possible;
+    if (!possible) return -1;
+    error_clear();
     note_wired_limit(b, p.model);
     if (limited && model_describe(b->loaded.model)->own_caches)
         progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
@@ -207,13 +214,23 @@ static int check_all(const bench *b, int64_t first) {
     return 0;
 }
 
+/* Does an earlier configuration run the same? A model that chooses its caches has one for every max_kv_size.
+ */
+static bool is_equal(const bench *b, const params *p) {
+    const model *m = b->loaded.model;
+    return m && model_describe(m)->own_caches &&
+           p->max_kv_size != b->plan->values[PARAM_max_kv_size][0].number;
+}
+
 /* Gives the configuration that failed its row, so that the next one can follow. -1 when none may: after
- * Ctrl-C, without an output, and when nothing was measured yet and the command itself is wrong. */
+ * Ctrl-C, without an output, and when the command is one that the only model can't run at all. */
 static int leave_out(bench *b, const params *p) {
     int code = error_exit_code();
-    if (b->stopped || code == EXIT_INTERRUPTED || (code == EXIT_USAGE && !b->n_measured)) return -1;
+    bool only = b->plan->n_values[PARAM_model] == 1 && b->plan->n_values[PARAM_engine] == 1;
+    if (b->stopped || code == EXIT_INTERRUPTED || (only && b->model_refused)) return -1;
     snprintf(b->error, sizeof b->error, "%s", error_message());
     b->n_failed++;
+    b->n_refused += code == EXIT_USAGE;
     progress_skip(&b->progress, p, b->runs_left);
     if (hand_over(b, p, &(sample){0}, b->error)) return -1;
     if (b->plan->n > 1 && b->load_failures < 2)
@@ -226,12 +243,13 @@ static int leave_out(bench *b, const params *p) {
 
 /* The error of a plan that was run to its end. */
 static int report_failures(const bench *b) {
+    long long n = b->plan->n - b->n_equal;
+    int (*refuse)(const char *format, ...) = b->n_refused == n ? fail_usage : fail;
     if (!b->n_failed) return 0;
-    if (b->plan->n == 1) return fail("%s", b->error);
-    if (!b->n_measured)
-        return fail("nothing was measured: all %lld configurations failed", (long long)b->plan->n);
+    if (n == 1) return refuse("%s", b->error);
+    if (!b->n_measured) return refuse("nothing was measured: all %lld configurations failed", n);
     return fail("%lld of %lld configurations failed; column error of their rows says why",
-                (long long)b->n_failed, (long long)b->plan->n);
+                (long long)b->n_failed, n);
 }
 
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const record *r),
@@ -246,9 +264,14 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
         params now = plan_params(p, i);
         bool other = i == 0 || !same_model(&before, &now);
         b.runs_left = o->warmup + o->repeats;
-        if (other) b.load_failures = 0;
-        if (load(&b, &now) || (other && check_all(&b, i)) || run_configuration(&b, &now))
+        if (other) b.load_failures = b.model_refused = 0;
+        int failed = load(&b, &now) || (other && check_all(&b, i));
+        if (!failed && is_equal(&b, &now)) {
+            b.n_equal++;
+            progress_skip(&b.progress, &now, b.runs_left);
+        } else if (failed || run_configuration(&b, &now)) {
             stopped = leave_out(&b, &now);
+        }
         before = now;
     }
     progress_clear(&b.progress);

@@ -1,5 +1,6 @@
 /* bench.c - `mlxbench [bench]`: options to a plan, the plan's runs to reports.
  * The benchmark parameters' options come from bench/params.def. */
+#include "checkpoint/checkpoint.h"
 #include "cmd/cmd.h"
 #include "hub/hub.h"
 #include "report/report.h"
@@ -11,6 +12,7 @@ typedef struct command {
     const char *lists[N_PARAMS];
     const char *prompt; /* NULL: not given */
     option_texts outputs;
+    report_options report;
     bench_options bench;
     str prompt_text, output_help;
     plan plan;
@@ -63,6 +65,10 @@ static int parse_options(command *c, int argc, char **argv) {
          .kind = OPTION_TEXTS,
          .value = &c->outputs,
          .help = c->output_help.data},
+        {.name = "force",
+         .kind = OPTION_FLAG,
+         .value = &c->report.force,
+         .help = "replace result files that are there"},
         {.name = "verbose",
          .short_name = "v",
          .kind = OPTION_FLAG,
@@ -119,12 +125,25 @@ static int get_prompt(command *c) {
     return 0;
 }
 
+/* A preset that does not exist, and its like: wrong whatever else is given. What is wrong with a model's
+ * files is an error of its configurations. */
+static int check_synthetic(const char *path) {
+    if (strncmp(path, "synthetic:", strlen("synthetic:"))) return 0;
+    checkpoint *c = checkpoint_open(path, 0);
+    if (!c && error_exit_code() == EXIT_USAGE) return -1;
+    error_clear();
+    checkpoint_close(c);
+    return 0;
+}
+
 /* Misspelt names are found before the first model is measured. An engine that cannot be used here is an error
- * of its configurations. */
-static int check_names(const plan *p) {
+ * of its configurations. *inputs gets the models' paths. */
+static int check_names(const plan *p, const char **inputs) {
     for (int i = 0; i < p->n_values[PARAM_model]; i++) {
         str path = {0};
-        int failed = hub_find(p->values[PARAM_model][i].text, &path);
+        int failed =
+            hub_find(p->values[PARAM_model][i].text, &path) || path.failed || check_synthetic(path.data);
+        if (!failed) failed = !(inputs[i] = arena_string(p->memory, path.data));
         str_free(&path);
         if (failed) return -1;
     }
@@ -142,9 +161,13 @@ static int write_row(void *context, const record *r) {
 }
 
 static int run(command *c) {
-    if (plan_parse(&c->plan, c->lists) || mlx_knobs_set(&c->plan)) return -1;
-    if (get_prompt(c) || check_names(&c->plan)) return -1;
-    reports *outputs = reports_open(&c->outputs, &c->plan);
+    if (plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_knobs_set(&c->plan)) return -1;
+    int n_models = c->plan.n_values[PARAM_model];
+    const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
+    if (!inputs || get_prompt(c) || check_names(&c->plan, inputs)) return -1;
+    c->report.inputs = inputs;
+    c->report.n_inputs = n_models;
+    reports *outputs = reports_open(&c->outputs, &c->report, &c->plan);
     if (!outputs) return -1;
     int failed = bench_run(&c->plan, &c->bench, write_row, outputs);
     return reports_close(outputs) || failed ? -1 : 0;

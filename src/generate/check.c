@@ -14,14 +14,22 @@ cache_spec *generate_caches(const model *m, const generate_options *o, int *n) {
     return specs;
 }
 
-static int check_quantized(const model *m, const generate_options *o) {
-    const model_info *info = model_describe(m);
-    bool known = (o->kv_bits >= 2 && o->kv_bits <= 6) || o->kv_bits == 8;
+int generate_check_options(const generate_options *o) {
+    bool known = !o->kv_bits || (o->kv_bits >= 2 && o->kv_bits <= 6) || o->kv_bits == 8;
+    if (o->prefill_step_size < 1) return fail_usage("prefill_step_size must be at least 1");
+    if (o->max_kv_size && o->max_kv_size <= KEPT)
+        return fail_usage("max_kv_size %lld is too small: the first %d entries are always kept",
+                          (long long)o->max_kv_size, KEPT);
     if (!known)
         return fail_usage("kv_bits %lld is not supported; use 2, 3, 4, 5, 6 or 8", (long long)o->kv_bits);
-    if (o->kv_group_size != 32 && o->kv_group_size != 64 && o->kv_group_size != 128)
+    if (o->kv_bits && o->kv_group_size != 32 && o->kv_group_size != 64 && o->kv_group_size != 128)
         return fail_usage("kv_group_size %lld is not supported; use 32, 64 or 128",
                           (long long)o->kv_group_size);
+    return 0;
+}
+
+static int check_quantized(const model *m, const generate_options *o) {
+    const model_info *info = model_describe(m);
     if (info->head_dim % o->kv_group_size)
         return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld",
                           (long long)o->kv_group_size, (long long)info->head_dim);
@@ -38,10 +46,7 @@ static int check_quantized(const model *m, const generate_options *o) {
 }
 
 int generate_check(const model *m, const generate_options *o) {
-    if (o->prefill_step_size < 1) return fail_usage("prefill_step_size must be at least 1");
-    if (o->max_kv_size && o->max_kv_size <= KEPT)
-        return fail_usage("max_kv_size %lld is too small: the first %d entries are always kept",
-                          (long long)o->max_kv_size, KEPT);
+    if (generate_check_options(o)) return -1;
     return o->kv_bits ? check_quantized(m, o) : 0;
 }
 

@@ -18,7 +18,10 @@ typedef struct generate_options {
     int64_t n_follow;           /* no more than n_follow + 1 tokens are produced then */
 } generate_options;
 
-/* Can this model run with these options? -1 with a usage error and its reason, where mlx-lm refuses too. */
+/* Can any model run with these options? -1 with a usage error and its reason. */
+int generate_check_options(const generate_options *o);
+
+/* Can this model run with them? -1 with a usage error and its reason, where mlx-lm refuses too. */
 int generate_check(const model *m, const generate_options *o);
 
 typedef struct session session;

@@ -16,7 +16,7 @@
 /* What a format appends to. The text is written and emptied after each call; tail is the format's own. */
 typedef struct output {
     const plan *plan;
-    int64_t n_rows; /* before this one */
+    int64_t n_rows; /* so far, without the one at hand */
     str text;
     str tail;
 } output;
@@ -24,7 +24,7 @@ typedef struct output {
 typedef struct format {
     void (*begin)(output *o);
     void (*row)(output *o, const record *r);
-    void (*end)(output *o);
+    void (*end)(output *o); /* completes the text; in a file after every row, so it changes nothing */
 } format;
 
 #define FORMAT(name) extern const format format_##name;

@@ -1,5 +1,6 @@
 /* json.c - one array with an object per row; its members are the columns, unset ones null.
- * Each row is out as soon as it is measured; the array is closed at the end, however the run ends. */
+ * Each row is out as soon as it is measured. In a file the array is closed after every row, elsewhere at the
+ * end. */
 #include "report/format.h"
 
 void put_json_columns(str *out, const record *r) {

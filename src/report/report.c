@@ -1,8 +1,8 @@
-/* report.c - opens the outputs, has each format make its text, writes and flushes it.
+/* report.c - checks and opens the outputs, has each format make its text, and writes it.
  * A row is safe on its way out before the next one is measured. */
+#include "report/file.h"
 #include "report/format.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -18,12 +18,12 @@ enum { N_FORMATS = sizeof formats / sizeof *formats, MAX_DECIMALS = 9 };
 
 typedef struct report {
     const format *format;
-    const char *path; /* NULL: standard output */
-    FILE *file;       /* NULL once writing has failed */
+    out_file file;
     output output;
 } report;
 
 struct reports {
+    bool force;
     int n;
     report items[OPTION_MAX_TEXTS];
 };
@@ -54,23 +54,16 @@ void put_value(str *out, value v, int decimals, const char *none) {
 
 /* ---- writing ---- */
 
-/* The first error is the one to print: a closed pipe after Ctrl-C is no news. */
-static int fail_write(report *r) {
-    int why = errno;
-    r->file = NULL;
-    if (error_exit_code() != EXIT_OK) return -1;
-    return fail("cannot write %s: %s", r->path ? r->path : "standard output", strerror(why));
-}
-
-/* Writes the text that the format just made. */
+/* Writes the text that the format just made. A file is completed each time. */
 static int write_text(report *r) {
-    str *text = &r->output.text;
-    if (text->failed || r->output.tail.failed) return -1;
-    if (!r->file) return -1;
-    size_t n = text->length;
-    bool done = fwrite(text->data ? text->data : "", 1, n, r->file) == n && !fflush(r->file);
-    str_clear(text);
-    return done ? 0 : fail_write(r);
+    str closing = {0};
+    output end = {.plan = r->output.plan, .n_rows = r->output.n_rows, .tail = r->output.tail};
+    if (!r->file.direct) r->format->end(&end);
+    closing = end.text;
+    int failed = out_file_write(&r->file, &r->output.text, &closing);
+    str_clear(&r->output.text);
+    str_free(&closing);
+    return failed;
 }
 
 /* ---- opening ---- */
@@ -87,38 +80,44 @@ static const format *find_format(const char *name, size_t length) {
     return NULL;
 }
 
-/* Understands one FORMAT[:FILE], without opening it. */
-static int parse_spec(reports *all, const char *spec) {
+/* Understands one FORMAT[:FILE] and looks at its file, without opening it. */
+static int find_output(reports *all, const char *spec, const report_options *o) {
     const char *colon = strchr(spec, ':');
     report *r = &all->items[all->n];
-    *r = (report){.path = colon ? colon + 1 : NULL,
-                  .format = find_format(spec, colon ? (size_t)(colon - spec) : strlen(spec))};
+    r->format = find_format(spec, colon ? (size_t)(colon - spec) : strlen(spec));
     if (!r->format) return -1;
-    if (r->path && !*r->path) return fail_usage("--output %s: the file's name is missing", spec);
-    for (int i = 0; i < all->n; i++) {
-        const char *other = all->items[i].path;
-        if (!r->path && !other) return fail_usage("--output: only one format can go to standard output");
-        if (r->path && other && !strcmp(r->path, other))
-            return fail_usage("--output: %s is named twice", other);
-    }
+    if (colon && !colon[1]) return fail_usage("--output %s: the file's name is missing", spec);
     all->n++;
+    if (out_file_find(&r->file, colon ? colon + 1 : NULL, o->force)) return -1;
+    for (const report *other = all->items; other < r; other++) {
+        if (!colon && !other->file.path)
+            return fail_usage("--output: only one format can go to standard output");
+        if (out_file_same(&r->file, &other->file))
+            return fail_usage("--output: %s and %s are the same file",
+                              other->file.path ? other->file.path : "standard output",
+                              colon ? colon + 1 : "standard output");
+    }
+    for (int i = 0; i < o->n_inputs; i++)
+        if (out_file_is_of(&r->file, o->inputs[i]))
+            return fail_usage("--output: %s is a file of the model %s", colon ? colon + 1 : "standard output",
+                              o->inputs[i]);
     return 0;
 }
 
 static int open_report(report *r, const plan *p) {
     r->output.plan = p;
-    r->file = r->path ? fopen(r->path, "w") : stdout;
-    if (!r->file) return fail_write(r);
+    if (out_file_open(&r->file)) return -1;
     r->format->begin(&r->output);
     return write_text(r);
 }
 
-reports *reports_open(const option_texts *specs, const plan *p) {
+reports *reports_open(const option_texts *specs, const report_options *o, const plan *p) {
     reports *all = mem_new(1, sizeof *all, "the outputs");
     if (!all) return NULL;
     int failed = 0;
-    if (!specs->n) failed = parse_spec(all, isatty(STDOUT_FILENO) ? "md" : "csv");
-    for (int i = 0; i < specs->n && !failed; i++) failed = parse_spec(all, specs->items[i]);
+    all->force = o->force;
+    if (!specs->n) failed = find_output(all, isatty(STDOUT_FILENO) ? "md" : "csv", o);
+    for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o);
     for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], p);
     if (!failed) return all;
     reports_close(all);
@@ -132,19 +131,20 @@ int reports_row(reports *all, const record *row) {
     for (int i = 0; i < all->n; i++) {
         report *r = &all->items[i];
         r->format->row(&r->output, row);
-        failed |= write_text(r);
         r->output.n_rows++;
+        failed |= write_text(r) || out_file_keep(&r->file, all->force);
     }
-    return failed;
+    return failed ? -1 : 0;
 }
 
+/* A file is complete already; what is written directly is completed here. */
 static int close_report(report *r) {
     int failed = 0;
-    if (r->file) {
+    if (r->file.direct && r->file.fd >= 0) {
         r->format->end(&r->output);
         failed = write_text(r);
     }
-    if (r->file && r->path && fclose(r->file)) failed = fail_write(r);
+    failed |= out_file_close(&r->file);
     str_free(&r->output.text);
     str_free(&r->output.tail);
     return failed;

@@ -7,13 +7,20 @@
 
 typedef struct reports reports;
 
-/* Opens one report per FORMAT or FORMAT:FILE and writes what comes before the first row, so that an output
- * that can't be written is found before anything is measured. No spec: md on a terminal, else csv, on
- * standard output. p must outlive it. NULL with an error: unknown format, standard output or a file named
- * twice (usage), a file that can't be written. */
-reports *reports_open(const option_texts *specs, const plan *p);
+typedef struct report_options {
+    bool force; /* replace files that are there */
+    int n_inputs;
+    const char *const *inputs; /* paths of models, files or folders, which no output may replace */
+} report_options;
 
-/* Writes and flushes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
+/* Checks all FORMAT or FORMAT:FILE, then opens one report for each and writes what comes before the first
+ * row, so that an output that can't be written is found before anything is measured. A file gets its name
+ * with its first row; until then an earlier one stays as it is. No spec: md on a terminal, else csv, on
+ * standard output. p and the texts must outlive it. NULL with an error: unknown format, standard output or a
+ * file named twice, a file that is there already or is a model's (usage), a file that can't be written. */
+reports *reports_open(const option_texts *specs, const report_options *o, const plan *p);
+
+/* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
 int reports_row(reports *r, const record *row);
 
 /* Completes what was opened (JSON stays valid however the run ended) and frees r, which may be NULL. An error

@@ -196,7 +196,7 @@ def test_json_is_complete_after_an_error(run, good_folder, tmp_path):
 
 
 @pytest.mark.parametrize("outputs, words", [
-    (["-o", "csv", "-o", "json"], "standard output"), (["-o", "csv:x", "-o", "json:x"], "twice"),
+    (["-o", "csv", "-o", "json"], "standard output"), (["-o", "csv:x", "-o", "json:x"], "same file"),
 ])
 def test_outputs_that_would_mix(fails, good_folder, tmp_path, outputs, words):
     fails(2, [words], "--model", good_folder, *RANDOM, *outputs)

@@ -176,10 +176,3 @@ def test_formats(run, good_folder, failing, tmp_path):
     table = done.stdout.splitlines()
     assert len([line for line in table if line.startswith("|")]) == 4
     assert table[-1].startswith("mlxbench ") and "null" not in done.stdout
-
-
-def test_wrong_command_stops_at_once(fails, good_folder):
-    """A mistake in the command is found before anything is measured, in whichever configuration it is."""
-    done = fails(2, ["kv_group_size"], "--engine", "fake", "--model", good_folder, "-np", 8, "--kv-bits", "none,4",
-                 "--kv-group-size", "32,64", *SMALL)
-    assert done.stdout == ""

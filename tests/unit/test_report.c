@@ -3,6 +3,8 @@
 #include "folder.h"
 #include "report/report.h"
 
+#include <dirent.h>
+
 static plan one_plan;
 
 /* 10 prompt tokens, the first token after 0.5 s, then one each 0.1 s but for a last one after 0.3 s. */
@@ -111,7 +113,8 @@ static char *written(const char *format, const plan *p, const record *rows, int 
     snprintf(spec, sizeof spec, "%s:%s", format, in_folder(format));
     path = strchr(spec, ':') + 1;
     error_clear();
-    reports *r = reports_open(&(option_texts){1, {spec}}, p);
+    unlink(path);
+    reports *r = reports_open(&(option_texts){1, {spec}}, &(report_options){0}, p);
     assert_non_null(r);
     size_t before = 0;
     for (int i = 0; i < n; i++) {
@@ -121,8 +124,11 @@ static char *written(const char *format, const plan *p, const record *rows, int 
         before = strlen(text);
         free(text);
     }
+    char *last = read_file(path);
     assert_int_equal(reports_close(r), 0);
     char *text = read_file(path);
+    assert_string_equal(last, text); /* complete after each row */
+    free(last);
     unlink(path);
     return text;
 }
@@ -209,7 +215,7 @@ static void test_json(void **state) {
     record rows[2] = {sample_record(), sample_record()};
     rows[0].params.model = "a \"quoted\"\nname\\";
     rows[1].sample.n_tokens = 1;
-    for (int n = 0; n <= 2; n++) {
+    for (int n = 1; n <= 2; n++) {
         char *text = written("json", &one_plan, rows, n);
         json *root = json_parse(text, strlen(text), "report");
         assert_non_null(root);
@@ -249,23 +255,128 @@ static void test_jsonl(void **state) {
 
 /* ---- outputs ---- */
 
-static void check_refused(int n, const char *a, const char *b, int code, const char *message) {
+static const char *input; /* a path of a model, if any */
+
+static reports *open_outputs(int n, const char *a, const char *b, bool force) {
     error_clear();
-    assert_null(reports_open(&(option_texts){n, {a, b}}, &one_plan));
+    report_options o = {.force = force, .inputs = &input, .n_inputs = input != NULL};
+    return reports_open(&(option_texts){n, {a, b}}, &o, &one_plan);
+}
+
+static void check_refused(int n, const char *a, const char *b, bool force, int code, const char *message) {
+    assert_null(open_outputs(n, a, b, force));
     assert_int_equal(error_exit_code(), code);
     if (!strstr(error_message(), message)) fail_msg("\"%s\" instead of \"%s\"", error_message(), message);
 }
 
 static void test_refused(void **state) {
     (void)state;
-    check_refused(1, "xml", NULL, EXIT_USAGE,
+    check_refused(1, "xml", NULL, false, EXIT_USAGE,
                   "unknown format \"xml\"; known: csv, mlxbench, md, json, jsonl");
-    check_refused(1, "cs", NULL, EXIT_USAGE, "unknown format \"cs\"");
-    check_refused(1, "", NULL, EXIT_USAGE, "unknown format \"\"");
-    check_refused(1, "csv:", NULL, EXIT_USAGE, "the file's name is missing");
-    check_refused(2, "csv", "md", EXIT_USAGE, "only one format");
-    check_refused(2, "csv:same", "md:same", EXIT_USAGE, "same is named twice");
-    check_refused(1, "csv:/no/such/folder/file", NULL, EXIT_FAILED, "cannot write /no/such/folder/file: ");
+    check_refused(1, "cs", NULL, false, EXIT_USAGE, "unknown format \"cs\"");
+    check_refused(1, "", NULL, false, EXIT_USAGE, "unknown format \"\"");
+    check_refused(1, "csv:", NULL, false, EXIT_USAGE, "the file's name is missing");
+    check_refused(2, "csv", "md", false, EXIT_USAGE, "only one format");
+    check_refused(1, "csv:/no/such/folder/file", NULL, false, EXIT_FAILED,
+                  "cannot write /no/such/folder/file: ");
+    check_refused(1, "csv:/tmp", NULL, true, EXIT_FAILED, "cannot write /tmp: ");
+}
+
+/* "FORMAT:the file `name` in the folder" */
+static char *spec_of(const char *format, const char *name) {
+    static char specs[4][1200];
+    static int next;
+    char *spec = specs[next++ % 4];
+    snprintf(spec, sizeof specs[0], "%s:%s", format, in_folder(name));
+    return spec;
+}
+
+static int n_files(void) {
+    int n = 0;
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *entry; (entry = readdir(d));) n += entry->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void test_one_file_twice(void **state) {
+    (void)state;
+    check_refused(2, spec_of("csv", "new"), spec_of("md", "new"), false, EXIT_USAGE, "are the same file");
+    check_refused(2, spec_of("csv", "new"), spec_of("md", ".//new"), false, EXIT_USAGE, "are the same file");
+    write_text("there", "");
+    char path[1024];
+    snprintf(path, sizeof path, "%s", in_folder("there"));
+    assert_int_equal(symlink(path, in_folder("link")), 0);
+    check_refused(2, spec_of("csv", "there"), spec_of("md", "link"), false, EXIT_USAGE, "are the same file");
+    unlink(in_folder("link"));
+    assert_int_equal(link(path, in_folder("link")), 0);
+    check_refused(2, spec_of("csv", "there"), spec_of("md", "link"), true, EXIT_USAGE, "are the same file");
+    assert_int_equal(n_files(), 2);
+    unlink(in_folder("link"));
+    unlink(in_folder("there"));
+    reports *r = open_outputs(2, "csv:/dev/null", "md:/dev/null", false);
+    assert_non_null(r);
+    assert_int_equal(reports_close(r), 0);
+}
+
+/* A file that is there stays as it is until there is a row to replace it with, and is replaced only with
+ * force. */
+static void test_earlier_file(void **state) {
+    (void)state;
+    record row = sample_record();
+    write_text("rows", "earlier\n");
+    check_refused(1, spec_of("csv", "rows"), NULL, false, EXIT_USAGE, "is there already");
+    check_refused(2, spec_of("csv", "rows"), "csv:/no/such/folder/file", true, EXIT_FAILED, "cannot write");
+    check_text(read_file(in_folder("rows")), "earlier\n");
+    reports *r = open_outputs(1, spec_of("csv", "rows"), NULL, true);
+    assert_non_null(r);
+    check_text(read_file(in_folder("rows")), "earlier\n");
+    assert_int_equal(reports_close(r), 0);
+    check_text(read_file(in_folder("rows")), "earlier\n");
+    assert_int_equal(n_files(), 1);
+    r = open_outputs(1, spec_of("csv", "rows"), NULL, true);
+    assert_non_null(r);
+    assert_int_equal(reports_row(r, &row), 0);
+    char *text = read_file(in_folder("rows"));
+    assert_memory_equal(text, "run,", 4);
+    free(text);
+    assert_int_equal(reports_close(r), 0);
+    assert_int_equal(n_files(), 1);
+    unlink(in_folder("rows"));
+}
+
+/* Someone else makes the file while the first run is measured: neither their file nor our row is lost. */
+static void test_file_made_meanwhile(void **state) {
+    (void)state;
+    record row = sample_record();
+    reports *r = open_outputs(1, spec_of("csv", "rows"), NULL, false);
+    assert_non_null(r);
+    write_text("rows", "theirs\n");
+    assert_int_equal(reports_row(r, &row), -1);
+    assert_message("was made by someone else meanwhile; the rows are in ");
+    check_text(read_file(in_folder("rows")), "theirs\n");
+    reports_close(r);
+    const char *part = strstr(error_message(), "the rows are in ") + strlen("the rows are in ");
+    char *text = read_file(part);
+    assert_non_null(strstr(text, "\n1,10,20.000"));
+    free(text);
+    unlink(part);
+    unlink(in_folder("rows"));
+}
+
+static void test_file_of_a_model(void **state) {
+    (void)state;
+    char path[1024];
+    write_text("model.gguf", "GGUF");
+    snprintf(path, sizeof path, "%s", in_folder("model.gguf"));
+    input = path;
+    check_refused(1, spec_of("csv", "model.gguf"), NULL, true, EXIT_USAGE, "is a file of the model");
+    input = folder;
+    check_refused(1, spec_of("csv", "./model.gguf"), NULL, true, EXIT_USAGE, "is a file of the model");
+    input = NULL;
+    check_text(read_file(path), "GGUF");
+    unlink(path);
 }
 
 static void test_full_disk(void **state) {
@@ -274,11 +385,11 @@ static void test_full_disk(void **state) {
         print_message("not run: this system has no /dev/full\n");
         skip();
     }
-    check_refused(1, "csv:/dev/full", NULL, EXIT_FAILED, "cannot write /dev/full: No space left on device");
+    check_refused(1, "csv:/dev/full", NULL, false, EXIT_FAILED,
+                  "cannot write /dev/full: No space left on device");
     /* jsonl begins with nothing, so its first row finds out; the error recorded first stays. */
-    error_clear();
     record r = sample_record();
-    reports *all = reports_open(&(option_texts){1, {"jsonl:/dev/full"}}, &one_plan);
+    reports *all = open_outputs(1, "jsonl:/dev/full", NULL, false);
     assert_non_null(all);
     assert_int_equal(reports_row(all, &r), -1);
     fail_usage("first");
@@ -304,11 +415,20 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_metrics),  cmocka_unit_test(test_metrics_unset),
-        cmocka_unit_test(test_failed),   cmocka_unit_test(test_csv),
-        cmocka_unit_test(test_mlxbench), cmocka_unit_test(test_md),
-        cmocka_unit_test(test_json),     cmocka_unit_test(test_jsonl),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_metrics),
+        cmocka_unit_test(test_metrics_unset),
+        cmocka_unit_test(test_failed),
+        cmocka_unit_test(test_csv),
+        cmocka_unit_test(test_mlxbench),
+        cmocka_unit_test(test_md),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_jsonl),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_full_disk),
+        cmocka_unit_test(test_one_file_twice),
+        cmocka_unit_test(test_earlier_file),
+        cmocka_unit_test(test_file_made_meanwhile),
+        cmocka_unit_test(test_file_of_a_model),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

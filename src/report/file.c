@@ -1,0 +1,174 @@
+/* file.c - where the text of one output goes: a regular file is written beside its name until its first row
+ * is there, so that a command that goes wrong before leaves an earlier file as it was. Everything else is
+ * written directly.
+ */
+#include "report/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const char *shown(const out_file *f) {
+    return f->path ? f->path : "standard output";
+}
+
+static void close_fd(out_file *f) {
+    if (f->fd > STDERR_FILENO) close(f->fd);
+    f->fd = -1;
+}
+
+/* The first error is the one to print: a closed pipe after Ctrl-C is no news. */
+static int fail_write(out_file *f) {
+    int why = errno;
+    close_fd(f);
+    if (error_exit_code() != EXIT_OK) return -1;
+    if (interrupted()) return fail_interrupted();
+    return fail("cannot write %s: %s", shown(f), strerror(why));
+}
+
+/* ---- which file it is ---- */
+
+/* The program's own descriptors by name, such as /dev/stdout: never a file to replace, even if they lead to
+ * one. */
+static bool is_descriptor(const char *path) {
+    static const char *const places[] = {"/dev/std", "/dev/fd/", "/proc/self/fd/"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (!strncmp(path, places[i], strlen(places[i]))) return true;
+    return false;
+}
+
+/* Sets target and folder_info: links are resolved as far as there is something. */
+static int resolve(out_file *f) {
+    const char *slash = strrchr(f->path, '/'), *name = slash ? slash + 1 : f->path;
+    str folder = {0};
+    char *real = f->target_info.st_ino ? realpath(f->path, NULL) : NULL;
+    if (real) {
+        slash = strrchr(real, '/');
+        name = slash + 1;
+        str_append(&folder, real, slash > real ? (size_t)(slash - real) : 1);
+    } else if (slash) {
+        str_append(&folder, f->path, slash > f->path ? (size_t)(slash - f->path) : 1);
+    } else {
+        str_puts(&folder, ".");
+    }
+    str_printf(&f->target, "%s/%s", folder.failed ? "" : folder.data, name);
+    int failed = folder.failed || f->target.failed;
+    if (!failed && stat(folder.data, &f->folder_info)) failed = fail_write(f);
+    str_free(&folder);
+    free(real);
+    return failed ? -1 : 0;
+}
+
+int out_file_find(out_file *f, const char *path, bool force) {
+    *f = (out_file){.path = path, .fd = -1, .direct = !path};
+    if (!path) return fstat(STDOUT_FILENO, &f->target_info) ? fail_write(f) : 0;
+    if (stat(path, &f->target_info)) f->target_info = (struct stat){0};
+    bool exists = f->target_info.st_ino != 0;
+    f->direct = is_descriptor(path) || (exists && !S_ISREG(f->target_info.st_mode));
+    if (exists && S_ISDIR(f->target_info.st_mode)) {
+        errno = EISDIR;
+        return fail_write(f);
+    }
+    if (f->direct) return 0;
+    if (exists && f->target_info.st_size && !force)
+        return fail_usage("--output: %s is there already; choose another name, or replace it with --force",
+                          path);
+    return resolve(f);
+}
+
+static bool same(const struct stat *a, const struct stat *b) {
+    return a->st_ino && a->st_ino == b->st_ino && a->st_dev == b->st_dev;
+}
+
+bool out_file_same(const out_file *a, const out_file *b) {
+    struct stat null;
+    if (same(&a->target_info, &b->target_info)) /* /dev/null takes any number of outputs */
+        return stat("/dev/null", &null) || !same(&a->target_info, &null);
+    return !a->direct && !b->direct && same(&a->folder_info, &b->folder_info) &&
+           !strcmp(strrchr(a->target.data, '/'), strrchr(b->target.data, '/'));
+}
+
+bool out_file_is_of(const out_file *f, const char *path) {
+    struct stat info;
+    if (!f->target_info.st_ino || stat(path, &info)) return false;
+    if (!S_ISDIR(info.st_mode)) return same(&f->target_info, &info);
+    DIR *folder = opendir(path);
+    bool found = false;
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder));)
+        found = !fstatat(dirfd(folder), entry->d_name, &info, 0) && same(&f->target_info, &info);
+    if (folder) closedir(folder);
+    return found;
+}
+
+/* ---- writing ---- */
+
+int out_file_open(out_file *f) {
+    if (!f->path) {
+        f->fd = STDOUT_FILENO;
+    } else if (f->direct) {
+        f->fd = open(f->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    } else {
+        str_printf(&f->part, "%s.%ld.part", f->target.data, (long)getpid());
+        if (f->part.failed) return -1;
+        f->fd = open(f->part.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (f->fd < 0) str_free(&f->part); /* whoever made it, it is not ours */
+    }
+    return f->fd < 0 ? fail_write(f) : 0;
+}
+
+static int write_all(out_file *f, const char *text, size_t n) {
+    while (n) {
+        ssize_t done = f->direct ? write(f->fd, text, n) : pwrite(f->fd, text, n, f->length);
+        if (done < 0 && errno != EINTR) return fail_write(f);
+        if (done <= 0) continue;
+        if (!f->direct) f->length += done;
+        text += done;
+        n -= (size_t)done;
+    }
+    return 0;
+}
+
+int out_file_write(out_file *f, const str *text, const str *closing) {
+    str all = {0};
+    if (f->fd < 0 || text->failed || closing->failed) return -1;
+    if (text->length) str_append(&all, text->data, text->length);
+    if (closing->length && !f->direct) str_append(&all, closing->data, closing->length);
+    int64_t start = f->length, before = f->closing;
+    int failed = all.failed ? -1 : write_all(f, all.data, all.length);
+    str_free(&all);
+    if (failed || f->direct) return failed;
+    f->closing = (int64_t)closing->length;
+    f->length -= f->closing;
+    int64_t end = f->length + f->closing;
+    return end < start + before && ftruncate(f->fd, end) ? fail_write(f) : 0;
+}
+
+int out_file_keep(out_file *f, bool force) {
+    struct stat now;
+    if (!f->part.length) return 0;
+    if (!force && !stat(f->target.data, &now) && now.st_size) {
+        fail("%s was made by someone else meanwhile; the rows are in %s", f->path, f->part.data);
+        str_free(&f->part);
+        close_fd(f);
+        return -1;
+    }
+    if (rename(f->part.data, f->target.data)) return fail_write(f);
+    str_free(&f->part);
+    return 0;
+}
+
+int out_file_close(out_file *f) {
+    int failed = 0;
+    if (f->part.length) unlink(f->part.data);
+    if (f->fd > STDERR_FILENO && close(f->fd)) {
+        f->fd = -1;
+        failed = fail_write(f);
+    }
+    f->fd = -1;
+    str_free(&f->part);
+    str_free(&f->target);
+    return failed;
+}
