@@ -16,6 +16,10 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+INLINE int64_t at_most(int64_t n, int64_t most) {
+    return n < most ? n : most;
+}
+
 INLINE size_t size_of(dtype type) {
     return type == DTYPE_F32 ? 4 : 2;
 }

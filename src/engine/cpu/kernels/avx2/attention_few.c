@@ -8,6 +8,8 @@ enum {
     AT_ONCE = 4 /* rows of the products */
 };
 
+#include "engine/cpu/kernels/templates/softmax.h"
+
 /* How entries are multiplied: as floats of `type` (bits 0), or, with 8 or 4 bits, as the integers they are.
  * Other widths are converted to F32, block by block. Constants of inlined functions. */
 typedef struct form {
@@ -188,32 +190,6 @@ INLINE void mix_rows(float *out, const float *p, float *shares, const side *s, i
         }
         mix_columns(out, f.bits ? shares : p, add, s, g * s->group, (g + 1) * s->group, n, f, R);
     }
-}
-
-INLINE float max8(__m256 x) {
-    __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
-
-/* One row's scores into probabilities, zeros where it sees nothing and beyond n. */
-static void soften_row(float *scores, softmax_state *state, float *out, int64_t v_dim, int64_t low,
-                       int64_t end, int64_t n) {
-    __m256 most = _mm256_set1_ps(state->max), sum = _mm256_setzero_ps();
-    for (int64_t i = 0; i < KEYS && (low > 0 || end < KEYS || n < KEYS); i++)
-        if (i < low || i >= end || i >= n) scores[i] = -INFINITY;
-    for (int i = 0; i < KEYS; i += LANES) most = _mm256_max_ps(most, _mm256_loadu_ps(scores + i));
-    float max = max8(most);
-    __m256 shift = shift_of(_mm256_set1_ps(max));
-    for (int i = 0; i < KEYS; i += LANES) {
-        __m256 p = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shift));
-        _mm256_storeu_ps(scores + i, p);
-        sum = _mm256_add_ps(sum, p);
-    }
-    float old = state->max == max ? 1 : expf(state->max - max);
-    state->sum = state->sum * old + sum8(sum);
-    state->max = max;
-    for (int64_t d = 0; d < v_dim && old != 1; d++) out[d] *= old;
 }
 
 /* A thread's memory for few rows. */

@@ -1,107 +1,19 @@
 /* kernels/avx512/attention.c - attention for processors with AVX-512: entries are converted to F32 in
- * registers or, for many rows, once per block, and all query rows that share them are multiplied with them
- * there.
- *
- * Many query rows: a register holds 16 rows, and numbers of the cache are broadcast. Everything of the
- * softmax is then vertical, and nothing needs packing. Few rows, as in decode: a register holds 16
- * dimensions. Products of BF16 numbers (vdpbf16ps) are not used: they would round queries and probabilities,
- * and on Xeons they take twice as long as these (on Zen 4, half as long). */
-#include "engine/cpu/kernels/avx512/avx512.h"
-
-#include <math.h>
+ * registers or, for many rows, once per block (the template's), and all query rows that share them are
+ * multiplied with them there. For few rows, as in decode, a register holds 16 dimensions. Products of BF16
+ * numbers (vdpbf16ps) are not used: they would round queries and probabilities, and on Xeons they take twice
+ * as long as these (on Zen 4, half as long). */
+#include "engine/cpu/kernels/avx512/exp.h"
 
 enum {
-    KEYS = 64,   /* of a block: its keys, values and scores stay in the first caches */
-    LANES = 16,  /* of a register */
-    ROWS = 32,   /* query rows worked on at a time: two registers */
-    OUTPUTS = 8, /* times two registers of rows: sums kept in registers */
+    KEYS = 64,
+    OUTPUTS = 8,
     FEW_ROWS = 8,
     AT_ONCE = 4 /* rows, keys, and registers of values, of the products of few rows */
 };
 
-INLINE int64_t at_most(int64_t n, int64_t most) {
-    return n < most ? n : most;
-}
-
-INLINE int64_t padded(int64_t n_rows) {
-    return (n_rows + ROWS - 1) / ROWS * ROWS;
-}
-
-/* What to subtract before exp: rows that have seen nothing have the maximum -inf, and all their scores are.
- */
-INLINE __m512 shift_of(__m512 max) {
-    return _mm512_mask_mov_ps(max, _mm512_cmp_ps_mask(max, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ),
-                              _mm512_setzero_ps());
-}
-
-/* ---- many rows ---- */
-
-/* One unit's memory. */
-typedef struct many {
-    float *max, *sum;     /* of each row */
-    int32_t *low, *end;   /* keys it sees */
-    float *q;             /* per ROWS rows: [dim][ROWS] */
-    float *out;           /* per ROWS rows: [v_dim][ROWS] */
-    float *scores;        /* [KEYS][ROWS], then probabilities */
-    float *keys, *values; /* converted: [KEYS][dim], [KEYS][v_dim] */
-} many;
-
-static size_t many_floats(int64_t n_rows, int64_t dim, int64_t v_dim) {
-    return (size_t)(padded(n_rows) * (4 + dim + v_dim) + KEYS * (ROWS + dim + v_dim));
-}
-
-static many carve(float *scratch, const attention *a) {
-    int64_t n = padded(a->n_rows);
-    many m = {.max = scratch, .sum = scratch + n};
-    m.low = (int32_t *)(scratch + 2 * n), m.end = m.low + n;
-    m.q = scratch + 4 * n;
-    m.out = m.q + n * a->dim;
-    m.scores = m.out + n * a->v_dim;
-    m.keys = m.scores + KEYS * ROWS;
-    m.values = m.keys + KEYS * a->dim;
-    return m;
-}
-
-/* Keys are counted in 32 bits, since lanes hold them. */
-static void begin_many(const many *m, const attention *a) {
-    int64_t n = padded(a->n_rows);
-    memset(m->out, 0, (size_t)(n * a->v_dim) * sizeof *m->out);
-    for (int64_t r = 0; r < n; r++) {
-        m->max[r] = -INFINITY;
-        m->sum[r] = 0;
-        seen_keys seen = a->seen[at_most(r, a->n_rows - 1)]; /* rows that only fill a register see the same */
-        m->low[r] = (int32_t)seen.low;
-        m->end[r] = (int32_t)seen.end;
-        float *to = m->q + r / ROWS * ROWS * a->dim + r % ROWS;
-        for (int64_t d = 0; d < a->dim; d++) to[d * ROWS] = r < a->n_rows ? a->q[r * a->dim + d] : 0;
-    }
-}
-
-/* out[i][ROWS] (+)= sum over j < n of panel[j][ROWS] * x[i * stride + j * step], for n_out <= OUTPUTS of i.
- */
-INLINE void multiply_some(float *out, const float *panel, const float *x, int64_t stride, int64_t step,
-                          int64_t n, bool add, int n_out) {
-    __m512 sum[OUTPUTS][2];
-    for (int i = 0; i < n_out; i++)
-        for (int p = 0; p < 2; p++)
-            sum[i][p] = add ? _mm512_loadu_ps(out + i * ROWS + p * LANES) : _mm512_setzero_ps();
-    for (int64_t j = 0; j < n; j++, panel += ROWS, x += step) {
-        __m512 a = _mm512_loadu_ps(panel), b = _mm512_loadu_ps(panel + LANES);
-        for (int i = 0; i < n_out; i++) {
-            __m512 y = _mm512_set1_ps(x[i * stride]);
-            sum[i][0] = _mm512_fmadd_ps(a, y, sum[i][0]);
-            sum[i][1] = _mm512_fmadd_ps(b, y, sum[i][1]);
-        }
-    }
-    for (int i = 0; i < n_out; i++)
-        for (int p = 0; p < 2; p++) _mm512_storeu_ps(out + i * ROWS + p * LANES, sum[i][p]);
-}
-
-static void multiply(float *out, const float *panel, const float *x, int64_t stride, int64_t step, int64_t n,
-                     bool add, int64_t n_out) {
-    for (; n_out >= OUTPUTS; n_out -= OUTPUTS, out += OUTPUTS * ROWS, x += OUTPUTS * stride)
-        multiply_some(out, panel, x, stride, step, n, add, OUTPUTS);
-    for (; n_out; n_out--, out += ROWS, x += stride) multiply_some(out, panel, x, stride, step, n, add, 1);
+INLINE vec exp_negative(vec x) {
+    return exp_most(x);
 }
 
 /* n entries from key `first` on, as floats: in place, or in buffer. */
@@ -119,66 +31,8 @@ static const float *convert(float *buffer, const rows *w, int64_t first, int64_t
     return buffer;
 }
 
-/* Where rows do not see all keys of the block, their scores become -inf. */
-static void mask_scores(const many *m, int64_t r, int64_t first, int64_t n) {
-    __m512i low = _mm512_loadu_si512(m->low + r), end = _mm512_loadu_si512(m->end + r);
-    float *scores = m->scores + r % ROWS;
-    for (int64_t i = 0; i < n; i++, scores += ROWS) {
-        __m512i key = _mm512_set1_epi32((int32_t)(first + i));
-        __mmask16 unseen = _mm512_cmplt_epi32_mask(key, low) | _mm512_cmpge_epi32_mask(key, end);
-        __m512 score = _mm512_loadu_ps(scores); /* a masked store would hold up the loads that follow */
-        _mm512_storeu_ps(scores, _mm512_mask_mov_ps(score, unseen, _mm512_set1_ps(-INFINITY)));
-    }
-}
-
-/* Scores of 16 rows from r on into probabilities; what the rows have so far is scaled to their new maximum.
- */
-static void soften(const many *m, const attention *a, int64_t r, int64_t n) {
-    float *scores = m->scores + r % ROWS, *out = m->out + r / ROWS * ROWS * a->v_dim + r % ROWS;
-    __m512 before = _mm512_loadu_ps(m->max + r), max = before;
-    for (int64_t i = 0; i < n; i++) max = _mm512_max_ps(max, _mm512_loadu_ps(scores + i * ROWS));
-    __m512 shift = shift_of(max), sum = _mm512_setzero_ps(), old = exp16(_mm512_sub_ps(before, shift));
-    for (int64_t i = 0; i < n; i++) {
-        __m512 p = exp16(_mm512_sub_ps(_mm512_loadu_ps(scores + i * ROWS), shift));
-        _mm512_storeu_ps(scores + i * ROWS, p);
-        sum = _mm512_add_ps(sum, p);
-    }
-    _mm512_storeu_ps(m->sum + r, _mm512_fmadd_ps(_mm512_loadu_ps(m->sum + r), old, sum));
-    _mm512_storeu_ps(m->max + r, max);
-    bool same = !_mm512_cmp_ps_mask(before, max, _CMP_NEQ_UQ);
-    for (int64_t d = 0; d < a->v_dim && !same; d++, out += ROWS)
-        _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_loadu_ps(out), old));
-}
-
-/* ROWS rows from r on, over a block of n keys. */
-static void block_many(const many *m, const attention *a, int64_t r, const float *keys, const float *values,
-                       int64_t first, int64_t n) {
-    int64_t last = at_most(r + ROWS, a->n_rows) - 1; /* sees the most of them, r sees from the lowest on */
-    if (m->end[last] <= first || m->low[r] >= first + n) return;
-    bool all = m->low[last] <= first && m->end[r] >= first + n;
-    multiply(m->scores, m->q + r * a->dim, keys, a->dim, 1, a->dim, false, n);
-    for (int64_t half = 0; half < ROWS; half += LANES) {
-        if (!all) mask_scores(m, r + half, first, n);
-        soften(m, a, r + half, n);
-    }
-    multiply(m->out + r * a->v_dim, m->scores, values, 1, a->v_dim, n, true, a->v_dim);
-}
-
-static void attend_many(const attention *a, float *scratch) {
-    many m = carve(scratch, a);
-    begin_many(&m, a);
-    for (int64_t first = a->first; first < a->end; first += KEYS) {
-        int64_t n = at_most(a->end - first, KEYS);
-        const float *keys = convert(m.keys, &a->keys, first, n);
-        const float *values = convert(m.values, &a->values, first, n);
-        for (int64_t r = 0; r < a->n_rows; r += ROWS) block_many(&m, a, r, keys, values, first, n);
-    }
-    for (int64_t r = 0; r < a->n_rows; r++) {
-        a->state[r] = (softmax_state){m.max[r], m.sum[r]};
-        const float *from = m.out + r / ROWS * ROWS * a->v_dim + r % ROWS;
-        for (int64_t d = 0; d < a->v_dim; d++) a->out[r * a->v_dim + d] = from[d * ROWS];
-    }
-}
+#include "engine/cpu/kernels/templates/attention.h"
+#include "engine/cpu/kernels/templates/softmax.h"
 
 /* ---- few rows ---- */
 
@@ -275,26 +129,6 @@ INLINE void mix_rows(float *out, int64_t v_dim, const float *p, const char *valu
         mix_tile(out + d, v_dim, p, at(values, type, d), ahead, type, n, R, AT_ONCE);
     for (; d < v_dim; d += together(type) * LANES)
         mix_tile(out + d, v_dim, p, at(values, type, d), ahead, type, n, R, together(type));
-}
-
-/* One row's scores into probabilities, zeros where it sees nothing and beyond n. */
-static void soften_row(float *scores, softmax_state *state, float *out, int64_t v_dim, int64_t low,
-                       int64_t end, int64_t n) {
-    __m512 most = _mm512_set1_ps(state->max), sum = _mm512_setzero_ps();
-    for (int64_t i = 0; i < KEYS && (low > 0 || end < KEYS || n < KEYS); i++)
-        if (i < low || i >= end || i >= n) scores[i] = -INFINITY;
-    for (int i = 0; i < KEYS; i += LANES) most = _mm512_max_ps(most, _mm512_loadu_ps(scores + i));
-    float max = _mm512_reduce_max_ps(most);
-    __m512 shift = shift_of(_mm512_set1_ps(max));
-    for (int i = 0; i < KEYS; i += LANES) {
-        __m512 p = exp16(_mm512_sub_ps(_mm512_loadu_ps(scores + i), shift));
-        _mm512_storeu_ps(scores + i, p);
-        sum = _mm512_add_ps(sum, p);
-    }
-    float old = state->max == max ? 1 : expf(state->max - max);
-    state->sum = state->sum * old + _mm512_reduce_add_ps(sum);
-    state->max = max;
-    for (int64_t d = 0; d < v_dim && old != 1; d++) out[d] *= old;
 }
 
 /* A block's entries, and the bytes to what is fetched meanwhile (jump_ahead). */

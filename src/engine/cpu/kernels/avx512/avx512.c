@@ -1,6 +1,6 @@
 /* kernels/avx512/avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
  * Where the VNNI and BF16 tables have nothing faster, which is where scales are F32, they take these. */
-#include "engine/cpu/kernels/avx512/avx512.h"
+#include "engine/cpu/kernels/avx512/exp.h"
 
 /* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
  * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
@@ -256,32 +256,12 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
 
 /* ---- gates ---- */
 
-/* As gate8 of kernels/avx2/avx2.c. */
-INLINE __m512 gate16(__m512 x, __m512 up, activation act) {
-    __m512 u = x, one = _mm512_set1_ps(1);
-    if (act == ACT_GELU_TANH) {
-        __m512 cubic = _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(0.044715f), _mm512_mul_ps(x, x)), x);
-        u = _mm512_mul_ps(_mm512_set1_ps(1.5957691216f), _mm512_add_ps(x, cubic)); /* 2 sqrt(2 / pi) */
-    }
-    __m512 minus = _mm512_sub_ps(_mm512_setzero_ps(), u);
-    __m512 e = exp16(_mm512_min_ps(_mm512_set1_ps(89), minus)); /* in this order: NaN stays */
-    return _mm512_mul_ps(_mm512_div_ps(x, _mm512_add_ps(one, e)), up);
+/* In this order: NaN stays. */
+INLINE vec v_exp(vec x) {
+    return exp_most(v_min(v_all(89), x));
 }
 
-INLINE void gated_by(float *out, const float *gate, const float *up, int64_t n, activation act) {
-    for (int64_t i = 0; i < n; i += 16) {
-        __mmask16 some = first_lanes(n - i);
-        __m512 x = _mm512_maskz_loadu_ps(some, gate + i), y = _mm512_maskz_loadu_ps(some, up + i);
-        _mm512_mask_storeu_ps(out + i, some, gate16(x, y, act));
-    }
-}
-
-static void gated_row(float *out, activation act, const float *gate, const float *up, int64_t n) {
-    if (act == ACT_SILU)
-        gated_by(out, gate, up, n, ACT_SILU);
-    else
-        gated_by(out, gate, up, n, ACT_GELU_TANH);
-}
+#include "engine/cpu/kernels/templates/gates.h"
 
 static const products f32_products = {
     .prepared_bytes = prepared_bytes,

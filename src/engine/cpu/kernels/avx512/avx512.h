@@ -48,19 +48,6 @@ INLINE __m512 first_sums(const float *out, __mmask16 lanes, bool add) {
     return _mm512_setzero_ps();
 }
 
-/* exp(x) for x <= 89: as exp8 of kernels/avx2/avx2.c; scalef rounds to subnormal numbers, to zero, to
- * infinity. */
-INLINE __m512 exp16(__m512 x) {
-    x = _mm512_max_ps(_mm512_set1_ps(-104), x); /* in this order: NaN stays */
-    __m512 k = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-    __m512 r = _mm512_fnmadd_ps(k, _mm512_set1_ps(0x1.62e4p-1f), x);
-    r = _mm512_fnmadd_ps(k, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
-    static const float over_factorial[] = {1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
-    __m512 sum = _mm512_set1_ps(1 / 720.f);
-    for (int i = 0; i < 6; i++) sum = _mm512_fmadd_ps(sum, r, _mm512_set1_ps(over_factorial[i]));
-    return _mm512_scalef_ps(sum, k);
-}
-
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum16x4(const __m512 v[4]) {
     __m512 a = _mm512_add_ps(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));

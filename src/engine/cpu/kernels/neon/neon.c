@@ -1,8 +1,8 @@
 /* kernels/neon/neon.c - the kernels for every 64-bit ARM processor: NEON as ARMv8.0 has it, F32 arithmetic.
- * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop. */
-#include "engine/cpu/kernels/neon/neon.h"
-
-#include <math.h>
+ * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop.
+ * What other instruction sets do alike is in templates/. */
+#include "engine/cpu/kernels/neon/vector.h"
+#include "engine/cpu/kernels/templates/exp.h"
 
 #ifdef __APPLE__
 #include <sys/sysctl.h>
@@ -11,7 +11,11 @@
 #include <sys/auxv.h>
 #endif
 
-enum { MAX_GROUPS = 256 }; /* a row's scales are converted this many at a time */
+enum {
+    MAX_GROUPS = 256, /* a row's scales are converted this many at a time */
+    TOKENS = 6,
+    SUMS = 16 /* of templates/matmul.h: 6 x 4 sums, 4 rows and a token fit the 32 registers */
+};
 
 /* ---- what the processor has ---- */
 
@@ -52,19 +56,28 @@ bool neon_has_matrix_products(void) {
 }
 #endif
 
-/* ---- conversions ---- */
+/* ---- the templates ---- */
 
-INLINE void to_f32_of(float *out, const void *in, int64_t n, dtype type) {
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, load4(at(in, type, i), type));
-    store_some(out + i, load_some(at(in, type, i), type, n - i), n - i);
+INLINE void fetch_ahead(const char *p, dtype type) {
+    (void)p, (void)type; /* the processor does it */
 }
 
-static void to_f32(float *out, const void *in, dtype type, int64_t n) {
-    if (type == DTYPE_BF16) to_f32_of(out, in, n, DTYPE_BF16);
-    if (type == DTYPE_F16) to_f32_of(out, in, n, DTYPE_F16);
-    if (type == DTYPE_F32) memcpy(out, in, (size_t)n * sizeof *out);
+INLINE float32x4_t power_of_2(int32x4_t k) {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(k, vdupq_n_s32(127)), 23));
 }
+
+/* 2^k is multiplied in two steps, so that results below and above the normal numbers round to subnormal ones
+ * and to infinity. */
+INLINE vec v_exp(vec x) {
+    x = v_min(v_all(89), v_max(v_all(-104), x)); /* NaN stays */
+    vec k = vrndnq_f32(v_mul(x, v_all(1.44269504f)));
+    int32x4_t power = vcvtq_s32_f32(k), half = vshrq_n_s32(power, 1);
+    return v_mul(v_mul(exp_rest(x, k, 7), power_of_2(half)), power_of_2(vsubq_s32(power, half)));
+}
+
+#include "engine/cpu/kernels/templates/functions.h"
+#include "engine/cpu/kernels/templates/gates.h"
+#include "engine/cpu/kernels/templates/matmul.h"
 
 INLINE uint16x4_t bf16_of(float32x4_t x) {
     uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
@@ -146,24 +159,6 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
     if (w->group_size == 128) matvec_affine(y, w, first, end, x, sums, bits, 128);
 }
 
-/* ---- plain weights ---- */
-
-INLINE float dot_plain(const void *row, const float *x, int64_t n, dtype type) {
-    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
-    int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int k = 0; k < 4; k++)
-            sum[k] = vfmaq_f32(sum[k], load4(at(row, type, i + 4 * k), type), vld1q_f32(x + i + 4 * k));
-    for (; i + 4 <= n; i += 4) sum[0] = vfmaq_f32(sum[0], load4(at(row, type, i), type), vld1q_f32(x + i));
-    float32x4_t rest = load_some(at(row, type, i), type, n - i);
-    sum[1] = vfmaq_f32(sum[1], rest, load_some(x + i, DTYPE_F32, n - i));
-    return vaddvq_f32(sum_of(sum));
-}
-
-INLINE void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x, dtype type) {
-    for (int64_t r = first; r < end; r++) y[r] = dot_plain(at(w->values, type, r * w->n), x, w->n, type);
-}
-
 static void matvec(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums) {
     if (w->bits == 2) matvec_bits(y, w, first, end, x, sums, 2);
     if (w->bits == 3) matvec_bits(y, w, first, end, x, sums, 3);
@@ -171,10 +166,7 @@ static void matvec(float *y, const rows *w, int64_t first, int64_t end, const fl
     if (w->bits == 5) matvec_bits(y, w, first, end, x, sums, 5);
     if (w->bits == 6) matvec_bits(y, w, first, end, x, sums, 6);
     if (w->bits == 8) matvec_bits(y, w, first, end, x, sums, 8);
-    if (w->bits) return;
-    if (w->dtype == DTYPE_BF16) matvec_plain(y, w, first, end, x, DTYPE_BF16);
-    if (w->dtype == DTYPE_F16) matvec_plain(y, w, first, end, x, DTYPE_F16);
-    if (w->dtype == DTYPE_F32) matvec_plain(y, w, first, end, x, DTYPE_F32);
+    if (!w->bits) matvec_plain(y, w, first, end, x);
 }
 
 static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
@@ -212,174 +204,6 @@ static void unpack(float *out, const rows *w, int64_t r) {
     if (w->bits == 6) unpack_affine(out, w, r, 6);
     if (w->bits == 8) unpack_affine(out, w, r, 8);
     if (!w->bits) to_f32(out, at(w->values, w->dtype, r * w->n), w->dtype, w->n);
-}
-
-/* ---- products of blocks ---- */
-
-/* 6 x 4 sums, 4 rows and a token fit the 32 registers; K_BLOCK columns of 6 tokens stay in the first cache.
- */
-enum { K_BLOCK = 1024, TOKENS = 6, ROWS = 4 };
-
-/* T tokens times R rows, T <= 6, R <= 4, over k columns. add: to what out holds. */
-INLINE void matmul_tile(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w,
-                        int64_t n, int64_t k, bool add, int T, int R) {
-    float32x4_t sum[TOKENS][ROWS], row[ROWS];
-    for (int t = 0; t < T; t++)
-        for (int r = 0; r < ROWS; r++) sum[t][r] = vdupq_n_f32(0);
-    int64_t i = 0;
-    for (; i + 4 <= k; i += 4) {
-        for (int r = 0; r < R; r++) row[r] = vld1q_f32(w + r * n + i);
-        for (int t = 0; t < T; t++) {
-            float32x4_t token = vld1q_f32(x + t * x_stride + i);
-            for (int r = 0; r < R; r++) sum[t][r] = vfmaq_f32(sum[t][r], token, row[r]);
-        }
-    }
-    for (int t = 0; t < T; t++) {
-        float *to = out + t * out_stride;
-        float32x4_t total = vpaddq_f32(vpaddq_f32(sum[t][0], sum[t][1]), vpaddq_f32(sum[t][2], sum[t][3]));
-        if (add) total = vaddq_f32(total, R == 4 ? vld1q_f32(to) : load_some(to, DTYPE_F32, R));
-        if (R == 4)
-            vst1q_f32(to, total);
-        else
-            store_some(to, total, R);
-    }
-    for (; i < k; i++) /* here, so that no index but a constant keeps the sums out of registers */
-        for (int t = 0; t < T; t++)
-            for (int r = 0; r < R; r++) out[t * out_stride + r] += x[t * x_stride + i] * w[r * n + i];
-}
-
-INLINE void matmul_tokens(float *out, int64_t out_stride, const float *x, int64_t x_stride, const float *w,
-                          int64_t n_rows, int64_t n, int64_t k, bool add, int T) {
-    int64_t r = 0;
-    for (; r + ROWS <= n_rows; r += ROWS)
-        matmul_tile(out + r, out_stride, x, x_stride, w + r * n, n, k, add, T, ROWS);
-    for (; r < n_rows; r++) matmul_tile(out + r, out_stride, x, x_stride, w + r * n, n, k, add, T, 1);
-}
-
-static void matmul(float *out, int64_t out_stride, const float *x, int64_t x_stride, int64_t n_tokens,
-                   const float *w, int64_t n_rows, int64_t n) {
-    for (int64_t c = 0; c < n || !c; c += K_BLOCK) {
-        int64_t k = n - c < K_BLOCK ? n - c : K_BLOCK, t = 0;
-        for (; t + TOKENS <= n_tokens; t += TOKENS)
-            matmul_tokens(out + t * out_stride, out_stride, x + t * x_stride + c, x_stride, w + c, n_rows, n,
-                          k, c > 0, TOKENS);
-        for (; t + 2 <= n_tokens; t += 2)
-            matmul_tokens(out + t * out_stride, out_stride, x + t * x_stride + c, x_stride, w + c, n_rows, n,
-                          k, c > 0, 2);
-        if (t < n_tokens)
-            matmul_tokens(out + t * out_stride, out_stride, x + t * x_stride + c, x_stride, w + c, n_rows, n,
-                          k, c > 0, 1);
-    }
-}
-
-/* T tokens times all rows, for C <= 16 / T vectors of columns; n_last < 4 columns of the only one where it is
- * not 0. */
-INLINE void mix_tile(float *out, int64_t out_stride, const float *p, int64_t p_stride, const float *v,
-                     int64_t n_rows, int64_t n, int T, int C, int64_t n_last) {
-    float32x4_t sum[16];
-    for (int i = 0; i < T * C; i++) {
-        const float *from = out + i / C * out_stride + i % C * 4;
-        sum[i] = n_last ? load_some(from, DTYPE_F32, n_last) : vld1q_f32(from);
-    }
-    for (int64_t r = 0; r < n_rows; r++)
-        for (int c = 0; c < C; c++) {
-            const float *from = v + r * n + c * 4;
-            float32x4_t value = n_last ? load_some(from, DTYPE_F32, n_last) : vld1q_f32(from);
-            for (int t = 0; t < T; t++)
-                sum[t * C + c] = vfmaq_n_f32(sum[t * C + c], value, p[t * p_stride + r]);
-        }
-    for (int i = 0; i < T * C; i++) {
-        float *to = out + i / C * out_stride + i % C * 4;
-        if (n_last)
-            store_some(to, sum[i], n_last);
-        else
-            vst1q_f32(to, sum[i]);
-    }
-}
-
-/* C vectors of columns at a time, so that T * C sums are enough to hide an addition's latency. */
-INLINE void mix_tokens(float *out, int64_t out_stride, const float *p, int64_t p_stride, const float *v,
-                       int64_t n_rows, int64_t n, int T, int C) {
-    int64_t c = 0;
-    for (; c + 4 * C <= n; c += 4 * C) mix_tile(out + c, out_stride, p, p_stride, v + c, n_rows, n, T, C, 0);
-    for (; c + 4 <= n; c += 4) mix_tile(out + c, out_stride, p, p_stride, v + c, n_rows, n, T, 1, 0);
-    if (c < n) mix_tile(out + c, out_stride, p, p_stride, v + c, n_rows, n, T, 1, n - c);
-}
-
-static void mix(float *out, int64_t out_stride, const float *p, int64_t p_stride, int64_t n_tokens,
-                const float *v, int64_t n_rows, int64_t n) {
-    for (; n_tokens >= 4; n_tokens -= 4, out += 4 * out_stride, p += 4 * p_stride)
-        mix_tokens(out, out_stride, p, p_stride, v, n_rows, n, 4, 4);
-    if (n_tokens == 3) mix_tokens(out, out_stride, p, p_stride, v, n_rows, n, 3, 4);
-    if (n_tokens == 2) mix_tokens(out, out_stride, p, p_stride, v, n_rows, n, 2, 8);
-    if (n_tokens == 1) mix_tokens(out, out_stride, p, p_stride, v, n_rows, n, 1, 16);
-}
-
-/* ---- functions of vectors ---- */
-
-INLINE float32x4_t power_of_2(int32x4_t k) {
-    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(k, vdupq_n_s32(127)), 23));
-}
-
-/* exp: x = k ln 2 + r with |r| <= ln 2 / 2, then 2^k times Taylor's polynomial of r. 2^k is multiplied in two
- * steps, so that results below and above the normal numbers round to subnormal ones and to infinity. */
-INLINE float32x4_t exp4(float32x4_t x) {
-    x = vminq_f32(vdupq_n_f32(89), vmaxq_f32(vdupq_n_f32(-104), x)); /* NaN stays */
-    float32x4_t k = vrndnq_f32(vmulq_n_f32(x, 1.44269504f));
-    float32x4_t r = vfmsq_n_f32(x, k, 0x1.62e4p-1f); /* ln 2 in two parts, the first short */
-    r = vfmsq_n_f32(r, k, 0x1.7f7d1cp-20f);
-    static const float over_factorial[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
-    float32x4_t sum = vdupq_n_f32(1 / 5040.f);
-    for (int i = 0; i < 7; i++) sum = vfmaq_f32(vdupq_n_f32(over_factorial[i]), sum, r);
-    int32x4_t power = vcvtq_s32_f32(k), half = vshrq_n_s32(power, 1);
-    return vmulq_f32(vmulq_f32(sum, power_of_2(half)), power_of_2(vsubq_s32(power, half)));
-}
-
-static float exp_sum(float *x, int64_t n, float shift) {
-    float32x4_t sum = vdupq_n_f32(0), less = vdupq_n_f32(shift);
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        float32x4_t y = exp4(vsubq_f32(vld1q_f32(x + i), less));
-        vst1q_f32(x + i, y);
-        sum = vaddq_f32(sum, y);
-    }
-    store_some(x + i, exp4(vsubq_f32(load_some(x + i, DTYPE_F32, n - i), less)), n - i);
-    return vaddvq_f32(vaddq_f32(sum, load_some(x + i, DTYPE_F32, n - i)));
-}
-
-/* Both activations are x * sigmoid(u): (1 + tanh(a)) / 2 is sigmoid(2 a). */
-INLINE float32x4_t gate4(float32x4_t x, float32x4_t up, activation act) {
-    float32x4_t u = x;
-    if (act == ACT_GELU_TANH) {
-        float32x4_t cubic = vmulq_f32(vmulq_n_f32(vmulq_f32(x, x), 0.044715f), x);
-        u = vmulq_n_f32(vaddq_f32(x, cubic), 1.5957691216f); /* 2 sqrt(2 / pi) */
-    }
-    float32x4_t e = exp4(vnegq_f32(u));
-    return vmulq_f32(vdivq_f32(x, vaddq_f32(vdupq_n_f32(1), e)), up);
-}
-
-INLINE void gated_by(float *out, const float *gate, const float *up, int64_t n, activation act) {
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) vst1q_f32(out + i, gate4(vld1q_f32(gate + i), vld1q_f32(up + i), act));
-    float32x4_t x = load_some(gate + i, DTYPE_F32, n - i);
-    store_some(out + i, gate4(x, load_some(up + i, DTYPE_F32, n - i), act), n - i);
-}
-
-static void gated_row(float *out, activation act, const float *gate, const float *up, int64_t n) {
-    if (act == ACT_SILU)
-        gated_by(out, gate, up, n, ACT_SILU);
-    else
-        gated_by(out, gate, up, n, ACT_GELU_TANH);
-}
-
-static void rms_norm_row(float *out, const float *x, const float *w, int64_t n, float eps) {
-    float factor = 1 / sqrtf(dot_plain(x, x, n, DTYPE_F32) / (float)n + eps);
-    int64_t i = 0;
-    for (; i + 4 <= n; i += 4) {
-        float32x4_t y = vmulq_n_f32(vld1q_f32(x + i), factor);
-        vst1q_f32(out + i, w ? vmulq_f32(y, vld1q_f32(w + i)) : y);
-    }
-    for (; i < n; i++) out[i] = w ? x[i] * factor * w[i] : x[i] * factor;
 }
 
 static float max(const float *x, int64_t n) {

@@ -17,7 +17,7 @@ INLINE size_t size_of(dtype type) {
     return type == DTYPE_F32 ? 4 : 2;
 }
 
-INLINE const void *at(const void *values, dtype type, int64_t i) {
+INLINE const char *at(const void *values, dtype type, int64_t i) {
     return (const char *)values + (size_t)i * size_of(type);
 }
 
