@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -58,3 +59,21 @@ def test_no_wheel(tmp_path):
     assert [line for line in done.stderr.splitlines() if "the engine mlx is left out" in line] == \
         done.stderr.splitlines()[-1:]
     assert not (tmp_path / "mlx").exists()
+
+
+def test_older_python(tmp_path):
+    """The wheel asks for a newer Python than a Mac's own; its library and headers are had all the same."""
+    version = get_mlx.wanted_version()
+    info = f"mlx_cpu-{version}.dist-info"
+    with zipfile.ZipFile(tmp_path / f"mlx_cpu-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("mlx/include/mlx/version.h", "")
+        wheel.writestr(f"{info}/METADATA",
+                       f"Metadata-Version: 2.1\nName: mlx-cpu\nVersion: {version}\nRequires-Python: >=99\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", f"mlx/include/mlx/version.h,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    code = f"import sys, get_mlx; sys.exit(get_mlx.install('cpu', '{version}', {str(tmp_path / 'mlx')!r}) or 0)"
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path),
+                   "PYTHONPATH": str(ROOT / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mlx" / "mlx" / "include" / "mlx" / "version.h").exists()

@@ -50,7 +50,13 @@ void file_map_release(const void *data, size_t size) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t start = ((uintptr_t)data + page - 1) / page * page,
               end = ((uintptr_t)data + size) / page * page;
-    if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
+    if (end <= start) return;
+#ifdef MADV_FREE_REUSABLE
+    /* macOS, where MADV_DONTNEED frees no memory that is not a file's (XNU: vm_map_willneed and
+     * vm_map_reusable_pages). Of a file's mapping it is refused, and MADV_DONTNEED does. */
+    if (!madvise((void *)start, end - start, MADV_FREE_REUSABLE)) return;
+#endif
+    madvise((void *)start, end - start, MADV_DONTNEED);
 }
 
 bool file_exists(const char *path) {

@@ -16,7 +16,24 @@ static int small_number(const apple_source *s, const char *key) {
     return value < 1 << 20 ? (int)value : 0; /* an absurd count is no count */
 }
 
-/* hw.perflevelN.KEY: N = 0 is the fastest kind of core. */
+/* Kinds of core, the fastest first: "Performance" and "Efficiency" until M4, "Super" and "Efficiency" on the
+ * M5, "Super" and "Performance" on its Pro and Max, all three on the M6. Sources: hw.perflevelN in published
+ * listings; Apple, "Determining system capabilities". */
+enum { MAX_LEVELS = 4 };
+
+static int n_levels(const apple_source *s) {
+    int n = small_number(s, "hw.nperflevels");
+    return !n ? 2 : n < MAX_LEVELS ? n : MAX_LEVELS;
+}
+
+/* Whether cores of this kind hold up the others, which share a step's work with them. */
+static bool is_slow(const apple_source *s, int level) {
+    char key[64], name[32];
+    snprintf(key, sizeof key, "hw.perflevel%d.name", level);
+    return s->text(s->context, key, name, sizeof name) ? !strcmp(name, "Efficiency") : level > 0;
+}
+
+/* hw.perflevelN.KEY */
 static int64_t level_number(const apple_source *s, int level, const char *key) {
     char name[64];
     snprintf(name, sizeof name, "hw.perflevel%d.%s", level, key);
@@ -80,8 +97,15 @@ static void simd(hardware *h, const apple_source *s) {
 static void cores(hardware *h, const apple_source *s) {
     h->physical_cores = small_number(s, "hw.physicalcpu");
     h->logical_cores = small_number(s, "hw.logicalcpu");
-    int fast = small_number(s, "hw.perflevel0.physicalcpu"),
-        slow = small_number(s, "hw.perflevel1.physicalcpu");
+    int fast = 0, slow = 0;
+    for (int level = 0; level < n_levels(s); level++) {
+        int64_t n = level_number(s, level, "physicalcpu");
+        if (n >= 1 << 20) continue;
+        if (is_slow(s, level))
+            slow += (int)n;
+        else
+            fast += (int)n;
+    }
     if (!h->physical_cores) h->physical_cores = fast + slow;
     if (!h->logical_cores) h->logical_cores = h->physical_cores;
     if (fast && slow) {
@@ -104,8 +128,7 @@ void apple_hardware(hardware *h, const apple_source *s) {
     if (!s->text(s->context, "machdep.cpu.brand_string", h->chip, sizeof h->chip)) h->chip[0] = '\0';
     h->memory_bytes = number(s, "hw.memsize");
     cores(h, s);
-    level_caches(h, s, 0);
-    level_caches(h, s, 1);
+    for (int level = 0; level < n_levels(s); level++) level_caches(h, s, level);
     if (!h->n_caches && strncmp(h->chip, "Apple", 5) != 0) intel_caches(h, s);
     simd(h, s);
     char version[64];

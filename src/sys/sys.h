@@ -6,7 +6,7 @@
 
 #include "base/base.h"
 
-enum { SYS_MAX_GPUS = 16, SYS_MAX_CACHES = 8, SYS_MAX_CORES = 1024 };
+enum { SYS_MAX_GPUS = 16, SYS_MAX_CACHES = 16, SYS_MAX_CORES = 1024 };
 
 typedef struct gpu_facts {
     char name[128];
@@ -25,7 +25,7 @@ typedef struct cache_facts {
 typedef struct hardware {
     char chip[128]; /* "Apple M2 Ultra", or the CPU model name */
     int physical_cores, logical_cores;
-    int performance_cores, efficiency_cores; /* 0, 0 where there is only one kind */
+    int performance_cores, efficiency_cores; /* 0, 0 where no kind is much slower than the others */
     int numa_nodes;
     int64_t memory_bytes;
     char simd[256]; /* "avx2 fma avx512f ...", space separated */

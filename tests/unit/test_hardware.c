@@ -146,6 +146,42 @@ static void apple_chips(void **state) {
     assert_string_equal(m4.simd, "asimd asimdhp asimddp bf16 i8mm sme");
 }
 
+#define KIND(n, name, cores) "hw.perflevel" #n ".name: " name "\nhw.perflevel" #n ".physicalcpu: " #cores "\n"
+
+/* Since the M5 the fastest kind is called Super, and Performance may be the second. Cores: published listings
+ * of an M5, an M5 Pro (5 and 10), an M5 Max (6 and 12) and an M6. */
+static void apple_kinds_of_core(void **state) {
+    (void)state;
+    static const struct {
+        const char *recorded;
+        int cores, performance, efficiency, fast;
+    } cases[] = {
+        {"hw.physicalcpu: 10\nhw.nperflevels: 2\n" KIND(0, "Performance", 4) KIND(1, "Efficiency", 6), 10, 4,
+         6, 4},
+        {"hw.physicalcpu: 10\nhw.nperflevels: 2\n" KIND(0, "Super", 4) KIND(1, "Efficiency", 6), 10, 4, 6, 4},
+        {"hw.physicalcpu: 15\nhw.nperflevels: 2\n" KIND(0, "Super", 5) KIND(1, "Performance", 10), 15, 0, 0,
+         15},
+        {"hw.physicalcpu: 18\nhw.nperflevels: 2\n" KIND(0, "Super", 6) KIND(1, "Performance", 12), 18, 0, 0,
+         18},
+        {"hw.physicalcpu: 12\nhw.nperflevels: 3\n" KIND(0, "Super", 2) KIND(1, "Performance", 4)
+             KIND(2, "Efficiency", 6),
+         12, 6, 6, 6},
+        {"hw.physicalcpu: 3\nhw.nperflevels: 1\n" KIND(0, "Performance", 3) KIND(1, "Efficiency", 9), 3, 0, 0,
+         3},
+        {"hw.physicalcpu: 4\nhw.nperflevels: 99999\n" KIND(0, "Performance", 4), 4, 0, 0, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        hardware h = mac(cases[i].recorded);
+        assert_int_equal(h.physical_cores, cases[i].cores);
+        assert_int_equal(h.performance_cores, cases[i].performance);
+        assert_int_equal(h.efficiency_cores, cases[i].efficiency);
+        core_list cores;
+        apple_cores(&cores, &(apple_source){recorded_number, recorded_text, (void *)cases[i].recorded});
+        assert_int_equal(cores.n, cases[i].cores);
+        assert_int_equal(cores.n_fast, cases[i].fast);
+    }
+}
+
 static void apple_missing_keys(void **state) {
     (void)state;
     /* macOS 11 on an M1: no performance levels, and cache keys that tell of the slow cores only. */
@@ -219,6 +255,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),
         cmocka_unit_test(apple_chips),
+        cmocka_unit_test(apple_kinds_of_core),
         cmocka_unit_test(apple_missing_keys),
         cmocka_unit_test(this_machine),
     };
