@@ -4,6 +4,7 @@
 #define ENGINE_CPU_KERNELS_X86_H
 
 #include "engine/cpu/kernels/kernels.h"
+#include "engine/cpu/kernels/x86_features.h"
 
 #include <immintrin.h>
 

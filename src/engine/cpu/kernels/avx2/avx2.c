@@ -9,8 +9,7 @@
 enum { AHEAD = 4096, TOKENS = 3, SUMS = 8 }; /* the last two: of templates/matmul.h */
 
 static bool supported(void) {
-    /* every processor with AVX2 has F16C */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return x86_has(X86_AVX2 | X86_FMA | X86_F16C);
 }
 
 INLINE void fetch_ahead(const char *p, dtype type) {

@@ -5,7 +5,6 @@
  * byte: two products. One token is multiplied by VNNI, whose panels of rows serve here as they are. */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
-#include <cpuid.h>
 #ifdef __linux__
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,11 +16,8 @@ enum { ROWS = 16, TOKENS = 16, SCALES_BYTES = 2 * TOKENS * sizeof(float), TOKEN_
 
 static bool supported(void) {
 #ifdef __linux__
-    enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 }; /* in EDX of CPUID's leaf 7 */
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    unsigned a, b, c, d, wanted = AMX_TILE | AMX_INT8;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & wanted) == wanted &&
-           kernels_avx512vnni.supported() &&
+    return x86_has(X86_AMX_TILE | X86_AMX_INT8) && kernels_avx512vnni.supported() &&
            /* Linux lets a process use tiles once it has asked for them; asking again changes nothing */
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else

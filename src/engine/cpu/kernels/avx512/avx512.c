@@ -7,9 +7,7 @@
 enum { ROWS = 16, TOKENS = 12, BLOCK_COLUMNS = 512 };
 
 static bool supported(void) {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           kernels_avx2.supported();
+    return x86_has(X86_AVX512F | X86_AVX512BW | X86_AVX512VL | X86_AVX512DQ) && kernels_avx2.supported();
 }
 
 /* ---- affine rows times one token ---- */

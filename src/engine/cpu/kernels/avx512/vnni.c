@@ -11,8 +11,7 @@
 enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024, TOKENS_AHEAD = 2048 };
 
 static bool supported(void) {
-    return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
-           kernels_avx512.supported();
+    return x86_has(X86_AVX512VNNI | X86_AVX512VBMI) && kernels_avx512.supported();
 }
 
 /* `words`, everywhere below: activations have 16 bits, else 8. */
