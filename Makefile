@@ -31,7 +31,7 @@ format: .venv/.installed ## lay out all C files as .clang-format says
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
 
 clean: ## remove what was built (models/, results/, .mlx/ and .venv/ stay)
-	rm -rf build build-asan build-tsan build-clang
+	rm -rf build build-asan build-tsan build-clang build-fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1#\2/p' Makefile | awk -F'#' '{ printf "make %-8s %s\n", $$1, $$2 }'

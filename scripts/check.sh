@@ -58,6 +58,16 @@ else
     echo "not run: clang is not installed"
 fi
 
+step "fuzzing, a minute for each parser"
+if printf 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }\n' |
+    clang -x c -fsanitize=fuzzer -o build/fuzz_probe - 2>/dev/null; then
+    cmake --preset fuzz >/dev/null
+    build build-fuzz all
+    sh tests/fuzz/run.sh
+else
+    echo "not run: needs clang and its fuzzing library"
+fi
+
 step "the demo model"
 $python scripts/get_model.py "$DEMO" || echo "tests with the demo model will be skipped"
 

@@ -8,6 +8,11 @@
 
 static bool reserve(str *s, size_t extra) {
     if (s->failed) return false;
+    if (extra >= STR_MOST - s->length) {
+        fail("a text of more than %d bytes", STR_MOST);
+        s->failed = true;
+        return false;
+    }
     size_t need = s->length + extra + 1;
     if (need <= s->capacity) return true;
     size_t capacity = s->capacity ? s->capacity : 64;

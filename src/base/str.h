@@ -13,8 +13,12 @@
 typedef struct str {
     char *data;
     size_t length, capacity;
-    bool failed; /* an append ran out of memory; the error is recorded */
+    bool failed; /* an append ran out of memory or beyond STR_MOST; the error is recorded */
 } str;
+
+/* Bytes in a str, at most: far above any text that is meant, far below what would take a machine's memory. A
+ * hostile tokenizer can make 8^12 bytes of one letter. */
+enum { STR_MOST = 1 << 28 };
 
 void str_append(str *s, const char *text, size_t n);
 void str_puts(str *s, const char *text);

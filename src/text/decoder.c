@@ -42,7 +42,7 @@ static void end_run(decoding *state) {
 static void replace_all(const char *from, const char *to, const str *in, str *out) {
     size_t n = strlen(from);
     str_clear(out);
-    for (size_t i = 0; i < in->length;) {
+    for (size_t i = 0; i < in->length && !out->failed;) {
         bool here = in->length - i >= n && !memcmp(in->data + i, from, n);
         str_append(out, here ? to : in->data + i, here ? strlen(to) : 1);
         i += here ? n : 1;
@@ -77,7 +77,7 @@ void decoder_add(const decoder *d, decoding *state, const char *text, size_t n) 
     str *word = &state->token;
     str_clear(word);
     str_append(word, text, n);
-    for (int i = 0; i < d->n_replace; i++) {
+    for (int i = 0; i < d->n_replace && !state->swap.failed && !word->failed; i++) {
         replace_all(d->replace[i].from, d->drop_first && first ? "" : d->replace[i].to, word, &state->swap);
         str swap = *word;
         *word = state->swap;

@@ -95,8 +95,9 @@ static int to_form(const normalizer_step *step, const str *text, str *out) {
 
 static int replace(const normalizer_step *step, regex_scratch *s, const str *text, str *out) {
     size_t taken = 0, start = 0, end;
-    int found;
-    while ((found = regex_find(step->pattern, s, text->data, text->length, &start, &end)) > 0) {
+    int found = 0;
+    while (!out->failed &&
+           (found = regex_find(step->pattern, s, text->data, text->length, &start, &end)) > 0) {
         str_append(out, text->data + taken, start - taken);
         if (end > start) str_puts(out, step->content);
         taken = end;
@@ -140,6 +141,7 @@ int normalizer_run(const normalizer *z, regex_scratch *s, str *text, str *other)
         str swap = *text;
         *text = *other;
         *other = swap;
+        if (text->failed) return fail("the tokenizer's normalizer: %s", error_message());
     }
     return text->failed || other->failed ? -1 : 0;
 }

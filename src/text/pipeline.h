@@ -19,7 +19,8 @@ regex_scratch *regex_scratch_new(void);
 void regex_scratch_free(regex_scratch *s);
 
 /* The first match at or after byte *start: 1 and its bounds, 0 when there is none, -1 on error (a pattern
- * that backtracks without end on this text). text is valid UTF-8. */
+ * that backtracks without end on this text). text is valid UTF-8, and so is the match: *start never goes
+ * back, *end >= *start, and both lie between characters. */
 int regex_find(const regex *r, regex_scratch *s, const char *text, size_t n, size_t *start, size_t *end);
 
 /* A pattern as tokenizer.json spells it: {"String": "..."} or {"Regex": "..."}. */
@@ -234,6 +235,9 @@ struct tokenizer {
 };
 
 tokenizer *tokenizer_new(void);
+
+/* The n bytes of a tokenizer.json (tokenizer_open reads a file); name is for messages. */
+tokenizer *tokenizer_parse(const char *text, size_t n, const char *name);
 
 /* An added token. Its id is the vocabulary's when it is there, else the given one. Of item only the flags
  * matter. After the last one, tokenizer_ready. */

@@ -92,6 +92,7 @@ int pretokenizer_run(const pretokenizer *p, regex_scratch *s, bool at_start, pie
         pieces swap = *text;
         *text = *other;
         *other = swap;
+        if (text->text.failed) return fail("the tokenizer's pre-tokenizer: %s", error_message());
     }
     return text->text.failed || other->text.failed ? -1 : 0;
 }

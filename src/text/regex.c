@@ -57,6 +57,13 @@ static const char *translate_escape(str *out, const char *p, bool in_class) {
     return p + 2;
 }
 
+/* What means something else to Oniguruma or gives matches that are no stretch of text: \K ends a match before
+ * it begins, \C cuts a character in two, \Q and \E are letters there, and so is no "(*VERB)" known. */
+static bool is_refused(const char *p, bool in_class) {
+    if (p[0] == '\\') return p[1] && strchr("KCQE", p[1]);
+    return !in_class && p[0] == '(' && p[1] == '*';
+}
+
 /* Copies "(?" and its option letters: Ruby's m (dot matches newlines) is PCRE2's s. */
 static const char *translate_options(str *out, const char *p) {
     str_append(out, p, 2);
@@ -68,7 +75,9 @@ static const char *translate_options(str *out, const char *p) {
 static int translate(str *out, const char *pattern, const char *name) {
     bool in_class = false;
     for (const char *p = pattern; *p;) {
-        if (*p == '\\' && p[1]) {
+        if (is_refused(p, in_class)) {
+            return fail("%s: %.2s is not supported (pattern %s)", name, p, pattern);
+        } else if (*p == '\\' && p[1]) {
             p = translate_escape(out, p, in_class);
         } else if (!in_class && p[0] == '(' && p[1] == '?') {
             p = translate_options(out, p);
@@ -98,8 +107,8 @@ regex *regex_new(const char *pattern, bool literal, const char *name) {
     int code = 0;
     size_t at = 0;
     if (!failed) {
-        uint32_t options =
-            literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE; /* Ruby's ^ and $ are of lines */
+        /* Ruby's ^ and $ are of lines. */
+        uint32_t options = literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
         r->code = pcre2_compile((PCRE2_SPTR)source, strlen(source), PCRE2_UTF | options, &code, &at, NULL);
         if (!r->code) {
             char why[256];
@@ -154,6 +163,11 @@ void regex_scratch_free(regex_scratch *s) {
     free(s);
 }
 
+/* Whether position i is inside a character of the (valid) text. */
+static bool cuts_character(const char *text, size_t n, size_t i) {
+    return i < n && ((unsigned char)text[i] & 0xc0) == 0x80;
+}
+
 int regex_find(const regex *r, regex_scratch *s, const char *text, size_t n, size_t *start, size_t *end) {
     int status = pcre2_match(r->code, (PCRE2_SPTR)text, n, *start, PCRE2_NO_UTF_CHECK, s->match, s->context);
     if (status == PCRE2_ERROR_NOMATCH) return 0;
@@ -163,6 +177,9 @@ int regex_find(const regex *r, regex_scratch *s, const char *text, size_t n, siz
         return fail("a pattern of the tokenizer cannot be matched against this text: %s", why);
     }
     const size_t *bounds = pcre2_get_ovector_pointer(s->match);
+    if (bounds[0] < *start || bounds[1] < bounds[0] || bounds[1] > n || cuts_character(text, n, bounds[0]) ||
+        cuts_character(text, n, bounds[1]))
+        return fail("a pattern of the tokenizer matches what is no part of this text");
     *start = bounds[0];
     *end = bounds[1];
     return 1;

@@ -316,28 +316,27 @@ static int parse_post_processor(tokenizer *t, const json *spec, const char *name
     return fail("%s: post-processor %s is not supported yet", name, type);
 }
 
-static json *read_json(const char *path) {
-    file_map map;
-    if (file_map_open(&map, path)) return NULL;
-    json *root = utf8_is_valid(map.data, map.size) ? json_parse(map.data, map.size, path)
-                                                   : fail_null("%s: not valid UTF-8", path);
-    file_map_close(&map);
-    return root;
-}
-
-tokenizer *tokenizer_open(const char *path) {
-    json *root = read_json(path);
+tokenizer *tokenizer_parse(const char *text, size_t n, const char *name) {
+    json *root = utf8_is_valid(text, n) ? json_parse(text, n, name) : fail_null("%s: not valid UTF-8", name);
     tokenizer *t = root ? tokenizer_new() : NULL;
-    if (t && (bpe_parse(&t->bpe, &t->vocabulary, json_get(root, "model"), path) ||
-              normalizer_parse(&t->normalizer, t->arena, json_get(root, "normalizer"), path) ||
-              pretokenizer_parse(&t->pretokenizer, t->arena, json_get(root, "pre_tokenizer"), path) ||
-              decoder_parse(&t->decoder, t->arena, json_get(root, "decoder"), path) ||
-              parse_added(t, json_get(root, "added_tokens"), path) ||
-              parse_post_processor(t, json_get(root, "post_processor"), path))) {
+    if (t && (bpe_parse(&t->bpe, &t->vocabulary, json_get(root, "model"), name) ||
+              normalizer_parse(&t->normalizer, t->arena, json_get(root, "normalizer"), name) ||
+              pretokenizer_parse(&t->pretokenizer, t->arena, json_get(root, "pre_tokenizer"), name) ||
+              decoder_parse(&t->decoder, t->arena, json_get(root, "decoder"), name) ||
+              parse_added(t, json_get(root, "added_tokens"), name) ||
+              parse_post_processor(t, json_get(root, "post_processor"), name))) {
         tokenizer_free(t);
         t = NULL;
     }
     json_free(root);
     if (t) tokenizer_ready(t);
+    return t;
+}
+
+tokenizer *tokenizer_open(const char *path) {
+    file_map map;
+    if (file_map_open(&map, path)) return NULL;
+    tokenizer *t = tokenizer_parse(map.data, map.size, path);
+    file_map_close(&map);
     return t;
 }

@@ -128,6 +128,55 @@ static void exploding_pattern_is_an_error(void **state) {
     tokenizer_free(t);
 }
 
+#define SPLIT_AT(pattern)                                                                                    \
+    WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":"           \
+         "\"" pattern "\"}}")
+
+/* Patterns with which PCRE2 gives matches that end before they begin or lie inside a character: none is
+ * accepted, however it is spelt. */
+static void patterns_of_no_text_are_refused(void **state) {
+    (void)state;
+    expect_error(SPLIT_AT("(?(DEFINE)(abc\\\\K))(?=(?1))"), "\\K is not supported");
+    expect_error(SPLIT_AT("a+|\\\\C(?=\\\\C\\\\C\\\\C$)"), "\\C is not supported");
+    expect_error(SPLIT_AT("\\\\Q[\\\\E\\\\K"), "\\Q is not supported");
+    expect_error(SPLIT_AT("[\\\\K]"), "\\K is not supported");
+    expect_error(SPLIT_AT("a(*ACCEPT)b"), "(* is not supported");
+    expect_error(WITH("\"normalizer\":{\"type\":\"Replace\",\"content\":\"x\",\"pattern\":{\"Regex\":"
+                      "\"(?(DEFINE)(abc\\\\K))(?=(?1))\"}}"),
+                 "\\K is not supported");
+    tokenizer *t = open_text(SPLIT_AT("[(*]|\\\\\\\\K")); /* a class, and an escaped backslash */
+    if (!t) fail_msg("%s", error_message());
+    tokenizer_free(t);
+}
+
+#define TIMES_8  "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaa\"}"
+#define TIMES_8_ TIMES_8 ","
+
+/* Twelve replacements make 8^12 letters of one: an error, while there is memory left. */
+static void exploding_text_is_an_error(void **state) {
+    (void)state;
+    const char *steps = "[" TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_ TIMES_8_
+        TIMES_8_ TIMES_8_ TIMES_8 "]";
+    str text = {0};
+    str_printf(&text, GOOD ",\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":%s}}", steps);
+    tokenizer *t = open_text(text.data);
+    assert_non_null(t);
+    token_ids ids = {0};
+    assert_int_equal(tokenizer_encode(t, "a", 1, true, &ids), -1);
+    assert_non_null(strstr(error_message(), "a text of more than 268435456 bytes"));
+    free(ids.items);
+    tokenizer_free(t);
+    str_clear(&text);
+    str_printf(&text, GOOD ",\"decoder\":{\"type\":\"Sequence\",\"decoders\":%s}}", steps);
+    t = open_text(text.data);
+    if (!t) fail_msg("%s", error_message());
+    str out = {0};
+    assert_int_equal(tokenizer_decode(t, &(int32_t){0}, 1, false, &out), -1);
+    str_free(&out);
+    tokenizer_free(t);
+    str_free(&text);
+}
+
 /* ---- ids and special tokens ---- */
 
 static void ids_of_tokens(void **state) {
@@ -323,6 +372,8 @@ int main(void) {
         cmocka_unit_test(malformed_models),
         cmocka_unit_test(malformed_stages),
         cmocka_unit_test(exploding_pattern_is_an_error),
+        cmocka_unit_test(patterns_of_no_text_are_refused),
+        cmocka_unit_test(exploding_text_is_an_error),
         cmocka_unit_test(ids_of_tokens),
         cmocka_unit_test(vocabulary_of_gguf),
         cmocka_unit_test(malformed_vocabularies),
