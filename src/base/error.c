@@ -14,30 +14,6 @@ static volatile sig_atomic_t interrupt_signal;
 
 static void record(int code, const char *format, va_list args) PRINTF_LIKE(2, 0);
 
-/* Bytes of the UTF-8 character at c: 0 when it is none. */
-static size_t character_length(const unsigned char *c) {
-    size_t n = *c < 0x80                 ? 1
-               : *c >= 0xc2 && *c < 0xe0 ? 2
-               : (*c & 0xf0) == 0xe0     ? 3
-               : *c >= 0xf0 && *c < 0xf5 ? 4
-                                         : 0;
-    for (size_t i = 1; i < n; i++)
-        if ((c[i] & 0xc0) != 0x80) return 0;
-    return n;
-}
-
-/* Names from files must not break the one line, nor the terminal. */
-static void make_printable(char *text) {
-    for (unsigned char *c = (unsigned char *)text; *c;) {
-        size_t n = character_length(c);
-        if (!n)
-            *c = '?';
-        else if (*c < ' ' || *c == 127)
-            *c = ' ';
-        c += n ? n : 1;
-    }
-}
-
 static void record(int code, const char *format, va_list args) {
     char text[sizeof message]; /* the arguments may point into message */
     vsnprintf(text, sizeof text, format, args);

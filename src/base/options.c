@@ -27,24 +27,6 @@ int parse_number(const char *text, const char *what, int64_t min, int64_t max, i
 
 /* ---- names ---- */
 
-/* Insertions, deletions and substitutions that turn a into b; both are cut to LONGEST_NAME. */
-static size_t edit_distance(const char *a, const char *b) {
-    size_t n = strnlen(a, LONGEST_NAME), m = strnlen(b, LONGEST_NAME), row[LONGEST_NAME + 1];
-    for (size_t j = 0; j <= m; j++) row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = row[j];
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 static int fail_unknown(const option *options, size_t n, const char *command, const char *typed) {
     const char *word = typed + strspn(typed, "-"), *nearest = "help", *dashes = "--";
     size_t best = edit_distance(word, nearest);

@@ -60,3 +60,53 @@ void str_free(str *s) {
     free(s->data);
     *s = (str){0};
 }
+
+/* Bytes of the UTF-8 character at c: 0 when it is none. */
+static size_t character_length(const unsigned char *c) {
+    size_t n = *c < 0x80                 ? 1
+               : *c >= 0xc2 && *c < 0xe0 ? 2
+               : (*c & 0xf0) == 0xe0     ? 3
+               : *c >= 0xf0 && *c < 0xf5 ? 4
+                                         : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((c[i] & 0xc0) != 0x80) return 0;
+    return n;
+}
+
+void make_printable(char *text) {
+    for (unsigned char *c = (unsigned char *)text; *c;) {
+        size_t n = character_length(c);
+        if (!n)
+            *c = '?';
+        else if (*c < ' ' || *c == 127)
+            *c = ' ';
+        else if (*c == 0xc2 && c[1] < 0xa0) /* a terminal takes U+009B for the start of a command */
+            c[0] = c[1] = ' ';
+        c += n ? n : 1;
+    }
+}
+
+void str_put_printable(str *s, const char *text) {
+    size_t start = s->length;
+    str_puts(s, text);
+    if (!s->failed) make_printable(s->data + start);
+}
+
+enum { LONGEST_WORD = 128 };
+
+size_t edit_distance(const char *a, const char *b) {
+    size_t n = strnlen(a, LONGEST_WORD), m = strnlen(b, LONGEST_WORD), row[LONGEST_WORD + 1];
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[m];
+}

@@ -136,7 +136,7 @@ typedef struct bench_options {
     int64_t warmup;    /* unmeasured runs before them */
     uint64_t seed;     /* of synthetic weights and random prompts */
     bool verbose;      /* the generated text goes to stderr */
-    int (*find_model)(const char *model, str *path); /* hub_find */
+    int (*find_model)(const char *model, str *path); /* where a name's files are */
 } bench_options;
 
 /* Runs the plan; each record is handed to on_row as soon as it is measured, and is dead afterwards. Each

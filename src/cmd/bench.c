@@ -2,7 +2,7 @@
  * The benchmark parameters' options come from bench/params.def. */
 #include "checkpoint/checkpoint.h"
 #include "cmd/cmd.h"
-#include "hub/hub.h"
+#include "cmd/fetch.h"
 #include "report/report.h"
 
 #include <errno.h>
@@ -13,6 +13,7 @@ typedef struct command {
     const char *prompt; /* NULL: not given */
     option_texts outputs;
     report_options report;
+    bool offline;
     bench_options bench;
     str prompt_text, output_help;
     plan plan;
@@ -69,6 +70,7 @@ static int parse_options(command *c, int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &c->report.force,
          .help = "replace result files that are there"},
+        {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
          .kind = OPTION_FLAG,
@@ -138,20 +140,21 @@ static int check_synthetic(const char *path) {
 
 /* Misspelt names are found before the first model is measured. An engine that cannot be used here is an error
  * of its configurations. *inputs gets the models' paths. */
-static int check_names(const plan *p, const char **inputs) {
-    for (int i = 0; i < p->n_values[PARAM_model]; i++) {
-        str path = {0};
-        int failed =
-            hub_find(p->values[PARAM_model][i].text, &path) || path.failed || check_synthetic(path.data);
-        if (!failed) failed = !(inputs[i] = arena_string(p->memory, path.data));
-        str_free(&path);
-        if (failed) return -1;
-    }
+static int check_names(const command *c, const char **inputs) {
+    const plan *p = &c->plan;
     for (int i = 0; i < p->n_values[PARAM_engine]; i++) {
         engine *e = engine_open(p->values[PARAM_engine][i].text, &(engine_options){.threads = 1});
         if (!e && error_exit_code() == EXIT_USAGE) return -1;
         error_clear();
         engine_close(e);
+    }
+    for (int i = 0; i < p->n_values[PARAM_model]; i++) {
+        str path = {0};
+        int failed = fetch_model(p->values[PARAM_model][i].text, HUB_MODEL, c->offline, &path) ||
+                     check_synthetic(path.data);
+        if (!failed) failed = !(inputs[i] = arena_string(p->memory, path.data));
+        str_free(&path);
+        if (failed) return -1;
     }
     return 0;
 }
@@ -164,7 +167,7 @@ static int run(command *c) {
     if (plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_knobs_set(&c->plan)) return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
-    if (!inputs || get_prompt(c) || check_names(&c->plan, inputs)) return -1;
+    if (!inputs || get_prompt(c) || check_names(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
     reports *outputs = reports_open(&c->outputs, &c->report, &c->plan);
@@ -174,7 +177,7 @@ static int run(command *c) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = hub_find}};
+    command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = fetch_found}};
     for (int i = 0; i < N_PARAMS; i++) c.lists[i] = param_table[i].default_list;
     str_puts(&c.output_help,
              "write FORMAT to FILE or standard output; may be given several times (md on a terminal, "

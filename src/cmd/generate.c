@@ -2,7 +2,7 @@
  * Not a measurement: the way to see that a model computes what it should, and to compare ids and logits. */
 #include "generate/generate.h"
 #include "cmd/cmd.h"
-#include "hub/hub.h"
+#include "cmd/fetch.h"
 #include "sys/sys.h"
 
 #include <errno.h>
@@ -14,7 +14,7 @@ typedef struct command {
         *logits_file;
     int64_t max_tokens, threads, seed, kv_bits;
     int usable_cores;
-    bool ignore_eos, ids;
+    bool ignore_eos, ids, offline;
     generate_options options;
     checkpoint *checkpoint;
     engine *engine;
@@ -64,6 +64,7 @@ static int parse_options(command *c, int argc, char **argv) {
          &c->options.kv_group_size, 32, 128},
         {"quantized-kv-start", NULL, "N", "quantize a cache once it holds this many tokens (0)",
          OPTION_NUMBER, &c->options.quantized_kv_start, 0, 1000000000},
+        {"offline", NULL, NULL, OFFLINE_HELP, OPTION_FLAG, &c->offline, 0, 0},
     };
     int status = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
     if (status) return status;
@@ -90,7 +91,7 @@ static int open_engine(command *c) {
 
 static int open_model(command *c) {
     str path = {0};
-    if (!hub_find(c->model_name, &path) && !path.failed)
+    if (!fetch_model(c->model_name, HUB_MODEL, c->offline, &path) && !path.failed)
         c->checkpoint = checkpoint_open(path.data, (uint64_t)c->seed);
     str_free(&path);
     if (!c->checkpoint || open_engine(c)) return -1;

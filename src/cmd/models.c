@@ -1,14 +1,15 @@
 /* models.c - `mlxbench models`: what can be measured here.
- * Presets and families are this program's own; the rest is what the Hugging Face cache holds. */
+ * Presets and families are this program's own; the rest is what the Hub's cache and LM Studio hold. */
 #include "cmd/cmd.h"
 #include "cmd/engines.h"
 #include "hub/hub.h"
 #include "model/model.h"
+#include "sys/sys.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 /* A number of config, 0 when it has none. */
 static double number(const json *config, const char *key) {
@@ -52,22 +53,6 @@ static void put_engines(str *out) {
             str_printf(out, "  %-6s %-10s %s\n", e.name, e.version, e.device);
 }
 
-/* Bytes of the files in a folder; links are followed, as the cache is made of them. */
-static double folder_size(const char *folder) {
-    double bytes = 0;
-    str path = {0};
-    DIR *dir = opendir(folder);
-    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
-        struct stat info;
-        str_clear(&path);
-        str_printf(&path, "%s/%s", folder, entry->d_name);
-        if (!path.failed && !stat(path.data, &info) && S_ISREG(info.st_mode)) bytes += (double)info.st_size;
-    }
-    if (dir) closedir(dir);
-    str_free(&path);
-    return bytes;
-}
-
 /* "4-bit g64", or the type of plain weights, from config.json. */
 static void put_quantization(str *out, const json *config) {
     const json *q = json_get(config, "quantization");
@@ -78,22 +63,58 @@ static void put_quantization(str *out, const json *config) {
     else if (json_get(config, "quantization_config"))
         str_puts(out, "not MLX's");
     else
-        str_puts(out, type ? type : "?");
+        str_put_printable(out, type ? type : "?");
 }
 
-static int put_cached(void *context, const char *name, const char *folder) {
-    str *out = context, path = {0};
-    str_printf(&path, "%s/config.json", folder);
-    json *config = !path.failed && file_exists(path.data) ? json_parse_file(path.data) : NULL;
-    const char *type = json_string(json_get(config, "model_type"));
-    str_printf(out, "  %-50s %-12s %8.2f GB  ", name, type ? type : "?", folder_size(folder) / 1e9);
-    if (config)
-        put_quantization(out, config);
+/* Why a model can't run here, or nothing. An engine that computes nothing loads it, which maps its files and
+ * checks everything about them. */
+static void put_obstacle(str *out, const hub_entry *entry) {
+    engine *fake = NULL;
+    model *m = NULL;
+    checkpoint *c = checkpoint_open(entry->folder, 0);
+    if (c && (fake = engine_open("fake", &(engine_options){.threads = 1}))) m = model_load(c, fake);
+    int64_t available = sys_available_memory();
+    if (!m)
+        str_printf(out, "does not run here: %s", error_message());
+    else if (available && entry->bytes > available)
+        str_printf(out, "larger than the %.1f GB of memory that are free", (double)available / 1e9);
     else
-        str_puts(out, "no readable config.json");
-    str_puts(out, "\n");
+        str_puts(out, "runs here");
+    model_free(m);
+    engine_close(fake);
+    checkpoint_close(c);
+    error_clear();
+}
+
+static void put_last_use(str *out, int64_t seconds) {
+    time_t when = (time_t)seconds;
+    struct tm day;
+    char text[16] = "";
+    if (when && localtime_r(&when, &day)) strftime(text, sizeof text, "%Y-%m-%d", &day);
+    str_printf(out, "  %-10s  ", text);
+}
+
+static int put_found(void *context, const hub_entry *entry) {
+    str *out = context, path = {0}, kind = {0};
+    bool gguf = file_exists(entry->folder);
+    str_printf(&path, "%s/config.json", entry->folder);
+    json *config = !path.failed && !gguf && file_exists(path.data) ? json_parse_file(path.data) : NULL;
+    const char *type = json_string(json_get(config, "model_type"));
+    str_put_printable(&kind, gguf ? "GGUF" : type ? type : "?");
+    str_printf(out, "  %-50s %-12s %8.2f GB  ", entry->name, kind.data ? kind.data : "",
+               (double)entry->bytes / 1e9);
+    str_clear(&kind);
+    if (config) put_quantization(&kind, config);
+    str_printf(out, "%-12s", kind.data ? kind.data : "");
+    put_last_use(out, entry->last_used);
+    if (entry->missing)
+        str_printf(out, "incomplete: %s; mlxbench pull %s", entry->missing, entry->name);
+    else
+        put_obstacle(out, entry);
+    str_puts(out, strcmp(entry->place, "LM Studio") ? "\n" : " (LM Studio)\n");
     json_free(config);
     str_free(&path);
+    str_free(&kind);
     return 0;
 }
 
@@ -102,22 +123,56 @@ static int write_models(str *out) {
     if (checkpoint_presets(put_preset, out)) return -1;
     put_families(out);
     put_engines(out);
-    str_puts(out, "\nModels in the Hugging Face cache:\n");
+    str_puts(out, "\nModels on this machine (kind, size, quantization, last use):\n");
     size_t before = out->length;
-    if (hub_list(put_cached, out)) return -1;
+    if (hub_list(put_found, out)) return -1;
     if (out->length == before) str_puts(out, "  none\n");
     return out->failed ? -1 : 0;
 }
 
+/* A yes on the terminal. */
+static int ask(const char *name, const char *folder, int64_t bytes) {
+    char answer[8] = "";
+    if (!isatty(STDIN_FILENO))
+        return fail_usage(
+            "models --remove: standard input is no terminal, so nobody can be asked; add --yes");
+    fprintf(stderr, "remove %s, %.2f GB in %s? [y/N] ", name, (double)bytes / 1e9, folder);
+    bool yes = fgets(answer, sizeof answer, stdin) && (*answer == 'y' || *answer == 'Y');
+    if (interrupted()) return fail_interrupted();
+    return yes ? 0 : fail("nothing was removed");
+}
+
+static int remove_model(const char *name, bool yes) {
+    str folder = {0};
+    int64_t bytes = 0;
+    int status = hub_cached(name, &folder, &bytes);
+    if (!status && !yes) status = ask(name, folder.data, bytes);
+    if (!status) status = hub_remove(folder.data);
+    if (!status) fprintf(stderr, "mlxbench: removed %s (%.2f GB)\n", name, (double)bytes / 1e9);
+    str_free(&folder);
+    return status;
+}
+
 int cmd_models(int argc, char **argv) {
+    const char *remove = NULL;
+    bool yes = false;
+    const option options[] = {
+        {.name = "remove",
+         .metavar = "NAME",
+         .kind = OPTION_TEXT,
+         .value = &remove,
+         .help = "remove a model from the Hugging Face cache, with all its revisions; asks first"},
+        {.name = "yes", .kind = OPTION_FLAG, .value = &yes, .help = "with --remove: do not ask"},
+    };
     const option_usage usage = {
-        .synopsis = "mlxbench models",
+        .synopsis = "mlxbench models [--remove NAME]",
         .about = "Lists what --model can name: presets of random weights, the families of models whose\n"
-                 "folders can be read, and the models in the Hugging Face cache.",
+                 "files can be read, and the models in the Hugging Face cache and in LM Studio's folders.",
         .example = "mlxbench models",
     };
-    int status = options_parse(NULL, 0, &usage, argc, argv);
+    int status = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
     if (status) return status < 0 ? -1 : 0;
+    if (remove) return remove_model(remove, yes);
     str out = {0};
     status = write_models(&out);
     if (!status && (fwrite(out.data, 1, out.length, stdout) != out.length || fflush(stdout)))

@@ -7,8 +7,8 @@
 
 #include "checkpoint/checkpoint.h"
 #include "cmd/cmd.h"
+#include "cmd/fetch.h"
 #include "generate/generate.h"
-#include "hub/hub.h"
 #include "text/text.h"
 
 /* The tokenizer at path: of a folder, a tokenizer.json, or a file that holds a vocabulary. */
@@ -29,9 +29,10 @@ static tokenizer *open_path(const char *path) {
     return t;
 }
 
-static tokenizer *open_model(const char *name) {
+static tokenizer *open_model(const char *name, bool offline) {
     str path = {0};
-    tokenizer *t = hub_find(name, &path) || path.failed ? NULL : open_path(path.data);
+    tokenizer *t =
+        fetch_model(name, HUB_TOKENIZER, offline, &path) || path.failed ? NULL : open_path(path.data);
     str_free(&path);
     return t;
 }
@@ -81,13 +82,13 @@ static int decode(const tokenizer *t, const str *in, bool special, str *out) {
 
 int cmd_tokenize(int argc, char **argv) {
     const char *name = NULL;
-    bool no_special = false, to_text = false;
+    bool no_special = false, to_text = false, offline = false;
     const option options[] = {
         {.name = "model",
          .metavar = "M",
          .kind = OPTION_TEXT,
          .value = &name,
-         .help = "a folder with tokenizer.json, that file, a GGUF file, or a Hub name in the local cache"},
+         .help = "a folder with tokenizer.json, that file, a GGUF file, or a Hugging Face name"},
         {.name = "no-special",
          .kind = OPTION_FLAG,
          .value = &no_special,
@@ -96,6 +97,7 @@ int cmd_tokenize(int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &to_text,
          .help = "the other way: ids, separated by white space, to text"},
+        {.name = "offline", .kind = OPTION_FLAG, .value = &offline, .help = OFFLINE_HELP},
     };
     const option_usage usage = {
         .synopsis = "mlxbench tokenize --model M [--no-special] [--decode]",
@@ -106,7 +108,7 @@ int cmd_tokenize(int argc, char **argv) {
     int status = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
     if (status) return status < 0 ? -1 : 0;
     if (!name) return fail_usage("--model is missing: which tokenizer?");
-    tokenizer *t = open_model(name);
+    tokenizer *t = open_model(name, offline);
     str in = {0}, out = {0};
     status = !t || read_input(&in) || (to_text ? decode : encode)(t, &in, !no_special, &out) || out.failed
                  ? -1

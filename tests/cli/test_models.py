@@ -1,8 +1,15 @@
 """mlxbench models: every preset, family and engine, and the models in a cache laid out as the Hub's client does."""
 
+import datetime
 import json
+import os
 import pathlib
+import pty
 import re
+import subprocess
+
+import files
+import pytest
 
 PRESETS = pathlib.Path(__file__).resolve().parents[2] / "share" / "presets"
 
@@ -13,8 +20,9 @@ def cached(cache, name, config, size):
     snapshot.mkdir(parents=True)
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text("abc")
-    (folder / "blob").write_bytes(bytes(size))
-    (snapshot / "model.safetensors").symlink_to(folder / "blob")
+    (folder / "blobs").mkdir()
+    (folder / "blobs" / "blob").write_bytes(bytes(range(256)) * (size // 256))
+    (snapshot / "model.safetensors").symlink_to("../../blobs/blob")
     if config is not None:
         (snapshot / "config.json").write_text(config)
 
@@ -29,7 +37,9 @@ def test_what_there_is(run, tmp_path):
     cached(tmp_path, "owner/plain", json.dumps({"model_type": "qwen3", "torch_dtype": "bfloat16"}), 1000)
     cached(tmp_path, "owner/broken", "{", 1000)
     cached(tmp_path, "owner/none", None, 1000)
-    done = run("models", env={"HF_HUB_CACHE": str(tmp_path)}, check=True)
+    cached(tmp_path, "owner/wrong", json.dumps({"model_type": "\x1b[2Jevil"}), 1000)
+    files.write_folder(tmp_path / ".lmstudio" / "models" / "org" / "studio")
+    done = run("models", env={"HF_HUB_CACHE": str(tmp_path), "HOME": str(tmp_path)}, check=True)
     assert done.stderr == ""
     for preset in PRESETS.glob("*.json"):
         line = line_of(done.stdout, f"synthetic:{preset.stem} ")
@@ -41,15 +51,51 @@ def test_what_there_is(run, tmp_path):
     engines = done.stdout.split("Engines, their versions and devices:\n")[1].splitlines()
     assert re.fullmatch(r"  cpu +\d\S* +\S+", engines[0])
     assert re.fullmatch(r"  mlx +(\d\S* +\S.*|not usable: .*mlx.*)", engines[1])
-    assert line_of(done.stdout, "owner/four").split() == ["owner/four", "llama", "0.02", "GB", "4-bit", "g64"]
-    assert line_of(done.stdout, "owner/plain").split()[-1] == "bfloat16"
-    assert "no readable config.json" in line_of(done.stdout, "owner/broken")
-    assert "no readable config.json" in line_of(done.stdout, "owner/none")
+    today = datetime.date.today().isoformat()
+    assert line_of(done.stdout, "owner/four").split()[:7] == ["owner/four", "llama", "0.02", "GB", "4-bit", "g64", today]
+    assert "does not run here: " in line_of(done.stdout, "owner/four")
+    assert "bfloat16" in line_of(done.stdout, "owner/plain").split()
+    assert "does not run here: " in line_of(done.stdout, "owner/broken")
+    assert "incomplete: missing: config.json; mlxbench pull owner/none" in line_of(done.stdout, "owner/none")
+    assert "(LM Studio)" in line_of(done.stdout, "org/studio")
+    assert line_of(done.stdout, "org/studio").endswith("runs here (LM Studio)")
+    assert "does not run here: " in line_of(done.stdout, "owner/wrong")
+    assert "\x1b" not in done.stdout
 
 
 def test_empty_cache(run, tmp_path):
-    done = run("models", env={"HF_HUB_CACHE": str(tmp_path / "nothing")}, check=True)
-    assert done.stdout.endswith("cache:\n  none\n")
+    done = run("models", env={"HF_HUB_CACHE": str(tmp_path / "nothing"), "HOME": str(tmp_path)}, check=True)
+    assert done.stdout.endswith("last use):\n  none\n")
+
+
+def test_without_home(mlxbench):
+    env = {name: value for name, value in os.environ.items() if name != "HOME" and not name.startswith(("HF_", "XDG_"))}
+    done = subprocess.run([mlxbench, "models"], capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 0 and "synthetic:llama-3.2-1b " in done.stdout and done.stderr == ""
+
+
+def test_remove(run, fails, tmp_path):
+    env = {"HF_HUB_CACHE": str(tmp_path), "HOME": str(tmp_path)}
+    cached(tmp_path, "owner/model", "{}", 1000)
+    fails(2, ["no terminal", "--yes"], "models", "--remove", "owner/model", env=env)
+    fails(1, ["not in the hugging face cache", "did you mean owner/model"], "models", "--remove", "owner/modle", "--yes",
+          env=env)
+    assert (tmp_path / "models--owner--model").exists()
+    assert "removed owner/model" in run("models", "--remove", "owner/model", "--yes", env=env, check=True).stderr
+    assert not (tmp_path / "models--owner--model").exists()
+
+
+@pytest.mark.parametrize("answer, code", [("y", 0), ("n", 1), ("", 1)])
+def test_remove_asks(mlxbench, tmp_path, answer, code):
+    cached(tmp_path, "owner/model", "{}", 1000)
+    leader, follower = pty.openpty()
+    os.write(leader, (answer + "\n").encode())
+    done = subprocess.run([mlxbench, "models", "--remove", "owner/model"], stdin=follower, capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_CACHE": str(tmp_path)}, timeout=60)
+    os.close(leader)
+    os.close(follower)
+    assert done.returncode == code and "[y/N]" in done.stderr
+    assert (tmp_path / "models--owner--model").exists() == (code != 0)
 
 
 def test_help(run):

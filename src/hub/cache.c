@@ -1,0 +1,286 @@
+/* cache.c - reading and writing the cache's folders, links and refs.
+ * Everything is written beside its place and renamed into it, so that others never see half of it. */
+#include "hub/cache.h"
+#include "hub/places.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int cache_repo(const char *repo, str *path) {
+    if (places_cache(path)) return -1;
+    const char *slash = strchr(repo, '/');
+    str_printf(path, "/models--%.*s--%s", (int)(slash - repo), repo, slash + 1);
+    return path->failed ? -1 : 0;
+}
+
+bool cache_name(str *out, const char *folder) {
+    const char *name = folder + strlen("models--"),
+               *gap = strstr(folder, "models--") ? strstr(name, "--") : NULL;
+    if (gap) str_printf(out, "%.*s/%s", (int)(gap - name), name, gap + 2);
+    return gap && !out->failed;
+}
+
+void cache_listing(str *path, const char *repo_folder, const char *commit) {
+    str_printf(path, "%s/trees/%s.mlxbench.json", repo_folder, commit);
+}
+
+void cache_blob(str *path, const char *repo_folder, const char *etag) {
+    str_printf(path, "%s/blobs/%s", repo_folder, etag);
+}
+
+void cache_partial(str *path, const char *repo_folder, const char *etag) {
+    str_printf(path, "%s/blobs/%s.mlxbench.incomplete", repo_folder, etag);
+}
+
+/* ---- snapshots ---- */
+
+/* Appends the commit that refs/REVISION names. False when there is none. */
+static bool read_ref(const char *repo_folder, const char *revision, str *commit) {
+    str path = {0};
+    file_map map;
+    str_printf(&path, "%s/refs/%s", repo_folder, revision);
+    bool found = !path.failed && file_exists(path.data) && !file_map_open(&map, path.data);
+    if (found) {
+        size_t n = 0;
+        while (n < map.size && isalnum((unsigned char)map.data[n])) n++;
+        str_append(commit, map.data, n);
+        found = n > 0 && !commit->failed;
+        file_map_close(&map);
+    }
+    str_free(&path);
+    return found;
+}
+
+static int is_visible(const struct dirent *entry) {
+    return entry->d_name[0] != '.';
+}
+
+/* Appends the only snapshot. */
+static bool only_snapshot(const char *snapshots, str *path) {
+    struct dirent **found = NULL;
+    int n = scandir(snapshots, &found, is_visible, alphasort);
+    if (n == 1) str_printf(path, "%s/%s", snapshots, found[0]->d_name);
+    for (int i = 0; i < n; i++) free(found[i]);
+    free(found);
+    return n == 1 && !path->failed;
+}
+
+bool cache_snapshot(const char *repo_folder, const hub_name *name, str *path) {
+    str commit = {0}, folder = {0};
+    bool ref = read_ref(repo_folder, name->revision, &commit);
+    if (!ref) {
+        str_clear(&commit);
+        str_puts(&commit, name->revision);
+    }
+    str_printf(&folder, "%s/snapshots", repo_folder);
+    size_t end = folder.length;
+    str_printf(&folder, "/%s", commit.data ? commit.data : "");
+    bool found = !commit.failed && !folder.failed && dir_exists(folder.data);
+    if (found)
+        str_puts(path, folder.data);
+    else if (!ref && !name->revision_given && !folder.failed) {
+        folder.data[end] = '\0';
+        found = only_snapshot(folder.data, path);
+    }
+    str_free(&commit);
+    str_free(&folder);
+    return found && !path->failed;
+}
+
+/* ---- what is missing ---- */
+
+void hub_gaps_free(hub_gaps *gaps) {
+    str_free(&gaps->names);
+    *gaps = (hub_gaps){0};
+}
+
+static void add_gap(hub_gaps *gaps, const char *name) {
+    if (gaps->n < 3) {
+        if (gaps->n) str_puts(&gaps->names, ", ");
+        str_put_printable(&gaps->names, name);
+    } else if (gaps->n == 3)
+        str_puts(&gaps->names, ", ...");
+    gaps->n++;
+}
+
+/* Bytes of folder/name, following links; -1 when there is no such file. */
+static int64_t size_of(const char *folder, const char *name) {
+    struct stat info;
+    str path = {0};
+    str_printf(&path, "%s/%s", folder, name);
+    bool found = !path.failed && !stat(path.data, &info) && S_ISREG(info.st_mode);
+    str_free(&path);
+    return found ? (int64_t)info.st_size : -1;
+}
+
+/* Bytes of a download that was begun: what the file system holds, since it has holes. */
+static int64_t begun(const char *repo_folder, const repo_file *f) {
+    struct stat info;
+    str path = {0};
+    cache_partial(&path, repo_folder, f->etag);
+    int64_t bytes = !path.failed && !stat(path.data, &info) ? (int64_t)info.st_blocks * 512 : 0;
+    str_free(&path);
+    return bytes < f->size ? bytes : f->size;
+}
+
+static void gaps_by_listing(const char *snapshot, const char *repo_folder, hub_need need, const listing *l,
+                            hub_gaps *gaps) {
+    bool weights = false;
+    for (int i = 0; i < l->n; i++) {
+        const repo_file *f = &l->items[i];
+        weights = weights || hub_is_weights(f->path);
+        if (!hub_is_needed(f->path, need)) continue;
+        bool whole = size_of(snapshot, f->path) == f->size;
+        gaps->total += f->size;
+        gaps->have += whole ? f->size : begun(repo_folder, f);
+        if (!whole) add_gap(gaps, f->path);
+    }
+    if (need == HUB_MODEL && !weights) add_gap(gaps, "model*.safetensors");
+}
+
+static int is_weights(const struct dirent *entry) {
+    return hub_is_weights(entry->d_name);
+}
+
+/* Without a list: what the index names, or weights of any name that mlx-lm takes. */
+static int gaps_by_index(const char *snapshot, hub_gaps *gaps) {
+    if (size_of(snapshot, "config.json") < 0) add_gap(gaps, "config.json");
+    str path = {0}, last = {0};
+    str_printf(&path, "%s/model.safetensors.index.json", snapshot);
+    json *index = !path.failed && file_exists(path.data) ? json_parse_file(path.data) : NULL;
+    const json *item = json_first(json_get(index, "weight_map"));
+    for (; item; item = json_next(item)) {
+        const char *name = json_string(item);
+        if (!name || !hub_path_is_safe(name) || (last.data && !strcmp(name, last.data))) continue;
+        str_clear(&last);
+        str_puts(&last, name);
+        bool told = gaps->names.data && strstr(gaps->names.data, name);
+        if (size_of(snapshot, name) < 0 && !told) add_gap(gaps, name);
+    }
+    if (!index) {
+        struct dirent **found = NULL;
+        int n = scandir(snapshot, &found, is_weights, NULL);
+        for (int i = 0; i < n; i++) free(found[i]);
+        free(found);
+        if (n <= 0) add_gap(gaps, "model*.safetensors");
+    }
+    json_free(index);
+    bool failed = path.failed || last.failed;
+    str_free(&path);
+    str_free(&last);
+    return failed ? -1 : 0;
+}
+
+/* Reads the list of files that belongs to a snapshot. False when there is none that can be read. */
+static bool find_listing(const char *repo_folder, const char *commit, listing *l) {
+    bool found = false;
+    str path = {0};
+    for (int ours = 1; ours >= 0 && !found; ours--) {
+        str_clear(&path);
+        if (ours)
+            cache_listing(&path, repo_folder, commit);
+        else
+            str_printf(&path, "%s/trees/%s.json", repo_folder, commit);
+        found = !path.failed && file_exists(path.data) && !listing_read_file(l, path.data) && l->n;
+        if (!found) listing_free(l);
+    }
+    str_free(&path);
+    return found;
+}
+
+int cache_gaps(const char *snapshot, hub_need need, hub_gaps *gaps) {
+    str folder = {0};
+    listing l = {0};
+    str_puts(&folder, snapshot);
+    if (folder.failed) return -1;
+    char *name = strrchr(folder.data, '/'), *above = NULL;
+    if (name) {
+        *name++ = '\0';
+        above = strrchr(folder.data, '/');
+        if (above && strcmp(above, "/snapshots")) above = NULL;
+        if (above) *above = '\0';
+    }
+    int status = 0;
+    if (above && find_listing(folder.data, name, &l))
+        gaps_by_listing(snapshot, folder.data, need, &l, gaps);
+    else if (need == HUB_MODEL)
+        status = gaps_by_index(snapshot, gaps);
+    bool tokenizer = size_of(snapshot, "tokenizer.json") >= 0 || size_of(snapshot, "tokenizer.model") >= 0;
+    if (need == HUB_TOKENIZER && !tokenizer) add_gap(gaps, "tokenizer.json");
+    listing_free(&l);
+    str_free(&folder);
+    return status || gaps->names.failed ? -1 : 0;
+}
+
+/* ---- writing ---- */
+
+int make_folders(const char *path) {
+    str copy = {0};
+    str_puts(&copy, path);
+    int status = copy.failed ? -1 : 0;
+    for (size_t i = 1; !status && i <= copy.length; i++) {
+        if (copy.data[i] && copy.data[i] != '/') continue;
+        copy.data[i] = '\0';
+        if (mkdir(copy.data, 0777) && errno != EEXIST && !dir_exists(copy.data))
+            status = fail("cannot make the folder %s: %s", copy.data, strerror(errno));
+        if (i < copy.length) copy.data[i] = '/';
+    }
+    str_free(&copy);
+    return status;
+}
+
+/* Makes the folder in which path is. */
+static int make_parent(const char *path) {
+    str folder = {0};
+    str_append(&folder, path, (size_t)(strrchr(path, '/') - path));
+    int status = folder.failed ? -1 : make_folders(folder.data);
+    str_free(&folder);
+    return status;
+}
+
+int cache_link(const char *repo_folder, const char *commit, const repo_file *file) {
+    str place = {0}, target = {0}, temporary = {0}, blob = {0};
+    str_printf(&place, "%s/snapshots/%s/%s", repo_folder, commit, file->path);
+    str_puts(&target, "../../");
+    for (const char *c = file->path; *c; c++)
+        if (*c == '/') str_puts(&target, "../");
+    str_printf(&target, "blobs/%s", file->etag);
+    str_printf(&temporary, "%s.%ld", place.data ? place.data : "", (long)getpid());
+    cache_blob(&blob, repo_folder, file->etag);
+    int status = place.failed || target.failed || temporary.failed || blob.failed ? -1 : 0;
+    if (!status) status = make_parent(place.data);
+    if (!status) {
+        unlink(temporary.data);
+        bool linked = !places_true("HF_HUB_DISABLE_SYMLINKS") && !symlink(target.data, temporary.data);
+        if (rename(linked ? temporary.data : blob.data, place.data))
+            status = fail("cannot write %s: %s", place.data, strerror(errno));
+    }
+    str_free(&place);
+    str_free(&target);
+    str_free(&temporary);
+    str_free(&blob);
+    return status;
+}
+
+int cache_write_ref(const char *repo_folder, const char *revision, const char *commit) {
+    if (!strcmp(revision, commit)) return 0;
+    str path = {0}, temporary = {0};
+    str_printf(&path, "%s/refs/%s", repo_folder, revision);
+    str_printf(&temporary, "%s.%ld", path.data ? path.data : "", (long)getpid());
+    int status = path.failed || temporary.failed ? -1 : make_parent(path.data);
+    FILE *file = status ? NULL : fopen(temporary.data, "w");
+    bool written = file && fputs(commit, file) >= 0;
+    if (file && fclose(file)) written = false;
+    if (!status && (!written || rename(temporary.data, path.data))) {
+        status = fail("cannot write %s: %s", path.data, strerror(errno));
+        unlink(temporary.data);
+    }
+    str_free(&path);
+    str_free(&temporary);
+    return status;
+}
