@@ -117,6 +117,7 @@ typedef struct cache_spec {
 
 typedef struct cache {
     cache_spec spec;
+    int64_t step;         /* the last step that wrote keys and values */
     int64_t offset;       /* tokens of each sequence seen so far: the position of the next one */
     int bits, group_size; /* 0, 0 while not quantized */
 } cache;

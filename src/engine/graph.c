@@ -4,18 +4,19 @@
 
 #include <stdlib.h>
 
-enum { BLOCK_NODES = 256 };
+const int op_flags[OP_COUNT] = {
+#define OP(name, function, flags) [OP_##name] = (flags),
+    ENGINE_OPS(OP)
+#undef OP
+};
 
 static const node nothing = {.op = OP_COUNT, .rank = 1};
-
-node *graph_node(const graph *g, int i) {
-    return &g->blocks[i / BLOCK_NODES][i % BLOCK_NODES];
-}
 
 graph *graph_begin(engine *e, int n_sequences) {
     graph *g = &e->graph;
     g->engine = e;
     g->n_sequences = n_sequences;
+    g->step++;
     g->n_nodes = 0;
     g->n_ids = 0;
     g->failed = false;
@@ -41,7 +42,7 @@ static bool grow(graph *g) {
     void *blocks = g->blocks;
     if (mem_resize(&blocks, (size_t)g->n_blocks + 1, sizeof *g->blocks, "a graph")) return false;
     g->blocks = blocks;
-    g->blocks[g->n_blocks] = mem_new(BLOCK_NODES, sizeof(node), "a graph");
+    g->blocks[g->n_blocks] = mem_new(GRAPH_BLOCK, sizeof(node), "a graph");
     if (!g->blocks[g->n_blocks]) return false;
     g->n_blocks++;
     return true;
@@ -50,7 +51,7 @@ static bool grow(graph *g) {
 /* A new node; NULL once the graph has failed. */
 static node *add_node(graph *g, op_kind op, dtype type) {
     if (g->failed) return NULL;
-    if (g->n_nodes == g->n_blocks * BLOCK_NODES && !grow(g)) {
+    if (g->n_nodes == g->n_blocks * GRAPH_BLOCK && !grow(g)) {
         g->failed = true;
         return NULL;
     }
@@ -133,12 +134,15 @@ tensor linear(graph *g, tensor in, const weight *w) {
     if (!x) return &nothing;
     x->in[0] = in;
     x->w[0] = w;
+    x->group = x->index;
     set_shape(x, 2, in->shape[0], w->shape[0], 0);
     return x;
 }
 
 void linears(graph *g, tensor in, int n, const weight *const w[], tensor *const out[]) {
+    int first = g->n_nodes;
     for (int i = 0; i < n; i++) *out[i] = linear(g, in, w[i]);
+    for (int i = first; i < g->n_nodes; i++) graph_node(g, i)->group = first;
 }
 
 tensor rms_norm(graph *g, tensor in, const weight *w, float eps) {
@@ -188,6 +192,7 @@ tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float attention_
         return refuse(g, "attend: queries", q, "the keys have another shape");
     if (s->n_sequences != g->n_sequences || k->shape[0] % g->n_sequences)
         return refuse(g, "attend: keys", k, "the cache is of another number of sequences");
+    if (c->step == g->step) return refuse(g, "attend: keys", k, "this step wrote the cache before");
     node *write = add_node(g, OP_KV_WRITE, k->dtype);
     node *x = add_node(g, OP_ATTEND, q->dtype);
     if (!write || !x) return &nothing;
@@ -197,6 +202,7 @@ tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float attention_
     x->in[0] = q;
     x->in[1] = write;
     x->scale = attention_scale;
+    c->step = g->step;
     write->cache = x->cache = c;
     write->position = x->position = c->offset;
     set_shape(x, 2, q->shape[0], q->shape[1] * s->v_head_dim, 0);
@@ -296,7 +302,7 @@ tensor argmax(graph *g, tensor in) {
 void graph_mark_live(graph *g, int n, const tensor outputs[]) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
-        x->live = x->op == OP_KV_WRITE;
+        x->live = op_flags[x->op] & EFFECT;
         x->readers = 0;
         x->reader = NULL;
     }
@@ -318,20 +324,17 @@ void graph_mark_live(graph *g, int n, const tensor outputs[]) {
 }
 
 /* Every cache that the step writes goes on by its tokens, before the engine runs it: MLX slices to there. */
-static int advance_caches(graph *g) {
+static void advance_caches(graph *g) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
-        if (x->op != OP_KV_WRITE) continue;
-        if (x->cache->offset != x->position) return fail("a step writes one cache twice");
-        x->cache->offset += x->shape[0] / g->n_sequences;
+        if (op_flags[x->op] & EFFECT) x->cache->offset = x->position + x->shape[0] / g->n_sequences;
     }
-    return 0;
 }
 
 int graph_end(graph *g, int n, const tensor outputs[], result *results[]) {
     if (g->failed) return -1;
     if (interrupted()) return fail_interrupted();
     graph_mark_live(g, n, outputs);
-    if (advance_caches(g)) return -1;
+    advance_caches(g);
     return g->engine->type->run(g->engine, g, n, outputs, results);
 }

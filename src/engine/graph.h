@@ -5,34 +5,38 @@
 
 #include "engine/engine.h"
 
-/* One line per operation an engine implements. CPU kernels, MLX calls and traces are tables over this list.
- */
+/* One line per operation an engine implements: its name, its function's name in every engine, and what it is.
+ * SOURCE: its value is there already. VIEW: its value is in[0]'s, seen in another shape. EFFECT: it changes a
+ * cache, and so always runs. SMALL: of one token a thread computes it sooner than it waits for another. */
+enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
 #define ENGINE_OPS(OP)                                                                                       \
-    OP(TOKENS)       /* ids copied into the graph */                                                         \
-    OP(TOKEN_RESULT) /* an earlier result */                                                                 \
-    OP(EMBED)                                                                                                \
-    OP(LINEAR) /* consecutive ones with the same input belong together */                                    \
-    OP(RMS_NORM)                                                                                             \
-    OP(HEADS) /* a view of in[0] */                                                                          \
-    OP(ROPE)                                                                                                 \
-    OP(KV_WRITE) /* in[0] keys, in[1] values; always runs */                                                 \
-    OP(ATTEND)   /* in[0] queries, in[1] the KV_WRITE before it */                                           \
-    OP(GATED)                                                                                                \
-    OP(ADD)                                                                                                  \
-    OP(SCALE)                                                                                                \
-    OP(ROUTE)                                                                                                \
-    OP(EXPERTS) /* in[0] x, in[1] routing */                                                                 \
-    OP(LOGPROBS)                                                                                             \
-    OP(ARGMAX)
+    OP(TOKENS, tokens, SOURCE)             /* ids copied into the graph */                                   \
+    OP(TOKEN_RESULT, token_result, SOURCE) /* an earlier result */                                           \
+    OP(EMBED, embed, SMALL)                                                                                  \
+    OP(LINEAR, linear, PLAIN_OP)                                                                             \
+    OP(RMS_NORM, rms_norm, SMALL)                                                                            \
+    OP(HEADS, heads, VIEW)                                                                                   \
+    OP(ROPE, rope, SMALL)                                                                                    \
+    OP(KV_WRITE, kv_write, EFFECT) /* in[0] keys, in[1] values */                                            \
+    OP(ATTEND, attend, PLAIN_OP)   /* in[0] queries, in[1] the KV_WRITE before it */                         \
+    OP(GATED, gated, SMALL)                                                                                  \
+    OP(ADD, add, SMALL)                                                                                      \
+    OP(SCALE, scale, SMALL)                                                                                  \
+    OP(ROUTE, route, SMALL)                                                                                  \
+    OP(EXPERTS, experts, PLAIN_OP) /* in[0] x, in[1] routing */                                              \
+    OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
+    OP(ARGMAX, argmax, PLAIN_OP)
 
 typedef enum op_kind {
-#define OP(name) OP_##name,
+#define OP(name, ...) OP_##name,
     ENGINE_OPS(OP)
 #undef OP
         OP_COUNT
 } op_kind;
 
-enum { NODE_MAX_INPUTS = 2, NODE_MAX_WEIGHTS = 3, NODE_MAX_JOINED = 2 };
+extern const int op_flags[OP_COUNT]; /* of enum op_flags */
+
+enum { NODE_MAX_INPUTS = 5, NODE_MAX_WEIGHTS = 3 };
 
 /* ROUTE: how many experts, and whether their weights are divided by their sum */
 typedef struct top_k {
@@ -40,6 +44,7 @@ typedef struct top_k {
     bool renormalize;
 } top_k;
 
+/* A value, and how it comes about. It holds nothing of an engine's: engines keep what they need by index. */
 typedef struct node {
     op_kind op;
     enum dtype dtype;
@@ -59,30 +64,20 @@ typedef struct node {
         top_k top;      /* ROUTE */
         bool clip;      /* ADD: saturate in F16 */
     };
-    bool live;           /* set by graph_mark_live: an output or a cache write needs it */
     int index;           /* place in the graph */
+    int group;           /* LINEAR: index of the first of those recorded together */
+    bool live;           /* set by graph_mark_live: an output or a cache write needs it */
     int readers;         /* set by graph_mark_live: how often live nodes and outputs read it; */
     struct node *reader; /* the last of those nodes */
-
-    /* The engine's own, zero when it gets the graph. */
-    void *data, *workspace; /* the value; memory used only while it is computed */
-    atomic_long taken[2];   /* work sharing, one counter per phase */
-    bool placed;            /* data is in the plan's memory, at offset */
-    size_t offset, workspace_offset, workspace_size;
-    int last;          /* index of the last node that reads it */
-    struct node *next; /* in the plan's list of values in memory */
-    bool barrier;      /* all threads meet before it */
-    size_t own;        /* every thread computes the value for itself: bytes of a copy; 0: there is one */
-    struct node *by;   /* the node that computes this one with its own value */
-    struct node *also[NODE_MAX_JOINED]; /* LINEAR: others with the same input that are computed with it */
-    struct node *ending; /* LINEAR, EXPERTS: the sum or gate that is computed in place of its own value */
 } node;
 
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.
  * The memory is kept from graph to graph. */
+enum { GRAPH_BLOCK = 256 }; /* nodes */
 struct graph {
     struct engine *engine;
     int n_sequences;
+    int64_t step; /* counts the steps of this engine */
     int n_nodes, n_blocks;
     bool failed;
     node **blocks;
@@ -90,7 +85,9 @@ struct graph {
     int64_t n_ids, ids_capacity;
 };
 
-node *graph_node(const graph *g, int i);
+static inline node *graph_node(const graph *g, int i) {
+    return &g->blocks[i / GRAPH_BLOCK][i % GRAPH_BLOCK];
+}
 
 /* Frees what recording keeps from graph to graph. */
 void graph_release(graph *g);
@@ -149,7 +146,7 @@ extern const engine_class cpu_engine, fake_engine;
 
 /* To be raised with every change of what a module shares with the program: this header and those it includes.
  */
-enum { ENGINE_MODULE_ABI = 6 };
+enum { ENGINE_MODULE_ABI = 7 };
 
 /* What a module exports, as a function of the name below and of this type. It may use the program's
  * functions. */

@@ -70,6 +70,7 @@ static void close_cpu(engine *base) {
         free(r);
     }
     free(e->free_blocks);
+    free(e->states);
     cpu_free_memory(e);
     pool_free(e->pool);
     free(e);
@@ -153,9 +154,9 @@ static void run_thread(void *context, int thread) {
     const graph *g = e->running;
     int barriers = 0;
     for (int i = 0; i < g->n_nodes; i++) {
-        node *x = graph_node(g, i);
-        if (!x->live || x->by || !cpu_ops[x->op].run) continue;
-        if (x->barrier) {
+        const node *x = graph_node(g, i);
+        if (!is_run(e, x)) continue;
+        if (state_of(e, x)->barrier) {
             barriers++;
             /* Thread 0 announces the barrier at which all stop, so that no thread waits at one for another
              * that left. */
@@ -169,12 +170,12 @@ static void run_thread(void *context, int thread) {
 
 static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
     cpu *e = (cpu *)base;
-    if (cpu_rope_prepare(e, g) || cpu_plan(e, g, n, outputs, results)) return -1;
     e->running = g;
+    if (cpu_rope_prepare(e, g) || cpu_plan(e, g, n, outputs, results)) return -1;
     atomic_store(&e->stop_at, -1);
     pool_run(e->pool, run_thread, e);
     if (atomic_load(&e->stop_at) < 0) {
-        cpu_copy_outputs(n, outputs, results);
+        cpu_copy_outputs(e, n, outputs, results);
         return 0;
     }
     for (int i = 0; i < n; i++) result_free(results[i]);
@@ -212,26 +213,29 @@ const engine_class cpu_engine = {
     .result_free = free_result,
 };
 
+/* Their values are where they were: never called. */
+void cpu_tokens(cpu *e, const node *x, int thread) {
+    (void)e, (void)x, (void)thread;
+}
+void cpu_token_result(cpu *e, const node *x, int thread) {
+    (void)e, (void)x, (void)thread;
+}
+void cpu_heads(cpu *e, const node *x, int thread) {
+    (void)e, (void)x, (void)thread;
+}
+
 const cpu_op cpu_ops[OP_COUNT] = {
-    [OP_EMBED] = {.run = cpu_embed},
-    [OP_LINEAR] = {.run = cpu_linear,
-                   .workspace = cpu_linear_workspace,
-                   .thread_scratch = cpu_linear_scratch},
-    [OP_RMS_NORM] = {.run = cpu_rms_norm},
-    [OP_ROPE] = {.run = cpu_rope},
-    [OP_KV_WRITE] = {.run = cpu_kv_write},
-    [OP_ATTEND] = {.run = cpu_attend,
-                   .workspace = cpu_attend_workspace,
-                   .thread_scratch = cpu_attend_scratch},
-    [OP_GATED] = {.run = cpu_gated},
-    [OP_ADD] = {.run = cpu_add},
-    [OP_SCALE] = {.run = cpu_scale},
-    [OP_ROUTE] = {.run = cpu_route},
-    [OP_EXPERTS] = {.run = cpu_experts,
-                    .workspace = cpu_experts_workspace,
-                    .thread_scratch = cpu_experts_scratch},
-    [OP_LOGPROBS] = {.run = cpu_logprobs,
-                     .workspace = cpu_logprobs_workspace,
-                     .thread_scratch = cpu_logprobs_scratch},
-    [OP_ARGMAX] = {.run = cpu_argmax, .workspace = cpu_argmax_workspace},
+#define OP(NAME, function, flags) [OP_##NAME].run = cpu_##function,
+    ENGINE_OPS(OP)
+#undef OP
+        [OP_LINEAR]
+            .workspace = cpu_linear_workspace,
+    [OP_LINEAR].thread_scratch = cpu_linear_scratch,
+    [OP_ATTEND].workspace = cpu_attend_workspace,
+    [OP_ATTEND].thread_scratch = cpu_attend_scratch,
+    [OP_EXPERTS].workspace = cpu_experts_workspace,
+    [OP_EXPERTS].thread_scratch = cpu_experts_scratch,
+    [OP_LOGPROBS].workspace = cpu_logprobs_workspace,
+    [OP_LOGPROBS].thread_scratch = cpu_logprobs_scratch,
+    [OP_ARGMAX].workspace = cpu_argmax_workspace,
 };

@@ -7,6 +7,8 @@
 #include "engine/cpu/kernels/kernels.h"
 #include "engine/graph.h"
 
+enum { CPU_MAX_JOINED = 3 }; /* linears computed with the one before them */
+
 typedef struct cpu_weight {
     weight base;
     struct cpu_weight *next;
@@ -14,6 +16,22 @@ typedef struct cpu_weight {
     float *floats, *bias;  /* vectors are converted once; NULL where there are none */
     int64_t counted_bytes; /* what it adds to memory.weights */
 } cpu_weight;
+
+/* What the engine knows of a node while its graph is run; zero at first. */
+typedef struct node_state {
+    void *data, *workspace; /* the value; memory used only while it is computed */
+    atomic_long taken[2];   /* work sharing, one counter per phase */
+    bool placed;            /* data is in the plan's memory, at offset */
+    bool barrier;           /* all threads meet before it */
+    bool skipped;           /* it is not computed: readers take in[0]'s value in its place */
+    size_t offset, workspace_offset, workspace_size;
+    int last;           /* index of the last node that reads it */
+    const node *next;   /* in the plan's list of values in memory */
+    size_t own;         /* every thread computes the value for itself: bytes of a copy; 0: there is one */
+    const node *by;     /* the node that computes this one with its own value */
+    int n_joined;       /* LINEAR: so many that follow it are computed with it */
+    const node *ending; /* LINEAR, EXPERTS: the sum or gate that is computed in place of its own value */
+} node_state;
 
 typedef struct cpu_result {
     result base;
@@ -49,6 +67,9 @@ typedef struct cpu {
 
     struct slab *slabs; /* memory.c */
     struct spare *spares;
+
+    node_state *states; /* of the running graph, by node */
+    int states_capacity;
 
     struct free_block *free_blocks; /* of the memory plan */
     int n_free, free_capacity;
@@ -103,9 +124,9 @@ rows cpu_cache_rows(const cpu_cache *c, int part, int64_t h);
 
 /* ---- join.c ---- */
 
-/* Sets which nodes are computed together with others (by, also, ending), which by every thread for itself
- * (own) and which, though the graph has them, not at all (live), so that threads meet less often. */
-void cpu_join(const cpu *e, graph *g, int n, const tensor outputs[]);
+/* Sets which nodes are computed together with others (by, n_joined, ending), which by every thread for itself
+ * (own) and which, though the graph has them, not at all (skipped), so that threads meet less often. */
+void cpu_join(const cpu *e, const graph *g, int n, const tensor outputs[]);
 
 /* ---- plan.c ---- */
 
@@ -114,20 +135,32 @@ int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[])
 
 /* After the run: fills the results of values that live elsewhere, such as ids and values that are an output
  * twice. */
-void cpu_copy_outputs(int n, const tensor outputs[], result *const results[]);
+void cpu_copy_outputs(const cpu *e, int n, const tensor outputs[], result *const results[]);
 
 /* ---- operations: called by every thread of the pool, in the same order ---- */
 
+#define OP(name, function, flags) void cpu_##function(cpu *e, const node *x, int thread);
+ENGINE_OPS(OP)
+#undef OP
+
 typedef struct cpu_op {
-    void (*run)(cpu *e, node *x, int thread);
+    void (*run)(cpu *e, const node *x, int thread);
     size_t (*workspace)(const cpu *e, const node *x);      /* bytes shared by the threads; NULL: none */
     size_t (*thread_scratch)(const cpu *e, const node *x); /* bytes per thread; NULL: none */
 } cpu_op;
 extern const cpu_op cpu_ops[OP_COUNT];
 
+static inline node_state *state_of(const cpu *e, tensor x) {
+    return &e->states[x->index];
+}
+
+/* Whether threads run x itself: not another node that computes it, too. */
+static inline bool is_run(const cpu *e, const node *x) {
+    const node_state *s = state_of(e, x);
+    return x->live && !s->by && !s->skipped && !(op_flags[x->op] & (SOURCE | VIEW));
+}
+
 /* ops_linear.c */
-void cpu_embed(cpu *e, node *x, int thread);
-void cpu_linear(cpu *e, node *x, int thread);
 size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
@@ -194,34 +227,24 @@ typedef struct routed {
     int32_t expert;
     float weight;
 } routed;
-void cpu_route(cpu *e, node *x, int thread);
-void cpu_experts(cpu *e, node *x, int thread);
 size_t cpu_experts_workspace(const cpu *e, const node *x);
 size_t cpu_experts_scratch(const cpu *e, const node *x);
 
 /* ops_attention.c */
 int cpu_rope_prepare(cpu *e, graph *g); /* before the step runs: makes its tables */
 void cpu_rope_free(cpu *e);
-void cpu_rope(cpu *e, node *x, int thread);
-void cpu_kv_write(cpu *e, node *x, int thread);
-void cpu_attend(cpu *e, node *x, int thread);
 size_t cpu_attend_workspace(const cpu *e, const node *x);
 size_t cpu_attend_scratch(const cpu *e, const node *x);
 
 /* ops_simple.c */
-void cpu_rms_norm(cpu *e, node *x, int thread);
-void cpu_gated(cpu *e, node *x, int thread);
-void cpu_add(cpu *e, node *x, int thread);
-void cpu_scale(cpu *e, node *x, int thread);
-void cpu_logprobs(cpu *e, node *x, int thread);
 size_t cpu_logprobs_workspace(const cpu *e, const node *x);
 size_t cpu_logprobs_scratch(const cpu *e, const node *x);
-void cpu_argmax(cpu *e, node *x, int thread);
 size_t cpu_argmax_workspace(const cpu *e, const node *x);
 
 /* The value of x, or this thread's copy of it. */
-static inline float *floats_of(tensor x, int thread) {
-    return (float *)(void *)((char *)x->data + (size_t)thread * x->own);
+static inline float *floats_of(const cpu *e, tensor x, int thread) {
+    const node_state *s = state_of(e, x);
+    return (float *)(void *)((char *)s->data + (size_t)thread * s->own);
 }
 
 typedef struct piece {
@@ -230,8 +253,9 @@ typedef struct piece {
 
 /* Work sharing: the next piece of up to `step` of n items; where each thread computes a copy of its own, all
  * of them, once. p begins as zeros. */
-static inline bool cpu_take(node *x, int64_t n, int64_t step, piece *p) {
-    if (!x->own) return pool_take(&x->taken[0], n, step, &p->first, &p->end);
+static inline bool cpu_take(const cpu *e, const node *x, int64_t n, int64_t step, piece *p) {
+    node_state *s = state_of(e, x);
+    if (!s->own) return pool_take(&s->taken[0], n, step, &p->first, &p->end);
     if (p->end) return false;
     *p = (piece){0, n};
     return true;

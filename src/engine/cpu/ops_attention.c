@@ -79,18 +79,18 @@ static inline void rotate(float *restrict out, const float *restrict in, const f
     }
 }
 
-void cpu_rope(cpu *e, node *x, int thread) {
+void cpu_rope(cpu *e, const node *x, int thread) {
     const rope_spec *spec = x->rope;
     const rope_table *table = find_table(e, x);
     int64_t n_heads = x->shape[1], width = x->shape[2], half = spec->dims / 2;
     piece p = {0};
-    while (half && cpu_take(x, x->shape[0] * half, x->shape[0] > 1 || half < 8 ? half : 8, &p)) {
+    while (half && cpu_take(e, x, x->shape[0] * half, x->shape[0] > 1 || half < 8 ? half : 8, &p)) {
         for (int64_t at = p.first, t = at / half, next; at < p.end; t++, at = next) {
             next = p.end < (t + 1) * half ? p.end : (t + 1) * half;
             const float *cos = table->cos + t * half, *sin = table->sin + t * half;
             for (int64_t row = t * n_heads; row < (t + 1) * n_heads; row++) {
-                const float *in = floats_of(x->in[0], thread) + row * width;
-                float *out = floats_of(x, thread) + row * width;
+                const float *in = floats_of(e, x->in[0], thread) + row * width;
+                float *out = floats_of(e, x, thread) + row * width;
                 if (spec->traditional)
                     rotate(out, in, cos, sin, at - t * half, next - t * half, 2, 1);
                 else
@@ -98,10 +98,10 @@ void cpu_rope(cpu *e, node *x, int thread) {
             }
         }
     }
-    for (int64_t row = x->own ? 0 : thread; row < x->shape[0] * n_heads && spec->dims < width;
-         row += x->own ? 1 : e->threads)
-        memcpy(floats_of(x, thread) + row * width + spec->dims,
-               floats_of(x->in[0], thread) + row * width + spec->dims,
+    for (int64_t row = state_of(e, x)->own ? 0 : thread; row < x->shape[0] * n_heads && spec->dims < width;
+         row += state_of(e, x)->own ? 1 : e->threads)
+        memcpy(floats_of(e, x, thread) + row * width + spec->dims,
+               floats_of(e, x->in[0], thread) + row * width + spec->dims,
                (size_t)(width - spec->dims) * sizeof(float));
 }
 
@@ -109,12 +109,13 @@ static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_
     cpu_cache *c = (cpu_cache *)x->cache;
     int64_t n_heads = x->shape[1], dim = c->entries[part].dim;
     cpu_cache_store(e, c, part, head, c->write_at + t,
-                    floats_of(x->in[part], thread) + (t * n_heads + head) * dim);
+                    floats_of(e, x->in[part], thread) + (t * n_heads + head) * dim);
 }
 
-void cpu_kv_write(cpu *e, node *x, int thread) {
+void cpu_kv_write(cpu *e, const node *x, int thread) {
     int64_t n_heads = x->shape[1], i, end;
-    while (pool_take(&x->taken[0], x->shape[0] * n_heads * 2, x->shape[0] > 1 ? 2 * n_heads : 1, &i, &end))
+    while (pool_take(&state_of(e, x)->taken[0], x->shape[0] * n_heads * 2, x->shape[0] > 1 ? 2 * n_heads : 1,
+                     &i, &end))
         for (; i < end; i++) store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
@@ -302,10 +303,10 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *o
         attend_converted(e, &a, m->inner);
 }
 
-static void write_rows(const node *x, const cut *u, const unit *one, const unit_memory *m) {
+static void write_rows(const cpu *e, const node *x, const cut *u, const unit *one, const unit_memory *m) {
     for (int64_t r = 0; r < one->n_tokens * u->group; r++) {
         int64_t t = one->first_token + r / u->group, h = one->kv_head * u->group + r % u->group;
-        float *out = (float *)x->data + (t * u->n_heads + h) * u->v_dim;
+        float *out = (float *)state_of(e, x)->data + (t * u->n_heads + h) * u->v_dim;
         for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
 }
@@ -314,14 +315,14 @@ static void write_rows(const node *x, const cut *u, const unit *one, const unit_
 static void store_own_entry(const cpu *e, const node *x, const cut *u, const unit *one, int thread) {
     const node *write = x->in[1];
     int64_t at = u->cache->write_at - one->split * u->split;
-    if (write->by != x || at < 0 || at >= u->split) return;
+    if (state_of(e, write)->by != x || at < 0 || at >= u->split) return;
     for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, one->kv_head, thread);
 }
 
 /* Joins the splits of head h of a single token. */
-static void join_splits(const node *x, const cut *u, int64_t h, const softmax_state *states,
+static void join_splits(const cpu *e, const node *x, const cut *u, int64_t h, const softmax_state *states,
                         const float *parts) {
-    float max = -INFINITY, sum = 0, *out = (float *)x->data + h * u->v_dim;
+    float max = -INFINITY, sum = 0, *out = (float *)state_of(e, x)->data + h * u->v_dim;
     const softmax_state *s = states + h * u->n_splits;
     for (int64_t i = 0; i < u->n_splits; i++) max = s[i].max > max ? s[i].max : max;
     memset(out, 0, (size_t)u->v_dim * sizeof *out);
@@ -345,7 +346,7 @@ static void run_unit(const cpu *e, const node *x, const cut *u, int64_t i, int64
     store_own_entry(e, x, u, &one, thread);
     attend_unit(e, x, u, &one, next == i ? NULL : &after, m);
     if (u->n_splits == 1) {
-        write_rows(x, u, &one, m);
+        write_rows(e, x, u, &one, m);
         return;
     }
     for (int64_t g = 0; g < u->group; g++) {
@@ -356,16 +357,16 @@ static void run_unit(const cpu *e, const node *x, const cut *u, int64_t i, int64
 }
 
 /* A single token's units are alike, and each thread has some of its own: it knows what comes next. */
-void cpu_attend(cpu *e, node *x, int thread) {
+void cpu_attend(cpu *e, const node *x, int thread) {
     cut u = make_cut(e, x);
     unit_memory m;
     place(e, &u, e->thread_scratch[thread], &m);
-    m.queries = floats_of(x->in[0], thread);
-    splits s = {.states = x->workspace};
+    m.queries = floats_of(e, x->in[0], thread);
+    splits s = {.states = state_of(e, x)->workspace};
     if (s.states) s.outs = (float *)(void *)(s.states + u.n_heads * u.n_splits);
     int64_t n = u.n_kv * u.n_blocks * u.n_splits, i, end;
     pool_part p;
-    while (u.n_tokens > 1 && pool_take(&x->taken[0], n, 1, &i, &end))
+    while (u.n_tokens > 1 && pool_take(&state_of(e, x)->taken[0], n, 1, &i, &end))
         run_unit(e, x, &u, i, i, &m, &s, thread);
     if (u.n_tokens > 1) return;
     unsigned round = pool_round(e->pool, thread);
@@ -375,5 +376,6 @@ void cpu_attend(cpu *e, node *x, int thread) {
                 run_unit(e, x, &u, i, i + 1 < end ? i + 1 : i, &m, &s, thread);
     if (u.n_splits == 1) return;
     pool_barrier(e->pool, thread);
-    while (pool_take(&x->taken[1], u.n_heads, 1, &i, &end)) join_splits(x, &u, i, s.states, s.outs);
+    while (pool_take(&state_of(e, x)->taken[1], u.n_heads, 1, &i, &end))
+        join_splits(e, x, &u, i, s.states, s.outs);
 }

@@ -28,12 +28,12 @@ static void route_row(const cpu *e, const node *x, const float *logits, routed *
     for (int j = 0; j < x->top.k && x->top.renormalize; j++) out[j].weight /= chosen;
 }
 
-void cpu_route(cpu *e, node *x, int thread) {
+void cpu_route(cpu *e, const node *x, int thread) {
     int64_t n = tensor_last(x->in[0]);
     piece p = {0};
-    while (cpu_take(x, x->shape[0], 1, &p))
-        route_row(e, x, floats_of(x->in[0], thread) + p.first * n,
-                  (routed *)(void *)floats_of(x, thread) + p.first * x->top.k);
+    while (cpu_take(e, x, x->shape[0], 1, &p))
+        route_row(e, x, floats_of(e, x->in[0], thread) + p.first * n,
+                  (routed *)(void *)floats_of(e, x, thread) + p.first * x->top.k);
 }
 
 /* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */
@@ -107,9 +107,9 @@ static size_t lay_out(const cpu *e, const node *x, char *base, block *b) {
 }
 
 /* Counting sort of the block's pairs by expert. By one thread. */
-static void sort_pairs(const node *x, block *b) {
+static void sort_pairs(const cpu *e, const node *x, block *b) {
     int64_t k = x->in[1]->shape[1], n_experts = x->w[0]->shape[0];
-    const routed *routing = (const routed *)x->in[1]->data + b->first_token * k;
+    const routed *routing = (const routed *)state_of(e, x->in[1])->data + b->first_token * k;
     memset(b->start, 0, (size_t)(n_experts + 1) * sizeof *b->start);
     for (int64_t i = 0; i < b->n_pairs; i++) b->start[routing[i].expert + 1]++;
     b->used[0] = 0;
@@ -142,7 +142,7 @@ static void prepare_expert(const cpu *e, const node *x, int which, const block *
 /* The block's inputs, gathered by expert and prepared. */
 static void take_inputs(const cpu *e, const node *x, const block *b, atomic_long *taken) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], i, end;
-    const float *in = (const float *)x->in[0]->data + b->first_token * d;
+    const float *in = (const float *)state_of(e, x->in[0])->data + b->first_token * d;
     while (pool_take(taken, b->used[0], 1, &i, &end)) {
         int32_t expert = b->used[1 + i];
         for (int64_t j = b->start[expert]; j < b->start[expert + 1]; j++)
@@ -191,18 +191,18 @@ static void multiply_pairs(const cpu *e, const node *x, int which, const block *
 }
 
 /* Where x's sums go, and what is added to them: both with x's shape. */
-static float *sums_of(const node *x, int thread, const float **other) {
-    const node *sum = x->ending;
-    *other = sum ? floats_of(sum->in[0] == x ? sum->in[1] : sum->in[0], thread) : NULL;
-    return sum ? sum->data : x->data;
+static float *sums_of(const cpu *e, const node *x, int thread, const float **other) {
+    const node *sum = state_of(e, x)->ending;
+    *other = sum ? floats_of(e, sum->in[0] == x ? sum->in[1] : sum->in[0], thread) : NULL;
+    return sum ? state_of(e, sum)->data : state_of(e, x)->data;
 }
 
 /* out[token] = sum of its experts' products, in the order of the routing. */
-static void combine(const node *x, const block *b, atomic_long *taken, int thread) {
+static void combine(const cpu *e, const node *x, const block *b, atomic_long *taken, int thread) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], t, end;
-    const routed *routing = (const routed *)x->in[1]->data + b->first_token * k;
+    const routed *routing = (const routed *)state_of(e, x->in[1])->data + b->first_token * k;
     const float *other;
-    float *out = sums_of(x, thread, &other);
+    float *out = sums_of(e, x, thread, &other);
     while (pool_take(taken, b->n_tokens, 1, &t, &end)) {
         int64_t at = (b->first_token + t) * d;
         float *row = out + at;
@@ -215,11 +215,11 @@ static void combine(const node *x, const block *b, atomic_long *taken, int threa
     }
 }
 
-static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread) {
+static void run_block(cpu *e, const node *x, block *b, atomic_long *taken, int thread) {
     char *tile = e->thread_scratch[thread];
     if (thread == 0) {
         for (int i = 0; i < PHASES; i++) atomic_store(&taken[i], 0);
-        sort_pairs(x, b);
+        sort_pairs(e, x, b);
     }
     pool_barrier(e->pool, thread);
     take_inputs(e, x, b, &taken[0]);
@@ -236,7 +236,7 @@ static void run_block(cpu *e, node *x, block *b, atomic_long *taken, int thread)
     pool_barrier(e->pool, thread);
     multiply_pairs(e, x, DOWN, b, b->gate, b->in, &taken[5], tile);
     pool_barrier(e->pool, thread);
-    combine(x, b, &taken[6], thread);
+    combine(e, x, b, &taken[6], thread);
 }
 
 /* ---- one token ---- */
@@ -288,9 +288,9 @@ static void gate_part(const cpu *e, const node *x, int64_t expert, const row_par
 }
 
 /* hidden[choice] = act(gate) * up of each chosen expert. */
-static void gate_one(cpu *e, node *x, const routed *chosen, const one *o, float *hidden, int thread) {
+static void gate_one(cpu *e, const node *x, const routed *chosen, const one *o, float *hidden, int thread) {
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
-    const float *in = floats_of(x->in[0], thread);
+    const float *in = floats_of(e, x->in[0], thread);
     const rows *w = &cpu_weight_of(x, GATE)->rows;
     for (int64_t j = 0; j < k; j++) o->widths[j] = width;
     cpu_prepare(e, products_of(e, x, GATE), o->prepared, w, in);
@@ -322,26 +322,27 @@ static void down_part(const cpu *e, const node *x, const routed *chosen, const r
 }
 
 /* The sum over the chosen experts of their weight times down times hidden. */
-static void down_one(cpu *e, node *x, const routed *chosen, const one *o, const float *hidden, int thread) {
+static void down_one(cpu *e, const node *x, const routed *chosen, const one *o, const float *hidden,
+                     int thread) {
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
     const products *p = products_of(e, x, DOWN);
     const rows *w = &cpu_weight_of(x, DOWN)->rows;
     size_t bytes = cpu_prepared_bytes(p, w);
     const float *other;
-    float *out = sums_of(x, thread, &other);
+    float *out = sums_of(e, x, thread, &other);
     for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
     row_share s = cpu_share(e, thread, w, &x->shape[1], 1);
     row_part part;
     while (cpu_take_rows(e, thread, &s, &part)) down_part(e, x, chosen, &part, o, hidden, out, other);
 }
 
-static void one_token(cpu *e, node *x, int thread) {
-    const routed *chosen = (const routed *)(const void *)floats_of(x->in[1], thread);
+static void one_token(cpu *e, const node *x, int thread) {
+    const routed *chosen = (const routed *)(const void *)floats_of(e, x->in[1], thread);
     one o;
     lay_out_one(e, x, e->thread_scratch[thread], &o);
-    gate_one(e, x, chosen, &o, x->workspace, thread);
+    gate_one(e, x, chosen, &o, state_of(e, x)->workspace, thread);
     pool_barrier(e->pool, thread);
-    down_one(e, x, chosen, &o, x->workspace, thread);
+    down_one(e, x, chosen, &o, state_of(e, x)->workspace, thread);
 }
 
 /* ---- the operation ---- */
@@ -363,13 +364,13 @@ size_t cpu_experts_scratch(const cpu *e, const node *x) {
     return most;
 }
 
-void cpu_experts(cpu *e, node *x, int thread) {
+void cpu_experts(cpu *e, const node *x, int thread) {
     block b;
     if (x->shape[0] == 1) {
         one_token(e, x, thread);
         return;
     }
-    lay_out(e, x, x->workspace, &b);
+    lay_out(e, x, state_of(e, x)->workspace, &b);
     for (int64_t i = 0; i < count_blocks(x); i++) {
         if (i) pool_barrier(e->pool, thread); /* the next block's sums go where this one's are read */
         b.first_token = i * BLOCK_TOKENS;

@@ -10,12 +10,12 @@ enum {
     ROWS_UNIT = 32, /* pieces of work: whole pairs of row panels */
 };
 
-void cpu_embed(cpu *e, node *x, int thread) {
+void cpu_embed(cpu *e, const node *x, int thread) {
     const cpu_weight *w = cpu_weight_of(x, 0);
-    const int32_t *ids = x->in[0]->data;
+    const int32_t *ids = state_of(e, x->in[0])->data;
     piece p = {0};
-    while (cpu_take(x, x->shape[0], 1, &p))
-        e->kernels->unpack(floats_of(x, thread) + p.first * x->shape[1], &w->rows, ids[p.first]);
+    while (cpu_take(e, x, x->shape[0], 1, &p))
+        e->kernels->unpack(floats_of(e, x, thread) + p.first * x->shape[1], &w->rows, ids[p.first]);
 }
 
 rows cpu_rows_from(const rows *w, int64_t first) {
@@ -150,25 +150,26 @@ typedef struct group {
     float *gate, *up; /* a piece of them: [n_tokens][rows] */
 } group;
 
-static bool is_gated(const node *x) {
-    return x->ending && x->ending->op == OP_GATED;
+static bool is_gated(const cpu *e, const node *x) {
+    const node *ending = state_of(e, x)->ending;
+    return ending && ending->op == OP_GATED;
 }
 
 /* Linear i of those computed with x; NULL: there are no more. Gate and up are one. */
-static const node *linear_of(const node *x, int i) {
-    if (!i) return x;
-    return i <= NODE_MAX_JOINED && !is_gated(x) ? x->also[i - 1] : NULL;
+static const node *linear_of(const cpu *e, const node *x, int i) {
+    int n = is_gated(e, x) ? 0 : state_of(e, x)->n_joined;
+    return i <= n ? graph_node(e->running, x->index + i) : NULL;
 }
 
 static group make_group(const cpu *e, const node *x, int thread) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
     group g = {.e = e, .x = x, .p = products_of(e, x), .thread = thread, .n_tokens = x->shape[0]};
-    for (int i = 0; linear_of(x, i); i++) g.n_rows += linear_of(x, i)->shape[1];
+    for (int i = 0; linear_of(e, x, i); i++) g.n_rows += linear_of(e, x, i)->shape[1];
     if (g.n_tokens <= FEW_TOKENS) {
         g.prepared_bytes = cpu_prepared_bytes(g.p, w);
     } else {
         g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
-        if (is_gated(x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
+        if (is_gated(e, x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
         g.tile_bytes = cpu_tile_bytes(g.p, w);
     }
     return g;
@@ -177,10 +178,10 @@ static group make_group(const cpu *e, const node *x, int thread) {
 /* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it takes. */
 static size_t place(group *g, char *scratch) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
-    size_t pieces = is_gated(g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
+    size_t pieces = is_gated(g->e, g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
     size_t few = g->n_tokens <= FEW_TOKENS ? (size_t)g->n_tokens * g->prepared_bytes : 0;
     size_t tile = (g->tile_bytes + 63) / 64 * 64;
-    g->prepared = few ? (char *)start : g->x->workspace;
+    g->prepared = few ? (char *)start : state_of(g->e, g->x)->workspace;
     g->tile = (char *)(start + few);
     g->gate = (float *)(void *)(start + few + tile);
     g->up = (float *)(void *)(start + few + tile + pieces);
@@ -199,13 +200,13 @@ size_t cpu_linear_scratch(const cpu *e, const node *x) {
 }
 
 /* Few tokens: each thread prepares them for itself. Many: together. */
-static void prepare(const group *g, node *x) {
-    const rows *w = &cpu_weight_of(x, 0)->rows;
+static void prepare(const group *g) {
+    const rows *w = &cpu_weight_of(g->x, 0)->rows;
     int64_t i, end;
     for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
         cpu_prepare(g->e, g->p, g->prepared + (size_t)t * g->prepared_bytes, w, g->in + t * w->n);
     if (g->n_tokens <= FEW_TOKENS || !g->p) return;
-    while (pool_take(&x->taken[0], cpu_token_panels(g->p, g->n_tokens), 1, &i, &end))
+    while (pool_take(&state_of(g->e, g->x)->taken[0], cpu_token_panels(g->p, g->n_tokens), 1, &i, &end))
         cpu_pack_tokens(g->p, g->prepared, w, i, g->in, g->n_tokens);
     pool_barrier(g->e->pool, g->thread);
 }
@@ -230,20 +231,20 @@ static void multiply_rows(const group *g, const node *x, float *out, int64_t str
 
 /* Of many tokens. */
 static void multiply_gated(const group *g, const row_part *part) {
-    const node *both = g->x->ending;
+    const node *both = state_of(g->e, g->x)->ending;
     int64_t n = part->rows.end;
-    float *out = (float *)both->data + part->base;
+    float *out = (float *)state_of(g->e, both)->data + part->base;
     multiply_rows(g, g->x, g->gate, n, part);
-    multiply_rows(g, g->x->also[0], g->up, n, part);
+    multiply_rows(g, graph_node(g->e->running, g->x->index + 1), g->up, n, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
         g->e->kernels->gated(out + t * both->shape[1], both->act, g->gate + t * n, g->up + t * n, n);
 }
 
 static void multiply_sum(const group *g, const row_part *part) {
-    const node *sum = g->x->ending;
-    const float *other = floats_of(sum->in[0] == g->x ? sum->in[1] : sum->in[0], g->thread);
+    const node *sum = state_of(g->e, g->x)->ending;
+    const float *other = floats_of(g->e, sum->in[0] == g->x ? sum->in[1] : sum->in[0], g->thread);
     int64_t stride = sum->shape[1];
-    float *out = sum->data;
+    float *out = state_of(g->e, sum)->data;
     runs rs = part->rows;
     multiply_rows(g, g->x, out + part->base, stride, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
@@ -255,18 +256,18 @@ static void multiply_sum(const group *g, const row_part *part) {
 }
 
 static void multiply_part(const group *g, const node *x, const row_part *part) {
-    if (is_gated(x))
+    if (is_gated(g->e, x))
         multiply_gated(g, part);
-    else if (x->ending)
+    else if (state_of(g->e, x)->ending)
         multiply_sum(g, part);
     else
-        multiply_rows(g, x, (float *)x->data + part->base, x->shape[1], part);
+        multiply_rows(g, x, (float *)state_of(g->e, x)->data + part->base, x->shape[1], part);
 }
 
 /* Rows [first, end) of all linears, one after another. */
 static void multiply_all(const group *g, int64_t first, int64_t end) {
     const node *x;
-    for (int i = 0; (x = linear_of(g->x, i)); i++) {
+    for (int i = 0; (x = linear_of(g->e, g->x, i)); i++) {
         int64_t n = x->shape[1], from = first > 0 ? first : 0, to = end < n ? end : n;
         row_part part = {.base = from, .rows = {0, to - from, 0}};
         if (from < to) multiply_part(g, x, &part);
@@ -275,27 +276,29 @@ static void multiply_all(const group *g, int64_t first, int64_t end) {
     }
 }
 
-static void multiply_many(const group *g, node *x) {
+static void multiply_many(const group *g) {
     int64_t first, end;
-    while (pool_take(&x->taken[1], g->n_rows, g->step, &first, &end)) multiply_all(g, first, end);
+    while (pool_take(&state_of(g->e, g->x)->taken[1], g->n_rows, g->step, &first, &end))
+        multiply_all(g, first, end);
 }
 
 static void multiply_few(const group *g) {
-    int64_t n_rows[1 + NODE_MAX_JOINED];
+    int64_t n_rows[1 + CPU_MAX_JOINED];
     row_part part;
     int n = 0;
-    for (; linear_of(g->x, n); n++) n_rows[n] = linear_of(g->x, n)->shape[1];
+    for (; linear_of(g->e, g->x, n); n++) n_rows[n] = linear_of(g->e, g->x, n)->shape[1];
     row_share s = cpu_share(g->e, g->thread, &cpu_weight_of(g->x, 0)->rows, n_rows, n);
-    while (cpu_take_rows(g->e, g->thread, &s, &part)) multiply_part(g, linear_of(g->x, part.matrix), &part);
+    while (cpu_take_rows(g->e, g->thread, &s, &part))
+        multiply_part(g, linear_of(g->e, g->x, part.matrix), &part);
 }
 
-void cpu_linear(cpu *e, node *x, int thread) {
+void cpu_linear(cpu *e, const node *x, int thread) {
     group g = make_group(e, x, thread);
     place(&g, e->thread_scratch[thread]);
-    g.in = floats_of(x->in[0], thread);
-    prepare(&g, x);
+    g.in = floats_of(e, x->in[0], thread);
+    prepare(&g);
     if (g.n_tokens <= FEW_TOKENS)
         multiply_few(&g);
     else
-        multiply_many(&g, x);
+        multiply_many(&g);
 }

@@ -6,39 +6,39 @@
 
 enum { PIECE = 4096 }; /* floats of one piece of elementwise work */
 
-void cpu_rms_norm(cpu *e, node *x, int thread) {
-    const float *in = floats_of(x->in[0], thread), *w = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
-    float *out = floats_of(x, thread);
+void cpu_rms_norm(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread), *w = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
+    float *out = floats_of(e, x, thread);
     int64_t n = tensor_last(x);
     piece p = {0};
-    while (cpu_take(x, tensor_rows(x), PIECE / n + 1, &p))
+    while (cpu_take(e, x, tensor_rows(x), PIECE / n + 1, &p))
         for (int64_t i = p.first; i < p.end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
 }
 
-void cpu_gated(cpu *e, node *x, int thread) {
-    const float *gate = floats_of(x->in[0], thread), *up = floats_of(x->in[1], thread);
+void cpu_gated(cpu *e, const node *x, int thread) {
+    const float *gate = floats_of(e, x->in[0], thread), *up = floats_of(e, x->in[1], thread);
     piece p = {0};
-    while (cpu_take(x, tensor_count(x), PIECE / 4, &p))
-        e->kernels->gated(floats_of(x, thread) + p.first, x->act, gate + p.first, up + p.first,
+    while (cpu_take(e, x, tensor_count(x), PIECE / 4, &p))
+        e->kernels->gated(floats_of(e, x, thread) + p.first, x->act, gate + p.first, up + p.first,
                           p.end - p.first);
 }
 
 /* clip has no effect here: F32 values do not overflow where F16 ones would. */
-void cpu_add(cpu *e, node *x, int thread) {
+void cpu_add(cpu *e, const node *x, int thread) {
     (void)e;
-    const float *a = floats_of(x->in[0], thread), *b = floats_of(x->in[1], thread);
-    float *out = floats_of(x, thread);
+    const float *a = floats_of(e, x->in[0], thread), *b = floats_of(e, x->in[1], thread);
+    float *out = floats_of(e, x, thread);
     piece p = {0};
-    while (cpu_take(x, tensor_count(x), PIECE, &p))
+    while (cpu_take(e, x, tensor_count(x), PIECE, &p))
         for (int64_t i = p.first; i < p.end; i++) out[i] = a[i] + b[i];
 }
 
-void cpu_scale(cpu *e, node *x, int thread) {
+void cpu_scale(cpu *e, const node *x, int thread) {
     (void)e;
-    const float *in = floats_of(x->in[0], thread);
-    float *out = floats_of(x, thread);
+    const float *in = floats_of(e, x->in[0], thread);
+    float *out = floats_of(e, x, thread);
     piece p = {0};
-    while (cpu_take(x, tensor_count(x), PIECE, &p))
+    while (cpu_take(e, x, tensor_count(x), PIECE, &p))
         for (int64_t i = p.first; i < p.end; i++) out[i] = in[i] * x->scale;
 }
 
@@ -77,19 +77,19 @@ static float logsumexp(const partial_sum *parts, int64_t n) {
     return max + logf(sum);
 }
 
-void cpu_logprobs(cpu *e, node *x, int thread) {
-    const float *in = floats_of(x->in[0], thread);
-    float *out = floats_of(x, thread), *copy = (float *)e->thread_scratch[thread];
-    partial_sum *parts = x->workspace;
+void cpu_logprobs(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread);
+    float *out = floats_of(e, x, thread), *copy = (float *)e->thread_scratch[thread];
+    partial_sum *parts = state_of(e, x)->workspace;
     int64_t each = pieces_per_row(x), n = tensor_rows(x) * each, width = tensor_last(x), i, end;
-    while (pool_take(&x->taken[0], n, 1, &i, &end)) {
+    while (pool_take(&state_of(e, x)->taken[0], n, 1, &i, &end)) {
         row_piece p = get_piece(x, i);
         memcpy(copy, in + p.row * width + p.first, (size_t)p.n * sizeof *copy);
         parts[i].max = e->kernels->max(copy, p.n);
         parts[i].sum = e->kernels->exp_sum(copy, p.n, parts[i].max);
     }
     pool_barrier(e->pool, thread);
-    while (pool_take(&x->taken[1], n, 1, &i, &end)) {
+    while (pool_take(&state_of(e, x)->taken[1], n, 1, &i, &end)) {
         row_piece p = get_piece(x, i);
         float shift = logsumexp(parts + p.row * each, each);
         int64_t at = p.row * width + p.first;
@@ -103,12 +103,12 @@ size_t cpu_argmax_workspace(const cpu *e, const node *x) {
 }
 
 /* The place is looked for only in the piece that has the maximum. */
-void cpu_argmax(cpu *e, node *x, int thread) {
-    const float *in = floats_of(x->in[0], thread);
-    float *max = x->workspace;
-    int32_t *out = x->data;
+void cpu_argmax(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread);
+    float *max = state_of(e, x)->workspace;
+    int32_t *out = state_of(e, x)->data;
     int64_t each = pieces_per_row(x->in[0]), width = tensor_last(x->in[0]), i, end;
-    while (pool_take(&x->taken[0], x->shape[0] * each, 1, &i, &end)) {
+    while (pool_take(&state_of(e, x)->taken[0], x->shape[0] * each, 1, &i, &end)) {
         row_piece p = get_piece(x->in[0], i);
         max[i] = e->kernels->max(in + p.row * width + p.first, p.n);
     }

@@ -14,8 +14,8 @@ typedef struct free_block {
 typedef struct planner {
     cpu *e;
     graph *g;
-    size_t size; /* of all scratch so far */
-    node *alive; /* values placed and not given back yet */
+    size_t size;       /* of all scratch so far */
+    const node *alive; /* values placed and not given back yet */
 } planner;
 
 static size_t round_up(size_t n) {
@@ -81,19 +81,26 @@ static size_t value_bytes(const node *x) {
 
 /* In scratch: of all copies. */
 static size_t placed_bytes(const cpu *e, const node *x) {
-    return x->own ? x->own * (size_t)e->threads : value_bytes(x);
+    size_t own = state_of(e, x)->own;
+    return own ? own * (size_t)e->threads : value_bytes(x);
 }
 
 /* Gate and up are never whole, and what ends in a sum is never seen. */
-static bool has_memory(const node *x) {
-    return cpu_ops[x->op].run && x->op != OP_KV_WRITE && !x->ending &&
-           !(x->by && x->by->ending && x->by->ending != x);
+static bool has_memory(const cpu *e, const node *x) {
+    const node_state *s = state_of(e, x);
+    const node *by_ending = s->by ? state_of(e, s->by)->ending : NULL;
+    return x->op != OP_KV_WRITE && !s->ending && (!by_ending || by_ending == x);
+}
+
+/* Whether x has a value that is computed, by itself or with another node's. */
+static bool is_computed(const cpu *e, const node *x) {
+    return x->live && !(op_flags[x->op] & (SOURCE | VIEW)) && !state_of(e, x)->skipped;
 }
 
 /* The node whose memory a value is in. */
-static node *root(graph *g, tensor x) {
-    while (x->op == OP_HEADS) x = x->in[0];
-    return graph_node(g, x->index);
+static const node *root(const cpu *e, tensor x) {
+    while (op_flags[x->op] & VIEW || state_of(e, x)->skipped) x = x->in[0];
+    return x;
 }
 
 /* A result to hold an output, from the unused ones if one is large enough. */
@@ -117,9 +124,9 @@ static cpu_result *new_result(cpu *e, tensor x) {
     return r;
 }
 
-static int check_ids(const node *x, const graph *g) {
-    const node *from = root((graph *)g, x->in[0]);
-    const int32_t *ids = from->data;
+static int check_ids(const cpu *e, const node *x) {
+    const node *from = root(e, x->in[0]);
+    const int32_t *ids = state_of(e, from)->data;
     int64_t n = x->in[0]->shape[0], vocabulary = x->w[0]->shape[0];
     if (from->op == OP_ARGMAX) { /* not known yet, but their range is */
         if (tensor_last(from->in[0]) <= vocabulary) return 0;
@@ -133,32 +140,36 @@ static int check_ids(const node *x, const graph *g) {
     return 0;
 }
 
-static void read_at(node *x, int i) {
-    if (x->last < i) x->last = i;
+/* Sets last of every value's root, and data of those that have it already: ids and results. */
+static int prepare_node(planner *p, const node *x) {
+    const cpu *e = p->e;
+    node_state *s = state_of(e, x);
+    int at = s->by && s->by->index > x->index ? s->by->index : x->index;
+    if (s->own) s->own = round_up(value_bytes(x));
+    for (int k = 0; k < NODE_MAX_INPUTS && x->in[k]; k++) {
+        node_state *from = state_of(e, root(e, x->in[k]));
+        if (from->last < at) from->last = at;
+    }
+    if (x->op == OP_TOKENS) s->data = p->g->ids + x->first_id;
+    if (x->op == OP_TOKEN_RESULT) s->data = ((cpu_result *)x->from)->data;
+    if (x->op == OP_EMBED && check_ids(e, x)) return -1;
+    if (x->op != OP_KV_WRITE) return 0;
+    return cpu_cache_prepare(p->e, (cpu_cache *)x->cache, x->position, x->shape[0]);
 }
 
-/* Sets last of every value's root, and data of those that have it already: ids, results, outputs. */
 static int prepare(planner *p, int n, const tensor outputs[], result *results[]) {
-    graph *g = p->g;
+    const graph *g = p->g;
     for (int i = 0; i < g->n_nodes; i++) {
-        node *x = graph_node(g, i);
-        if (!x->live) continue;
-        if (x->own) x->own = round_up(value_bytes(x));
-        for (int k = 0; k < NODE_MAX_INPUTS; k++)
-            if (x->in[k]) read_at(root(g, x->in[k]), x->by && x->by->index > i ? x->by->index : i);
-        if (x->op == OP_TOKENS) x->data = g->ids + x->first_id;
-        if (x->op == OP_TOKEN_RESULT) x->data = ((cpu_result *)x->from)->data;
-        if (x->op == OP_EMBED && check_ids(x, g)) return -1;
-        if (x->op == OP_KV_WRITE && cpu_cache_prepare(p->e, (cpu_cache *)x->cache, x->position, x->shape[0]))
-            return -1;
+        const node *x = graph_node(g, i);
+        if (x->live && prepare_node(p, x)) return -1;
     }
     for (int i = 0; i < n; i++) {
         cpu_result *r = new_result(p->e, outputs[i]);
         if (!r) return -1;
         results[i] = &r->base;
-        node *x = root(g, outputs[i]);
-        if (!x->data) x->data = r->data; /* else it is copied from there in the end: cpu_copy_outputs */
-        x->last = g->n_nodes;            /* never given back */
+        node_state *s = state_of(p->e, root(p->e, outputs[i]));
+        if (!s->data) s->data = r->data; /* else it is copied from there in the end: cpu_copy_outputs */
+        s->last = g->n_nodes;            /* never given back */
     }
     return 0;
 }
@@ -169,56 +180,59 @@ static size_t workspace_bytes(const cpu *e, const node *x) {
 
 /* Gives back the memory of values that no node at or after `before` reads. */
 static int release_read(planner *p, int before) {
-    for (node **at = &p->alive; *at;) {
-        node *x = *at;
-        if (x->last >= before) {
-            at = &x->next;
+    for (const node **at = &p->alive; *at;) {
+        const node *x = *at;
+        node_state *s = state_of(p->e, x);
+        if (s->last >= before) {
+            at = &s->next;
             continue;
         }
-        *at = x->next;
-        if (x->placed && give(p, x->offset, placed_bytes(p->e, x))) return -1;
-        if (x->workspace_size && give(p, x->workspace_offset, x->workspace_size)) return -1;
+        *at = s->next;
+        if (s->placed && give(p, s->offset, placed_bytes(p->e, x))) return -1;
+        if (s->workspace_size && give(p, s->workspace_offset, s->workspace_size)) return -1;
     }
     return 0;
 }
 
 /* Whether x, computed by node `by`, reads what others may have written since node `first`. */
-static bool reads_since(graph *g, const node *x, const node *by, int first) {
-    for (int k = 0; k < NODE_MAX_INPUTS; k++) {
-        const node *from = x->in[k] ? root(g, x->in[k]) : NULL;
-        if (from && cpu_ops[from->op].run && !from->own && from != by && from->by != by &&
-            from->index >= first)
+static bool reads_since(const cpu *e, const node *x, const node *by, int first) {
+    for (int k = 0; k < NODE_MAX_INPUTS && x->in[k]; k++) {
+        const node *from = root(e, x->in[k]);
+        const node_state *s = state_of(e, from);
+        if (!(op_flags[from->op] & SOURCE) && !s->own && from != by && s->by != by && from->index >= first)
             return true;
     }
     return false;
 }
 
-static bool needs_barrier(graph *g, const node *x, int first) {
-    const node *write = x->op == OP_ATTEND && x->in[1]->by == x ? x->in[1] : NULL;
-    return reads_since(g, x, x, first) || (x->ending && reads_since(g, x->ending, x, first)) ||
-           (write && reads_since(g, write, x, first));
+static bool needs_barrier(const cpu *e, const node *x, int first) {
+    const node *ending = state_of(e, x)->ending;
+    const node *write = x->op == OP_ATTEND && state_of(e, x->in[1])->by == x ? x->in[1] : NULL;
+    return reads_since(e, x, x, first) || (ending && reads_since(e, ending, x, first)) ||
+           (write && reads_since(e, write, x, first));
 }
 
 /* Places the values in order, reusing memory only across barriers: before one, other threads may still read
  * it. */
 static int place(planner *p) {
-    graph *g = p->g;
+    const graph *g = p->g;
     int first = 0; /* node after the last barrier */
     for (int i = 0; i < g->n_nodes; i++) {
-        node *x = graph_node(g, i);
-        if (!x->live || !cpu_ops[x->op].run) continue;
-        x->barrier = !x->by && needs_barrier(g, x, first);
-        if (x->barrier) {
+        const node *x = graph_node(g, i);
+        if (!is_computed(p->e, x)) continue;
+        node_state *s = state_of(p->e, x);
+        s->barrier = !s->by && needs_barrier(p->e, x, first);
+        if (s->barrier) {
             first = i;
             if (release_read(p, i)) return -1;
         }
-        if (x->last < i) x->last = i;
-        x->placed = has_memory(x) && !x->data;
-        if (x->placed) x->offset = take(p, placed_bytes(p->e, x));
-        x->workspace_size = x->by ? 0 : workspace_bytes(p->e, x);
-        if (x->workspace_size) x->workspace_offset = take(p, x->workspace_size);
-        if (x->placed || x->workspace_size) {
-            x->next = p->alive;
+        if (s->last < i) s->last = i;
+        s->placed = has_memory(p->e, x) && !s->data;
+        if (s->placed) s->offset = take(p, placed_bytes(p->e, x));
+        s->workspace_size = s->by ? 0 : workspace_bytes(p->e, x);
+        if (s->workspace_size) s->workspace_offset = take(p, s->workspace_size);
+        if (s->placed || s->workspace_size) {
+            s->next = p->alive;
             p->alive = x;
         }
     }
@@ -229,9 +243,10 @@ static int grow_scratch(planner *p) {
     cpu *e = p->e;
     size_t thread_size = 0;
     for (int i = 0; i < p->g->n_nodes; i++) {
-        node *x = graph_node(p->g, i);
-        size_t need =
-            x->live && !x->by && cpu_ops[x->op].thread_scratch ? cpu_ops[x->op].thread_scratch(e, x) : 0;
+        const node *x = graph_node(p->g, i);
+        size_t need = is_computed(e, x) && !state_of(e, x)->by && cpu_ops[x->op].thread_scratch
+                          ? cpu_ops[x->op].thread_scratch(e, x)
+                          : 0;
         if (need > thread_size) thread_size = need;
     }
     if (p->size > e->scratch_size) {
@@ -263,22 +278,36 @@ static int grow_scratch(planner *p) {
 }
 
 static void address(planner *p) {
+    char *scratch = p->e->scratch;
     for (int i = 0; i < p->g->n_nodes; i++) {
-        node *x = graph_node(p->g, i);
+        const node *x = graph_node(p->g, i);
         if (!x->live) continue;
-        if (x->op == OP_HEADS) {
-            x->data = x->in[0]->data;
-            x->own = x->in[0]->own;
+        node_state *s = state_of(p->e, x);
+        if (op_flags[x->op] & VIEW || s->skipped) {
+            s->data = state_of(p->e, x->in[0])->data;
+            s->own = state_of(p->e, x->in[0])->own;
         }
-        if (x->placed) x->data = p->e->scratch + x->offset;
-        if (x->workspace_size) x->workspace = p->e->scratch + x->workspace_offset;
+        if (s->placed) s->data = scratch + s->offset;
+        if (s->workspace_size) s->workspace = scratch + s->workspace_offset;
     }
+}
+
+static int reset_states(cpu *e, int n) {
+    void *states = e->states;
+    if (n > e->states_capacity) {
+        if (mem_resize(&states, (size_t)n, sizeof *e->states, "a graph")) return -1;
+        e->states = states;
+        e->states_capacity = n;
+    }
+    memset(e->states, 0, (size_t)n * sizeof *e->states);
+    return 0;
 }
 
 int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[]) {
     planner p = {.e = e, .g = g};
     e->n_free = 0;
     for (int i = 0; i < n; i++) results[i] = NULL;
+    if (reset_states(e, g->n_nodes)) return -1;
     cpu_join(e, g, n, outputs);
     if (!prepare(&p, n, outputs, results) && !place(&p) && !grow_scratch(&p)) {
         address(&p);
@@ -291,9 +320,10 @@ int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[])
     return -1;
 }
 
-void cpu_copy_outputs(int n, const tensor outputs[], result *const results[]) {
+void cpu_copy_outputs(const cpu *e, int n, const tensor outputs[], result *const results[]) {
     for (int i = 0; i < n; i++) {
         cpu_result *r = (cpu_result *)results[i];
-        if (outputs[i]->data != r->data) memcpy(r->data, outputs[i]->data, (size_t)r->base.count * 4);
+        const void *from = state_of(e, outputs[i])->data;
+        if (from != r->data) memcpy(r->data, from, (size_t)r->base.count * 4);
     }
 }

@@ -130,7 +130,7 @@ static void rotate(mlx_cache &c, const mx::array &keys, const mx::array &values,
 
 /* ---- the operations ---- */
 
-void mlx_kv_write(mlx_engine &e, const node *x) {
+void mlx_kv_write(mlx_engine &e, const graph *, const node *x) {
     mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
     const cache &base = c.base;
     mx::Dtype type = mlx_dtype(base.spec.dtype);
@@ -216,7 +216,7 @@ static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &k
     return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, n > 1 ? "causal" : "");
 }
 
-void mlx_attend(mlx_engine &e, const node *x) {
+void mlx_attend(mlx_engine &e, const graph *, const node *x) {
     mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
     mx::array in = heads_first(e.values[x->in[0]->index]);
     /* Of another type than its cache, MLX would convert the cache. */

@@ -15,7 +15,8 @@ struct linear_group {
     const node *linears[3] = {};
 };
 
-/* The linears from node i on that share an input and a kind of weight; none where the kernel cannot do it. */
+/* The linears from node i on that were recorded together and have one kind of weight; none where the kernel
+ * cannot do it. */
 static linear_group group_at(const graph *g, int i) {
     linear_group group;
     for (; i < g->n_nodes && group.n < 3; i++) {
@@ -24,7 +25,7 @@ static linear_group group_at(const graph *g, int i) {
         const mlx_weight &w = weight_of(x->w[0]);
         if (group.n) {
             const mlx_weight &first = weight_of(group.linears[0]->w[0]);
-            if (x->in[0] != group.linears[0]->in[0] || w.bits != first.bits ||
+            if (x->group != group.linears[0]->group || w.bits != first.bits ||
                 w.group_size != first.group_size || w.base.dtype != first.base.dtype)
                 break;
         } else if (x->in[0]->dtype != w.base.dtype) {

@@ -7,7 +7,6 @@
 #include <mlx/mlx.h>
 
 #include <array>
-#include <atomic>
 #include <map>
 #include <memory>
 #include <optional>
@@ -112,7 +111,14 @@ mx::Dtype mlx_dtype(dtype type);
 /* [1, L, H, hd] as [1, H, L, hd]. */
 mx::array heads_first(const value &x);
 
-/* Builds the value of node x from those of its inputs. */
+inline value &value_of(mlx_engine &e, const node *x) {
+    return e.values[static_cast<size_t>(x->index)];
+}
+
+/* Each operation builds the value of node x from those of its inputs. */
+#define OP(NAME, function, flags) void mlx_##function(mlx_engine &e, const graph *g, const node *x);
+ENGINE_OPS(OP)
+#undef OP
 void mlx_record(mlx_engine &e, const graph *g, const node *x);
 
 /* ---- fusion.cpp: decode steps with fewer kernels ---- */
@@ -199,9 +205,6 @@ mx::array cuda_attend_run(const cuda_attend &a);
  * on; it grows in steps. */
 void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
-/* Adds the keys and values of node x to its cache; the result is what attention sees. */
-void mlx_kv_write(mlx_engine &e, const node *x);
-void mlx_attend(mlx_engine &e, const node *x);
 void mlx_cache_quantize(mlx_cache &c, int bits, int group_size);
 int64_t mlx_cache_bytes(const mlx_cache &c);
 /* Keys and values as far as they are filled: cache.py: state */

@@ -19,7 +19,7 @@ static mx::array tokens_of(const graph *g, const node *x) {
 }
 
 /* mlx nn.Embedding, nn.QuantizedEmbedding */
-static mx::array embed(const mx::array &ids, const mlx_weight &w) {
+static mx::array embed_rows(const mx::array &ids, const mlx_weight &w) {
     mx::array rows = mx::take(w.values, ids, 0);
     if (!w.bits) return rows;
     return mx::dequantize(rows, mx::take(*w.scales, ids, 0), mx::take(*w.biases, ids, 0), w.group_size,
@@ -27,7 +27,7 @@ static mx::array embed(const mx::array &ids, const mlx_weight &w) {
 }
 
 /* mlx nn.Linear, nn.QuantizedLinear; for a tied embedding as_linear, which is the same */
-static mx::array linear(const mx::array &x, const mlx_weight &w) {
+static mx::array multiply(const mx::array &x, const mlx_weight &w) {
     if (w.bits) {
         mx::array y = mx::quantized_matmul(x, w.values, *w.scales, w.biases, true, w.group_size, w.bits);
         return w.bias ? mx::add(y, *w.bias) : y;
@@ -44,7 +44,7 @@ static mx::array frequencies(mlx_engine &e, const rope_spec *spec) {
 }
 
 /* mlx nn.RoPE; mlx-lm rope_utils.py */
-static mx::array rope(mlx_engine &e, mx::array x, const node *at) {
+static mx::array rotate(mlx_engine &e, mx::array x, const node *at) {
     const rope_spec *spec = at->rope;
     int offset = static_cast<int>(at->position);
     if (spec->mscale != 1) {
@@ -73,7 +73,7 @@ static mx::array gelu_approx(const mx::array &x) {
 
 /* One kernel on a GPU, as in mlx-lm. On the CPU MLX would start a C++ compiler for it; the result is the
  * same. */
-static mx::array gated(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up) {
+static mx::array activate(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up) {
     bool fuse = e.stream.device == mx::Device::gpu;
     if (act == ACT_SILU) {
         static const auto fused =
@@ -85,7 +85,7 @@ static mx::array gated(const mlx_engine &e, activation act, const mx::array &gat
 }
 
 /* mlx-lm gemma3_text.py: clip_residual */
-static mx::array add(const mx::array &a, const mx::array &b, bool clip) {
+static mx::array sum_of(const mx::array &a, const mx::array &b, bool clip) {
     if (!clip || a.dtype() != mx::float16) return mx::add(a, b);
     mx::array x = mx::add(mx::astype(a, mx::float32), mx::astype(b, mx::float32));
     return mx::astype(mx::clip(x, constant(-65504, x), constant(65504, x)), mx::float16);
@@ -93,7 +93,7 @@ static mx::array add(const mx::array &a, const mx::array &b, bool clip) {
 
 /* mlx-lm qwen3_moe.py: Qwen3MoeSparseMoeBlock. The order in which argpartition leaves the chosen is that of
  * the sum. */
-static void route(value &out, const mx::array &logits, int k, bool renormalize) {
+static void choose_experts(value &out, const mx::array &logits, int k, bool renormalize) {
     mx::array gates = mx::softmax(logits, -1, true);
     mx::array sorted = mx::argpartition(gates, -k, -1);
     mx::Shape start(3, 0), stop = sorted.shape();
@@ -132,7 +132,7 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
     }
     mx::array up = expert_linear(x, weight_of(at->w[1]), index, sort);
     mx::array gate = expert_linear(x, weight_of(at->w[0]), index, sort);
-    mx::array y = expert_linear(gated(e, at->act, gate, up), weight_of(at->w[2]), index, sort);
+    mx::array y = expert_linear(activate(e, at->act, gate, up), weight_of(at->w[2]), index, sort);
     if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
     y = mx::squeeze(y, -2);
     mx::Dtype type = y.dtype();
@@ -140,7 +140,7 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
 }
 
 /* mlx-lm generate.py: _step. Of one row, as there, over all axes; the result is [L, V]. */
-static mx::array logprobs(const mx::array &logits) {
+static mx::array log_softmax(const mx::array &logits) {
     mx::array x = mx::squeeze(logits, 0);
     return mx::subtract(x, x.shape(0) == 1 ? mx::logsumexp(x, true) : mx::logsumexp(x, -1, true));
 }
@@ -149,66 +149,78 @@ static optional_array norm_weight(const node *x) {
     return x->w[0] ? optional_array(weight_of(x->w[0]).values) : std::nullopt;
 }
 
-static mx::array heads(const mx::array &x, const node *at) {
+static mx::array split_heads(const mx::array &x, const node *at) {
     return mx::reshape(x, {1, x.shape(1), static_cast<int>(at->shape[1]), static_cast<int>(at->shape[2])});
 }
 
+/* ---- one function per operation ---- */
+
+void mlx_tokens(mlx_engine &e, const graph *g, const node *x) {
+    value_of(e, x).first = tokens_of(g, x);
+}
+
+void mlx_token_result(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::expand_dims(reinterpret_cast<const mlx_result *>(x->from)->data, 0);
+}
+
+void mlx_embed(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = embed_rows(in(e, x, 0), weight_of(x->w[0]));
+}
+
+void mlx_linear(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = multiply(in(e, x, 0), weight_of(x->w[0]));
+}
+
+void mlx_rms_norm(mlx_engine &e, const graph *, const node *x) {
+    value &out = value_of(e, x);
+    out.first = mx::fast::rms_norm(in(e, x, 0), norm_weight(x), x->eps);
+    out.heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_heads(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = split_heads(in(e, x, 0), x);
+}
+
+void mlx_rope(mlx_engine &e, const graph *, const node *x) {
+    value &out = value_of(e, x);
+    out.first = rotate(e, heads_first(value_of(e, x->in[0])), x);
+    out.heads_first = true;
+}
+
+void mlx_gated(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = activate(e, x->act, in(e, x, 0), in(e, x, 1));
+}
+
+void mlx_add(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = sum_of(in(e, x, 0), in(e, x, 1), x->clip);
+}
+
+void mlx_scale(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::multiply(in(e, x, 0), constant(x->scale, in(e, x, 0)));
+}
+
+void mlx_route(mlx_engine &e, const graph *, const node *x) {
+    choose_experts(value_of(e, x), in(e, x, 0), x->top.k, x->top.renormalize);
+}
+
+void mlx_experts(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mix_experts(e, in(e, x, 0), value_of(e, x->in[1]), x);
+}
+
+void mlx_logprobs(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = log_softmax(in(e, x, 0));
+}
+
+void mlx_argmax(mlx_engine &e, const graph *, const node *x) {
+    mx::array rows = in(e, x, 0).ndim() == 3 ? mx::squeeze(in(e, x, 0), 0) : in(e, x, 0);
+    value_of(e, x).first = mx::argmax(rows, -1);
+}
+
 void mlx_record(mlx_engine &e, const graph *g, const node *x) {
-    value &out = e.values[x->index];
-    switch (x->op) {
-    case OP_TOKENS:
-        out.first = tokens_of(g, x);
-        break;
-    case OP_TOKEN_RESULT:
-        out.first = mx::expand_dims(reinterpret_cast<const mlx_result *>(x->from)->data, 0);
-        break;
-    case OP_EMBED:
-        out.first = embed(in(e, x, 0), weight_of(x->w[0]));
-        break;
-    case OP_LINEAR:
-        out.first = linear(in(e, x, 0), weight_of(x->w[0]));
-        break;
-    case OP_RMS_NORM:
-        out.first = mx::fast::rms_norm(in(e, x, 0), norm_weight(x), x->eps);
-        out.heads_first = e.values[x->in[0]->index].heads_first;
-        break;
-    case OP_HEADS:
-        out.first = heads(in(e, x, 0), x);
-        break;
-    case OP_ROPE:
-        out.first = rope(e, heads_first(e.values[x->in[0]->index]), x);
-        out.heads_first = true;
-        break;
-    case OP_KV_WRITE:
-        mlx_kv_write(e, x);
-        break;
-    case OP_ATTEND:
-        mlx_attend(e, x);
-        break;
-    case OP_GATED:
-        out.first = gated(e, x->act, in(e, x, 0), in(e, x, 1));
-        break;
-    case OP_ADD:
-        out.first = add(in(e, x, 0), in(e, x, 1), x->clip);
-        break;
-    case OP_SCALE:
-        out.first = mx::multiply(in(e, x, 0), constant(x->scale, in(e, x, 0)));
-        break;
-    case OP_ROUTE:
-        route(out, in(e, x, 0), x->top.k, x->top.renormalize);
-        break;
-    case OP_EXPERTS:
-        out.first = mix_experts(e, in(e, x, 0), e.values[x->in[1]->index], x);
-        break;
-    case OP_LOGPROBS:
-        out.first = logprobs(in(e, x, 0));
-        break;
-    case OP_ARGMAX: {
-        mx::array rows = in(e, x, 0).ndim() == 3 ? mx::squeeze(in(e, x, 0), 0) : in(e, x, 0);
-        out.first = mx::argmax(rows, -1);
-        break;
-    }
-    case OP_COUNT:
-        break;
-    }
+    static void (*const functions[])(mlx_engine &, const graph *, const node *) = {
+#define OP(NAME, function, flags) mlx_##function,
+        ENGINE_OPS(OP)
+#undef OP
+    };
+    functions[x->op](e, g, x);
 }
