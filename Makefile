@@ -5,18 +5,18 @@ export PYTHON ?= python3
 export JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 export DEMO    = models/SmolLM2-135M-Instruct.Q4_1.gguf
 PREFIX ?= /usr/local
-ARGS   ?= -np 512 -n 128 -r 5
+ARGS   ?= -np 512 -n 128 -r 7
 # A Python that has bench/requirements.txt already; without one, `make bench` makes .venv-bench/.
 BENCH_PYTHON ?=
 
 all: program ## build build/mlxbench (installs nothing: says what is missing)
 all: export NO_INSTALL = 1
 
-run: build/.mlx program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 5")
+run: build/.packages-run build/.mlx program ## install what is missing, build, measure the demo model (MODEL=..., ARGS="-np 512 -n 128 -r 7")
 	@MODEL="$(MODEL)" sh scripts/run.sh $(ARGS)
 
-check: .venv/.installed program ## install what the tests need and run all of them
-	@sh scripts/check.sh
+check: build/.packages-check .venv/.installed ## install what the tests need and run all of them (QUICK=1: the short way; FULL=1: hours)
+	@QUICK="$(QUICK)" FULL="$(FULL)" sh scripts/check.sh
 
 perplexity: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## what rounding activations costs (PERPLEXITY="--help")
 	@$(or $(BENCH_PYTHON),.venv-bench/bin/python) bench/perplexity.py $(PERPLEXITY)
@@ -24,35 +24,42 @@ perplexity: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## what roundi
 bench: program $(if $(BENCH_PYTHON),,.venv-bench/.installed) ## mlxbench against its peers, in turn (BENCH="--help")
 	@$(or $(BENCH_PYTHON),.venv-bench/bin/python) bench/bench.py $(BENCH)
 
-install: program ## copy the program and its presets below PREFIX (/usr/local)
-	cmake --install build --prefix $(PREFIX)
+install: program ## copy the program, the engine mlx and the presets below PREFIX (/usr/local)
+	@cmake --install build --prefix "$(PREFIX)" >build/install.log || { tail build/install.log; exit 1; }
+	@echo "mlxbench: installed as $(DESTDIR)$(PREFIX)/bin/mlxbench (make uninstall removes it)"
+
+uninstall: ## remove what make install put below PREFIX
+	rm -rf "$(DESTDIR)$(PREFIX)/bin/mlxbench" "$(DESTDIR)$(PREFIX)/lib/mlxbench" "$(DESTDIR)$(PREFIX)/share/mlxbench"
 
 format: .venv/.installed ## lay out all C files as .clang-format says
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
 
 clean: ## remove what was built (models/, results/, .mlx/ and .venv/ stay)
-	rm -rf build build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-*
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1#\2/p' Makefile | awk -F'#' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1#\2/p' Makefile | awk -F'#' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 # cmake's own make must not inherit this one's flags.
 program: build/Makefile
-	@MAKEFLAGS= cmake --build build -j $(JOBS) --target mlxbench -- --no-print-directory -s
+	@sh scripts/step.sh "building build/mlxbench (the first time takes minutes)" \
+	    env MAKEFLAGS= cmake --build build -j $(JOBS) --target mlxbench -- --no-print-directory -s
 
 build/Makefile: | build/.packages-build
-	cmake --preset release
+	@sh scripts/step.sh "preparing the build in build/" cmake --preset release
 
-build/.packages-build build/.packages-check build/.packages-bench: scripts/install_packages.sh
+build/.packages-build build/.packages-run build/.packages-check build/.packages-bench: scripts/install_packages.sh
 	@sh scripts/install_packages.sh $(@F:.packages-%=%)
 	@mkdir -p build && touch $@
 
 # MLX for the engine mlx. Without it (one line says why) all else is built, and the next call tries again. CMake looks
 # for it when it is run anew.
-build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-build
-	@if sh scripts/install_packages.sh mlx && $(PYTHON) scripts/get_mlx.py .mlx; then rm -f build/Makefile; touch $@; fi
+build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-run
+	@if $(PYTHON) scripts/get_mlx.py .mlx; then rm -f build/Makefile; touch $@; fi
 
 .venv/.installed: tests/requirements.txt cmake/mlx.cmake | build/.packages-check
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlxbench: make check needs Python 3.11 or later, \
+	for numpy and mlx-lm; this is %d.%d. make check PYTHON=... takes another" % sys.version_info[:2])'
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $< "$$($(PYTHON) scripts/get_mlx.py --requirement)"
 	@touch $@
@@ -66,4 +73,4 @@ build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-build
 
 # Two steps at a time would fight over the package manager; each step uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: all run check bench perplexity install format clean help program
+.PHONY: all run check bench perplexity install uninstall format clean help program

@@ -14,7 +14,7 @@ foreach(name test_cuda_kernels test_cuda_steps)
   add_executable(${name} EXCLUDE_FROM_ALL tests/cuda/${name}.cpp tests/cuda/emulator.cpp tests/cuda/cuda_kernel.cpp
     $<TARGET_OBJECTS:mlx-objects>)
   set_target_properties(${name} PROPERTIES CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON CXX_EXTENSIONS OFF
-    ENABLE_EXPORTS ON BUILD_RPATH ${mlx_library_folder}) # exports: compiled kernels use the emulator
+    ENABLE_EXPORTS ON BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH ${mlx_rpath}) # exports: compiled kernels use the emulator
   target_compile_definitions(${name} PRIVATE CXX="${CMAKE_CXX_COMPILER}" CUDA_FOLDER="${CMAKE_SOURCE_DIR}/tests/cuda")
   target_include_directories(${name} SYSTEM PRIVATE ${MLX_INCLUDE})
   target_link_libraries(${name} PRIVATE core ${MLX_LIBRARY} PkgConfig::CMOCKA)

@@ -88,9 +88,27 @@ if(APPLE)
   target_link_options(mlxbench-mlx PRIVATE -undefined dynamic_lookup) # the program's own functions
 endif()
 target_link_libraries(mlxbench-mlx PRIVATE flags ${MLX_LIBRARY})
-# libmlx is used where it is: it finds its own libraries relative to itself.
-get_filename_component(mlx_library_folder ${MLX_LIBRARY} DIRECTORY)
-set_target_properties(mlxbench-mlx PROPERTIES BUILD_RPATH ${mlx_library_folder} INSTALL_RPATH ${mlx_library_folder})
+# The module looks for libmlx in mlx/lib beside itself: one relative path, whatever the folders' names are and wherever they
+# are moved. In the build folder mlx is a link. An installed program must not need this checkout, so an MLX that lies in
+# it is copied, with the folders of the libraries that its wheel has beside it; any other is linked to.
+cmake_path(GET MLX_LIBRARY PARENT_PATH mlx_folder)
+cmake_path(GET mlx_folder PARENT_PATH mlx_folder)
+cmake_path(GET mlx_folder PARENT_PATH mlx_site)
+file(CREATE_LINK "${mlx_folder}" "${CMAKE_BINARY_DIR}/mlx" SYMBOLIC)
+set(mlx_rpath $<IF:$<BOOL:${APPLE}>,@loader_path,$ORIGIN>/mlx/lib)
+set_target_properties(mlxbench-mlx PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH ${mlx_rpath})
 install(TARGETS mlxbench-mlx LIBRARY DESTINATION lib/mlxbench) # where the program looks for it
+# What was there first: copying into a link of an earlier installation would change the MLX it leads to.
+install(CODE [[
+  set(folder "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib/mlxbench/mlx")
+  file(REMOVE_RECURSE "${folder}")]])
+cmake_path(IS_PREFIX CMAKE_SOURCE_DIR "${mlx_folder}" mlx_is_here)
+if(mlx_is_here)
+  file(GLOB mlx_needs "${mlx_site}/mlx_*.libs" "${mlx_site}/nvidia")
+  install(DIRECTORY "${mlx_folder}/lib" "${mlx_folder}/include" DESTINATION lib/mlxbench/mlx USE_SOURCE_PERMISSIONS)
+  install(DIRECTORY ${mlx_needs} DESTINATION lib/mlxbench USE_SOURCE_PERMISSIONS)
+else()
+  install(CODE "file(CREATE_LINK [[${mlx_folder}]] \"\${folder}\" SYMBOLIC)")
+endif()
 # One target is the whole program.
 add_dependencies(mlxbench mlxbench-mlx)

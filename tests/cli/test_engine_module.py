@@ -59,20 +59,6 @@ def test_library_of_another_version(mlxbench, run, tmp_path):
     assert "built against a library of another version" in done.stderr
 
 
-def test_found_below_the_prefix(mlxbench, tmp_path):
-    """As installed: PREFIX/bin/mlxbench and PREFIX/lib/mlxbench/mlxbench-mlx.so."""
-    module = pathlib.Path(mlxbench).parent / MODULE
-    if not module.exists():
-        pytest.skip(f"no {module}: this build has no MLX")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "lib" / "mlxbench").mkdir(parents=True)
-    program = shutil.copy(mlxbench, tmp_path / "bin")
-    shutil.copy(module, tmp_path / "lib" / "mlxbench")
-    shown = subprocess.run([program, "hwinfo"], capture_output=True, text=True, check=True).stdout
-    line = next(line for line in shown.splitlines() if line.startswith("engine mlx:"))
-    assert "not usable" not in line
-
-
 def test_program_starts_without_mlx(mlxbench):
     """Neither the program nor what it is linked with needs MLX."""
     tool = shutil.which("ldd")

@@ -78,7 +78,8 @@ static inline void on_each_table(void **state) {
     const char *only = getenv("MLXBENCH_CPU");
     for
         EACH(i, tables) {
-            kernels complete = kernels_complete(tables[i]);
+            static kernels complete; /* outlives this call, as `tested` does */
+            complete = kernels_complete(tables[i]);
             tested = &complete;
             if (only && strcmp(only, tested->name)) continue;
             if (tested->supported())

@@ -1,0 +1,40 @@
+/* fuzz_gguf.c - any bytes as a GGUF file: header, metadata, tensors' places, vocabulary. A fault is a crash,
+ * a hang or a read outside the file; an error message is not. */
+#include "fuzz.h"
+
+#include "checkpoint/checkpoint.h"
+#include "text/text.h"
+
+static void use_vocabulary(const checkpoint_vocabulary *v) {
+    tokenizer_vocabulary given = {.name = "model.gguf",
+                                  .model = v->model,
+                                  .pre = v->pre,
+                                  .n_tokens = v->n_tokens,
+                                  .n_merges = v->n_merges,
+                                  .tokens = v->tokens,
+                                  .types = v->types,
+                                  .merges = v->merges,
+                                  .bos_id = v->bos_id,
+                                  .eos_id = v->eos_id,
+                                  .add_bos = v->add_bos};
+    tokenizer *t = tokenizer_from_vocabulary(&given);
+    token_ids ids = {0};
+    if (t) tokenizer_encode(t, "Fuzz it, 7 times.", 17, true, &ids);
+    free(ids.items);
+    tokenizer_free(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    fuzz_write("model.gguf", data, n);
+    error_clear();
+    checkpoint *c = checkpoint_open(fuzz_path("model.gguf"), 0);
+    if (!c) return 0;
+    int32_t eos[4];
+    checkpoint_eos_ids(c, eos, 4);
+    checkpoint_quantization(c);
+    checkpoint_parameters(c);
+    checkpoint_check_all_used(c);
+    if (checkpoint_vocab(c)) use_vocabulary(checkpoint_vocab(c));
+    checkpoint_close(c);
+    return 0;
+}
