@@ -4,10 +4,42 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Python's json module also reads and writes numbers that are not finite. cJSON does not, but gives infinity
+ * for a number that is too large. NaN becomes an empty string, which is no number either: only who asks for
+ * it finds an error. All keep their length, so that byte numbers in messages are right. */
+static void replace_not_finite(char *text, size_t n) {
+    static const char *const words[][2] = {{"Infinity", "1e999   "}, {"NaN", "\"\" "}};
+    bool quoted = false;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '"') quoted = !quoted;
+        if (quoted && text[i] == '\\') i++;
+        for (int w = 0; w < 2 && !quoted; w++) {
+            size_t length = strlen(words[w][0]);
+            if (n - i < length || memcmp(text + i, words[w][0], length)) continue;
+            memcpy(text + i, words[w][1], length);
+            i += length - 1;
+            break;
+        }
+    }
+}
+
+static json *parse_not_finite(const char *text, size_t n) {
+    char *copy = mem_new(n + 1, 1, "JSON");
+    if (!copy) return NULL;
+    memcpy(copy, text, n);
+    replace_not_finite(copy, n);
+    json *root = cJSON_ParseWithLengthOpts(copy, n, NULL, 0);
+    free(copy);
+    return root;
+}
 
 json *json_parse(const char *text, size_t n, const char *name) {
     const char *end = text;
     json *root = cJSON_ParseWithLengthOpts(text, n, &end, 0);
+    if (!root) root = parse_not_finite(text, n);
     if (!root) return fail_null("%s: not valid JSON (at byte %zu of %zu)", name, (size_t)(end - text), n);
     return root;
 }
@@ -22,6 +54,20 @@ json *json_parse_file(const char *path) {
 
 void json_free(json *root) {
     cJSON_Delete(root);
+}
+
+json *json_merged(const json *first, const json *second) {
+    cJSON *all = cJSON_Duplicate(first, true);
+    for (const cJSON *item = json_first(second); item && all; item = item->next) {
+        if (json_get(all, item->string)) continue;
+        cJSON_DeleteItemFromObjectCaseSensitive(all, item->string);
+        cJSON *copy = cJSON_Duplicate(item, true);
+        if (copy && cJSON_AddItemToObject(all, item->string, copy)) continue;
+        cJSON_Delete(copy);
+        cJSON_Delete(all);
+        all = NULL;
+    }
+    return all ? all : fail_null("out of memory: JSON");
 }
 
 const json *json_get(const json *object, const char *key) {
@@ -53,8 +99,18 @@ bool json_is_string(const json *v) {
     return cJSON_IsString(v);
 }
 
+/* transformers writes a number that is not finite as {"__float__": "Infinity"}, too. */
+static const json *number_of(const json *v) {
+    static const cJSON infinite[] = {{.type = cJSON_Number, .valuedouble = INFINITY},
+                                     {.type = cJSON_Number, .valuedouble = -INFINITY}};
+    const char *text = cJSON_IsObject(v) ? json_string(json_get(v, "__float__")) : NULL;
+    if (text && !strcmp(text, "Infinity")) return &infinite[0];
+    if (text && !strcmp(text, "-Infinity")) return &infinite[1];
+    return cJSON_IsNumber(v) ? v : NULL;
+}
+
 bool json_is_number(const json *v) {
-    return cJSON_IsNumber(v);
+    return number_of(v) != NULL;
 }
 
 bool json_is_bool(const json *v) {
@@ -70,7 +126,8 @@ const char *json_string(const json *v) {
 }
 
 double json_number(const json *v) {
-    return cJSON_IsNumber(v) ? v->valuedouble : 0;
+    const json *number = number_of(v);
+    return number ? number->valuedouble : 0;
 }
 
 bool json_true(const json *v) {
@@ -89,8 +146,8 @@ int json_get_int(const json *object, const char *name, const char *key, bool req
     int status;
     const json *v = member(object, name, key, required, &status);
     if (!v) return status;
-    double d = v->valuedouble;
-    if (!cJSON_IsNumber(v) || d != floor(d)) return fail("%s: \"%s\" is not an integer", name, key);
+    double d = json_number(v);
+    if (!json_is_number(v) || d != floor(d)) return fail("%s: \"%s\" is not an integer", name, key);
     if (!(d >= (double)min && d <= (double)max))
         return fail("%s: \"%s\" is %.0f, outside %lld to %lld", name, key, d, (long long)min, (long long)max);
     *out = (int64_t)d;

@@ -12,10 +12,15 @@
 /* A parsed value; iterate with json_each. A document's root owns everything and is freed with json_free. */
 typedef struct cJSON json;
 
-/* Parses n bytes (need not be terminated). NULL with a message "NAME: not valid JSON at byte N". */
+/* Parses n bytes (need not be terminated). NULL with a message "NAME: not valid JSON at byte N". Infinity and
+ * NaN are read, as Python does; NaN is no number to the getters. */
 json *json_parse(const char *text, size_t n, const char *name);
 json *json_parse_file(const char *path);
 void json_free(json *root);
+
+/* A new object: all members of first, and those of second that first does not have (or has as null). NULL
+ * when there is no memory. Free it with json_free. */
+json *json_merged(const json *first, const json *second);
 
 /* Members and elements. json_get returns NULL when absent, null, or when object is no object. */
 const json *json_get(const json *object, const char *key);

@@ -206,6 +206,8 @@ static int check_all(bench *b, int64_t first) {
     if (!possible) return -1;
     error_clear();
     note_wired_limit(b, p.model);
+    for (int i = 0; checkpoint_note(b->loaded.checkpoint, i); i++)
+        progress_note(&b->progress, "%s: %s", p.model, checkpoint_note(b->loaded.checkpoint, i));
     if (limited && model_describe(b->loaded.model)->own_caches)
         progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
                       p.model);

@@ -105,7 +105,7 @@ int check_overlaps(checkpoint *c, size_t first) {
     return 0;
 }
 
-static int sort_tensors(checkpoint *c) {
+int sort_tensors(checkpoint *c) {
     if (c->n_tensors) qsort(c->tensors, c->n_tensors, sizeof *c->tensors, by_name);
     for (size_t i = 1; i < c->n_tensors; i++) {
         const stored *a = &c->tensors[i - 1], *b = &c->tensors[i];

@@ -45,6 +45,31 @@ typedef struct checkpoint_vocabulary {
 } checkpoint_vocabulary;
 const checkpoint_vocabulary *checkpoint_vocab(const checkpoint *c);
 
+/* What a user should know of how the files were read, i = 0, 1, ... until NULL. */
+const char *checkpoint_note(const checkpoint *c, int i);
+
+/* ---- names ---- */
+
+/* How published names become mlx-lm's. A list ends with {NAME_END}; all rules apply to a name, in their
+ * order. */
+typedef enum name_rule_kind {
+    NAME_END,
+    NAME_DROP,      /* a tensor whose name begins with `from` is left out */
+    NAME_DROP_PART, /* ... whose name contains `from` */
+    NAME_START,     /* `from` at the beginning becomes `to` */
+    NAME_PART,      /* `from` anywhere (the first time) becomes `to` */
+} name_rule_kind;
+typedef struct name_rule {
+    name_rule_kind kind;
+    const char *from, *to;
+} name_rule;
+
+/* Applies the rules, before any weight is taken. Tensors that were left out are counted in a note. */
+int checkpoint_rename(checkpoint *c, const name_rule *rules);
+
+/* What config.json's quantization has before the names of modules, as mlx-lm's wrapper classes do. */
+int checkpoint_module_prefix(checkpoint *c, const char *prefix);
+
 /* ---- weights, by mlx-lm's parameter names ---- */
 
 /* Is there a tensor of that exact name? For synthetic checkpoints always false: optional tensors are absent.

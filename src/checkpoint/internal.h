@@ -43,7 +43,8 @@ struct checkpoint {
     arena *arena;
     json *config;
     const char *config_name, *folder;
-    const json *quantization; /* config.json's; NULL when it has none */
+    const json *quantization;  /* config.json's; NULL when it has none */
+    const char *module_prefix; /* what config.json has before the names of modules; NULL: nothing */
     int n_eos_ids;
     const int32_t *eos_ids;
     file_map *files;
@@ -52,6 +53,7 @@ struct checkpoint {
     size_t n_tensors;
     struct owned_memory *owned;
     struct ignored_part *ignored;
+    struct checkpoint_note *notes;
     const checkpoint_vocabulary *vocabulary;
     synthetic_request synthetic;
     int64_t parameters, bytes;
@@ -73,6 +75,17 @@ int check_overlaps(checkpoint *c, size_t first);
 /* Zeroed memory that lives as long as the checkpoint. It is checked against the free memory first: the system
  * would hand out more than there is and end the program later. NULL on error; what says what it is for. */
 void *own_memory(checkpoint *c, size_t bytes, const char *what);
+
+/* Sorts the table by name; a name that is there twice is an error. */
+int sort_tensors(checkpoint *c);
+
+/* ---- names.c ---- */
+
+/* Adds a line for checkpoint_note. -1 when there is no memory. */
+int add_note(checkpoint *c, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* config.json's entry for the module, under its name or that with the prefix; NULL when there is none. */
+const json *module_quantization(const checkpoint *c, const char *path);
 
 /* ---- safetensors.c, gguf_model.c, synthetic.c: open (fill in config, tensors, ...) ---- */
 

@@ -22,13 +22,13 @@ int quantization_read(checkpoint *c) {
 }
 
 bool quantization_denied(const checkpoint *c, const char *path) {
-    const json *module = json_get(c->quantization, path);
+    const json *module = module_quantization(c, path);
     return json_is_bool(module) && !json_true(module);
 }
 
 int quantization_check_mode(const checkpoint *c, const char *path, int64_t in, const array *packed,
                             const array *scales) {
-    const json *module = json_get(c->quantization, path);
+    const json *module = module_quantization(c, path);
     const char *mode = "affine";
     if (module &&
         json_get_string(json_true(module) ? c->quantization : module, c->config_name, "mode", false, &mode))
@@ -70,7 +70,7 @@ static int misfit(const checkpoint *c, const char *path, const matrix *m) {
 
 /* config.json's own entry for the module must say what the shapes say. */
 static int check_override(const checkpoint *c, const char *path, const matrix *m) {
-    const json *module = json_get(c->quantization, path);
+    const json *module = module_quantization(c, path);
     if (!module) return 0;
     if (!json_is_object(module) && !json_true(module))
         return fail("%s: the quantization of \"%s\" is neither an object nor true or false", c->config_name,

@@ -222,7 +222,7 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
     found = quantization_denied(c, path) ? 0 : find_part(c, path, "scales", experts, &scales);
     if (found < 0) return -1;
     if (found) return affine_matrix(c, path, &weight, &scales, out);
-    const json *module = json_get(c->quantization, path);
+    const json *module = module_quantization(c, path);
     if (module && !quantization_denied(c, path))
         return fail("%s: module %s is quantized, but tensor \"%s\" is missing", c->config_name, path,
                     scales.name);

@@ -97,6 +97,8 @@ static int open_model(command *c) {
     if (!c->checkpoint || open_engine(c)) return -1;
     c->model = model_load(c->checkpoint, c->engine);
     if (!c->model) return -1;
+    for (int i = 0; checkpoint_note(c->checkpoint, i); i++)
+        fprintf(stderr, "mlxbench: note: %s\n", checkpoint_note(c->checkpoint, i));
     if (c->prompt_ids && c->ids) return 0;
     if (open_tokenizer(c->checkpoint, &c->tokenizer)) return -1;
     if (!c->tokenizer)

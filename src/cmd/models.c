@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,10 +38,30 @@ static int put_preset(void *out, const char *name, const json *config) {
     return 0;
 }
 
-static void put_families(str *out) {
-    str_puts(out, "\nFamilies (model_type in config.json):");
-    for (int i = 0; model_type_name(i); i++) str_printf(out, "%s %s", i ? "," : "", model_type_name(i));
+/* As many names a line as fit. */
+static void put_types(str *out) {
+    model_kind kind;
+    size_t line = 100;
+    str_puts(out, "\nArchitectures (model_type in config.json):");
+    for (int i = 0; model_kind_get(i, &kind); i++) {
+        bool wrap = line + strlen(kind.model_type) > 90;
+        line = (wrap ? 2 : line + 2) + strlen(kind.model_type);
+        str_printf(out, "%s%s%s", i ? "," : "", wrap ? "\n  " : " ", kind.model_type);
+    }
     str_puts(out, "\n");
+}
+
+/* The table of docs/models.md. */
+static void put_markdown(str *out) {
+    model_kind kind;
+    str_puts(out, "| model_type | well-known checkpoints | tested |\n|---|---|---|\n");
+    for (int i = 0; model_kind_get(i, &kind); i++) {
+        str_printf(out, "| `%s` | %s | ", kind.model_type, kind.known);
+        if (kind.like)
+            str_printf(out, "the architecture of `%s` |\n", kind.like);
+        else
+            str_puts(out, "ids and logits are mlx-lm's |\n");
+    }
 }
 
 static void put_engines(str *out) {
@@ -121,7 +142,7 @@ static int put_found(void *context, const hub_entry *entry) {
 static int write_models(str *out) {
     str_puts(out, "Presets, random weights of a model's shapes (add -4bit, -8bit or -bf16):\n");
     if (checkpoint_presets(put_preset, out)) return -1;
-    put_families(out);
+    put_types(out);
     put_engines(out);
     str_puts(out, "\nModels on this machine (kind, size, quantization, last use):\n");
     size_t before = out->length;
@@ -155,8 +176,12 @@ static int remove_model(const char *name, bool yes) {
 
 int cmd_models(int argc, char **argv) {
     const char *remove = NULL;
-    bool yes = false;
+    bool yes = false, markdown = false;
     const option options[] = {
+        {.name = "markdown",
+         .kind = OPTION_FLAG,
+         .value = &markdown,
+         .help = "only the architectures, as a table in Markdown"},
         {.name = "remove",
          .metavar = "NAME",
          .kind = OPTION_TEXT,
@@ -165,16 +190,21 @@ int cmd_models(int argc, char **argv) {
         {.name = "yes", .kind = OPTION_FLAG, .value = &yes, .help = "with --remove: do not ask"},
     };
     const option_usage usage = {
-        .synopsis = "mlxbench models [--remove NAME]",
-        .about = "Lists what --model can name: presets of random weights, the families of models whose\n"
-                 "files can be read, and the models in the Hugging Face cache and in LM Studio's folders.",
+        .synopsis = "mlxbench models [--markdown | --remove NAME]",
+        .about =
+            "Lists what --model can name: presets of random weights, the architectures whose\n"
+            "checkpoints can be read, and the models in the Hugging Face cache and in LM Studio's folders.",
         .example = "mlxbench models",
     };
     int status = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
     if (status) return status < 0 ? -1 : 0;
     if (remove) return remove_model(remove, yes);
     str out = {0};
-    status = write_models(&out);
+    if (markdown)
+        put_markdown(&out);
+    else
+        status = write_models(&out);
+    if (out.failed) status = -1;
     if (!status && (fwrite(out.data, 1, out.length, stdout) != out.length || fflush(stdout)))
         status = fail("cannot write to standard output: %s", strerror(errno));
     str_free(&out);

@@ -1,5 +1,5 @@
 /* arch_llama.c - architectures that are Llama with little else: what each changes.
- * h = x + attention(norm(x)); out = h + mlp(norm(h)). mlx-lm: the file of each model_type in models/. */
+ * h = x + attention(norm(x)); out = h + mlp(norm(h)). mlx-lm: models/, the file of that name. */
 #include "model/decoder.h"
 
 /* Biases if asked for; some layers may see a window. */
@@ -38,4 +38,118 @@ void describe_qwen3(loader *l, desc *d) {
     a->qk_norm = QK_HEADS;
     a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim});
     d->tied = config_bool_or(l, "tie_word_embeddings", false);
+}
+
+/* Two fields for the biases. */
+void describe_seed_oss(loader *l, desc *d) {
+    describe_llama(l, d);
+    d->layer.attention.o_bias = config_bool_or(l, "attention_out_bias", false);
+    d->own_caches = false;
+}
+
+/* Biases on query, key and value; layers that only predict further tokens are left out. */
+void describe_mimo(loader *l, desc *d) {
+    describe_qwen2(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                        .theta = 10000,
+                                        .traditional = config_bool_or(l, "rope_traditional", false)});
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+}
+
+/* Neighbouring features are rotated together; one field for all biases. */
+void describe_ernie4_5(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->qkv_bias = a->o_bias = d->layer.ffn.bias = config_bool(l, "use_bias");
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .traditional = true, .plain = true});
+    d->tied = config_bool(l, "tie_word_embeddings");
+}
+
+/* Neighbouring features are rotated together; no bias on the output; head_dim is always hidden_size / heads.
+ */
+void describe_helium(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->qkv_bias = config_bool(l, "attention_bias");
+    d->layer.ffn.bias = config_bool(l, "mlp_bias");
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .traditional = true, .plain = true});
+    d->tied = config_bool(l, "tie_word_embeddings");
+}
+
+/* Biases by other names. */
+void describe_internlm3(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->qkv_bias = a->o_bias = config_bool_or(l, "qkv_bias", false);
+    d->layer.ffn.bias = config_bool_or(l, "bias", false);
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                        .theta = 10000,
+                                        .traditional = config_bool_or(l, "rope_traditional", false)});
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+}
+
+void describe_telechat3(loader *l, desc *d) {
+    describe_llama(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim});
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    d->own_caches = false;
+}
+
+/* Every fourth layer has no positions. mlx-lm's class lacks make_cache, so a window would mask a plain cache.
+ */
+void describe_smollm3(loader *l, desc *d) {
+    describe_llama(l, d);
+    d->own_caches = false;
+}
+
+void layer_smollm3(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    const json *use_rope = config_per_layer(l, "no_rope_layers", i, d->n_layers);
+    int64_t interval = config_int_or(l, "no_rope_layer_interval", 1, MAX_LAYERS, 4);
+    if (l->failed) return;
+    if (use_rope ? json_number(use_rope) == 0 : (i + 1) % interval == 0) out->attention.rope = NULL;
+    layer_llama(l, d, i, out);
+}
+
+/* All layers run several times over, each time with caches of their own. */
+void describe_nanbeige(loader *l, desc *d) {
+    static const char *const refused[] = {"enable_double_loop_split", "loop_share_kv",
+                                          "enable_depth_attention"};
+    describe_llama(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .theta = 10000});
+    const json *weights = json_get(l->config, "loop_loss_weights");
+    d->loops = json_length(weights) ? json_length(weights) + 1 : config_int_or(l, "num_loops", 1, 64, 1);
+    d->loop_norm = !config_bool_or(l, "skip_loop_final_norm", false);
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        if (config_bool_or(l, refused[i], false)) config_refuse(l, refused[i], "is not supported");
+}
+
+/* The dense text model of Llama 4: norms without weights on query and key, some layers without positions. */
+void describe_llama4_text(loader *l, desc *d) {
+    read_decoder_keys(l, d, &(decoder_keys){.width = "intermediate_size_mlp"}, &(decoder_defaults){0});
+    attention_desc *a = &d->layer.attention;
+    a->qk_norm = config_bool(l, "use_qk_norm") ? QK_HEADS : QK_NONE;
+    a->qk_weightless = true;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .traditional = true, .plain = true});
+    d->names.gate = "feed_forward.gate_proj";
+    d->names.up = "feed_forward.up_proj";
+    d->names.down = "feed_forward.down_proj";
+    d->names.head = "output";
+    d->tied = config_bool(l, "tie_word_embeddings");
+}
+
+void layer_llama4_text(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    const json *use_rope = config_per_layer(l, "no_rope_layers", i, d->n_layers);
+    if (json_number(use_rope) == 0) out->attention.rope = NULL;
+}
+
+/* Llama without caches of its own. */
+void describe_pixtral(loader *l, desc *d) {
+    describe_llama(l, d);
+    d->own_caches = false;
 }

@@ -10,21 +10,29 @@ static int64_t size_field(loader *l, const char *key, int64_t max, int64_t other
     return otherwise ? config_int_or(l, key, 1, max, otherwise) : config_int(l, key, 1, max);
 }
 
-void read_decoder_or(loader *l, desc *d, const decoder_defaults * or) {
+static const char *key_or(const char *key, const char *otherwise) {
+    return key ? key : otherwise;
+}
+
+void read_decoder_keys(loader *l, desc *d, const decoder_keys *k, const decoder_defaults * or) {
     attention_desc *a = &d->layer.attention;
-    d->hidden = size_field(l, "hidden_size", MAX_DIM, or->hidden);
-    d->n_layers = size_field(l, "num_hidden_layers", MAX_LAYERS, or->n_layers);
+    d->hidden = size_field(l, key_or(k->hidden, "hidden_size"), MAX_DIM, or->hidden);
+    d->n_layers = size_field(l, key_or(k->n_layers, "num_hidden_layers"), MAX_LAYERS, or->n_layers);
     d->vocab = size_field(l, "vocab_size", MAX_VOCAB, or->vocab);
-    a->n_heads = size_field(l, "num_attention_heads", MAX_HEADS, or->n_heads);
-    a->n_kv_heads =
-        config_int_or(l, "num_key_value_heads", 1, MAX_HEADS, or->n_kv_heads ? or->n_kv_heads : a->n_heads);
+    a->n_heads = size_field(l, key_or(k->n_heads, "num_attention_heads"), MAX_HEADS, or->n_heads);
+    a->n_kv_heads = config_int_or(l, key_or(k->n_kv_heads, "num_key_value_heads"), 1, MAX_HEADS,
+                                  or->n_kv_heads ? or->n_kv_heads : a->n_heads);
     if (l->failed) return;
     a->head_dim =
         config_int_or(l, "head_dim", 1, MAX_DIM, or->head_dim ? or->head_dim : d->hidden / a->n_heads);
-    d->eps =
-        (float)(or->eps > 0 ? config_float_or(l, "rms_norm_eps", or->eps) : config_float(l, "rms_norm_eps"));
-    d->layer.ffn.width = size_field(l, "intermediate_size", MAX_DIM, or->width);
+    const char *eps = key_or(k->eps, "rms_norm_eps");
+    d->eps = (float)(or->eps > 0 ? config_float_or(l, eps, or->eps) : config_float(l, eps));
+    d->layer.ffn.width = size_field(l, key_or(k->width, "intermediate_size"), MAX_DIM, or->width);
     d->names = default_names;
+}
+
+void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults) {
+    read_decoder_keys(l, d, &(decoder_keys){0}, defaults);
 }
 
 void read_decoder(loader *l, desc *d) {
@@ -124,8 +132,14 @@ static tensor run_layer(graph *g, const layer *l, tensor x, cache *c) {
 }
 
 tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const caches[]) {
+    const desc *d = &m->d;
+    int64_t loops = d->loops ? d->loops : 1;
     tensor x = embed(g, ids, m->embed);
-    if (m->d.embed_scale != 0) x = scale(g, x, (float)m->d.embed_scale);
-    for (int64_t i = 0; i < m->d.n_layers; i++) x = run_layer(g, &m->layers[i], x, caches[i]);
-    return linear(g, rms_norm(g, x, m->norm, m->d.eps), m->head);
+    if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
+    for (int64_t loop = 0; loop < loops; loop++) {
+        for (int64_t i = 0; i < d->n_layers; i++)
+            x = run_layer(g, &m->layers[i], x, caches[loop * d->n_layers + i]);
+        if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
+    }
+    return linear(g, x, m->head);
 }

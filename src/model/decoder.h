@@ -66,6 +66,8 @@ typedef struct desc {
     names names;
     double embed_scale; /* 0: none */
     bool tied;          /* the head is the embedding */
+    int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
+    bool loop_norm;     /* the last norm ends every loop, not only the last one */
     bool own_caches;    /* mlx-lm's class has make_cache: max_kv_size has no effect */
     layer_desc layer;   /* what all layers are made from */
 } desc;
@@ -100,25 +102,44 @@ typedef struct decoder {
 
 /* ---- architectures ---- */
 
+/* How a vision model's config.json holds that of its text model, `text_config`; a config.json without it is
+ * the text model's. JSON objects; NULL: none. */
+typedef struct wrapper {
+    const char *forced; /* fields that win over text_config's */
+    const char *top;    /* a number of config.json's top, not an object: wins over both, where it is there */
+    const char *defaults; /* fields that text_config may lack */
+} wrapper;
+
 /* One line in registry.c. */
 typedef struct architecture {
     const char *model_type; /* config.json's */
     const char *known;      /* well-known checkpoints, for people */
+    const char *like;       /* the model_type whose class it is; NULL: its own */
     void (*describe)(loader *l, desc *d);
     /* Changes *out, a copy of d->layer, into layer i. NULL: all layers are alike. */
     void (*layer)(loader *l, const desc *d, int64_t i, layer_desc *out);
-
+    const name_rule *rules; /* published names that differ; NULL: none */
+    const wrapper *wrapper; /* NULL: config.json is the text model's */
 } architecture;
 
-/* The descriptions, by file. */
-void describe_llama(loader *l, desc *d);
-void layer_llama(loader *l, const desc *d, int64_t i, layer_desc *out);
-void describe_qwen2(loader *l, desc *d);
-void describe_qwen3(loader *l, desc *d);
-void describe_gemma3(loader *l, desc *d);
-void layer_gemma3(loader *l, const desc *d, int64_t i, layer_desc *out);
-void describe_qwen3_moe(loader *l, desc *d);
-void layer_qwen3_moe(loader *l, const desc *d, int64_t i, layer_desc *out);
+/* The descriptions, by file; mlx-lm's file has the same name unless the function says another. */
+typedef void describe_function(loader *l, desc *d);
+typedef void layer_function(loader *l, const desc *d, int64_t i, layer_desc *out);
+
+extern describe_function describe_llama, describe_qwen2, describe_qwen3, describe_seed_oss, describe_mimo,
+    describe_ernie4_5, describe_helium, describe_internlm3, describe_telechat3, describe_smollm3,
+    describe_nanbeige, describe_llama4_text, describe_pixtral;
+extern layer_function layer_llama, layer_smollm3, layer_llama4_text;
+
+extern describe_function describe_olmo2, describe_olmo3, describe_exaone, describe_exaone4,
+    describe_hunyuan_v1_dense;
+extern layer_function layer_olmo3, layer_exaone4;
+
+extern describe_function describe_gemma3;
+extern layer_function layer_gemma3;
+
+extern describe_function describe_qwen3_moe, describe_mellum;
+extern layer_function layer_qwen3_moe, layer_mellum;
 
 /* ---- helpers of descriptions ---- */
 
@@ -129,14 +150,23 @@ typedef struct decoder_defaults {
     double eps;
 } decoder_defaults;
 
+/* Names of fields that are others than hidden_size, num_hidden_layers, ...; NULL: they are not. */
+typedef struct decoder_keys {
+    const char *hidden, *n_layers, *n_heads, *n_kv_heads, *width, *eps;
+} decoder_keys;
+
 /* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms before. */
 void read_decoder(loader *l, desc *d);
 void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults);
+void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decoder_defaults *defaults);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
 bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise);
 
 extern const names default_names;
+
+/* What vision models have beside their text model, and where that is. */
+extern const name_rule vision_rules[];
 
 /* ---- the parts ---- */
 

@@ -66,6 +66,7 @@ typedef struct rope_wish {
     const char *theta_key;  /* NULL: rope_theta */
     const char *layer_type; /* which entry of rope_parameters; NULL: they are the same for all layers */
     bool traditional;
+    bool alpha; /* the base grows by rope_scaling's "alpha" alone (mlx-lm hunyuan.py: DynamicNTKAlphaRoPE) */
     bool plain; /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
 } rope_wish;
 

@@ -33,7 +33,10 @@ int model_caches(const model *m, const cache_options *o, cache_spec out[], int m
 /* Logits [L, V] of ids [L]; caches: those of model_caches, which it appends to. mlx-lm: Model.__call__. */
 tensor model_forward(const model *m, graph *g, tensor ids, cache *const caches[]);
 
-/* Names of the known families, i = 0, 1, ... until NULL. */
-const char *model_type_name(int i);
+/* A model_type that can be run, for lists. like: the model_type whose architecture it is; NULL: its own. */
+typedef struct model_kind {
+    const char *model_type, *known, *like;
+} model_kind;
+bool model_kind_get(int i, model_kind *out); /* i = 0, 1, ... until false */
 
 #endif

@@ -22,3 +22,25 @@ const names default_names = {
     .router = "mlp.gate",
     .experts = "mlp.switch_mlp",
 };
+
+const name_rule vision_rules[] = {
+    {NAME_DROP, "vision_tower.", NULL},
+    {NAME_DROP, "vision_model.", NULL},
+    {NAME_DROP, "visual.", NULL},
+    {NAME_DROP, "multi_modal_projector.", NULL},
+    {NAME_DROP, "audio_tower.", NULL},
+    {NAME_DROP, "embed_vision.", NULL},
+    {NAME_DROP, "embed_audio.", NULL},
+    {NAME_DROP, "mtp.", NULL},
+    {NAME_DROP, "model.vision_tower.", NULL},
+    {NAME_DROP, "model.vision_model.", NULL},
+    {NAME_DROP, "model.visual.", NULL},
+    {NAME_DROP, "model.multi_modal_projector.", NULL},
+    {NAME_DROP, "model.audio_tower.", NULL},
+    {NAME_DROP, "model.embed_vision.", NULL},
+    {NAME_DROP, "model.embed_audio.", NULL},
+    {NAME_START, "model.language_model.model.", "model."},
+    {NAME_START, "model.language_model.", "model."},
+    {NAME_START, "language_model.", ""},
+    {NAME_END, NULL, NULL},
+};

@@ -2,16 +2,56 @@
  * Adding an architecture: a function that describes it, and one line here. */
 #include "model/decoder.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+/* ---- wrappers: mlx-lm's ModelArgs of the same names ---- */
+
+static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
+                                       .top = "vocab_size",
+                                       .defaults =
+                                           "{\"num_attention_heads\": 8, \"num_key_value_heads\": 4}"},
+                     pixtral_wrapper = {.forced = "{\"tie_word_embeddings\": false}",
+                                        .defaults = "{\"num_attention_heads\": 32}"},
+                     plain_wrapper = {NULL};
+
+static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
+static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
+                                           {NAME_END, NULL, NULL}};
 
 /* mlx-lm utils.py: MODEL_REMAPPING has the names that are others' classes. */
 static const architecture architectures[] = {
     {"llama", "Llama 2 and 3, SmolLM2, Yi", .describe = describe_llama, .layer = layer_llama},
-    {"mistral", "Mistral 7B, Mistral Nemo", .describe = describe_llama, .layer = layer_llama},
+    {"mistral", "Mistral 7B, Mistral Nemo", "llama", .describe = describe_llama, .layer = layer_llama},
+    {"iquestcoder", "IQuest-Coder", "llama", .describe = describe_llama, .layer = layer_llama},
+    {"xverse", "XVERSE", "llama", .describe = describe_llama, .layer = layer_llama},
     {"qwen2", "Qwen2, Qwen2.5", .describe = describe_qwen2},
+    {"qwen2_vl", "Qwen2-VL", .describe = describe_qwen2, .rules = vision_rules, .wrapper = &plain_wrapper},
+    {"qwen2_5_vl", "Qwen2.5-VL", "qwen2_vl", .describe = describe_qwen2, .rules = vision_rules,
+     .wrapper = &plain_wrapper},
     {"qwen3", "Qwen3", .describe = describe_qwen3},
+    {"qwen3_vl", "Qwen3-VL", .describe = describe_qwen3, .rules = vision_rules, .wrapper = &plain_wrapper},
     {"qwen3_moe", "Qwen3-30B-A3B, Qwen3-Coder", .describe = describe_qwen3_moe, .layer = layer_qwen3_moe},
     {"gemma3_text", "Gemma 3 1B, 270M", .describe = describe_gemma3, .layer = layer_gemma3},
+    {"gemma3", "Gemma 3 4B, 12B, 27B", .describe = describe_gemma3, .layer = layer_gemma3,
+     .rules = vision_rules, .wrapper = &gemma3_wrapper},
+    {"smollm3", "SmolLM3", .describe = describe_smollm3, .layer = layer_smollm3},
+    {"olmo2", "OLMo 2", .describe = describe_olmo2},
+    {"olmo3", "OLMo 3", .describe = describe_olmo3, .layer = layer_olmo3},
+    {"seed_oss", "Seed-OSS", .describe = describe_seed_oss},
+    {"ernie4_5", "ERNIE 4.5 0.3B", .describe = describe_ernie4_5},
+    {"exaone", "EXAONE 3.5", .describe = describe_exaone},
+    {"exaone4", "EXAONE 4.0", .describe = describe_exaone4, .layer = layer_exaone4},
+    {"helium", "Helium 1", .describe = describe_helium},
+    {"hunyuan_v1_dense", "Hunyuan 0.5B to 7B", .describe = describe_hunyuan_v1_dense},
+    {"internlm3", "InternLM3", .describe = describe_internlm3, .rules = internlm_rules},
+    {"llama4_text", "MobileLLM-Pro", .describe = describe_llama4_text, .layer = layer_llama4_text},
+    {"mellum", "Mellum 2", .describe = describe_mellum, .layer = layer_mellum},
+    {"mimo", "MiMo 7B", .describe = describe_mimo, .rules = mimo_rules},
+    {"nanbeige", "Nanbeige", .describe = describe_nanbeige},
+    {"pixtral", "Pixtral 12B", .describe = describe_pixtral, .layer = layer_llama, .rules = vision_rules,
+     .wrapper = &pixtral_wrapper},
+    {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
@@ -22,8 +62,11 @@ struct model {
     decoder decoder;
 };
 
-const char *model_type_name(int i) {
-    return i >= 0 && i < N_ARCHITECTURES ? architectures[i].model_type : NULL;
+bool model_kind_get(int i, model_kind *out) {
+    if (i < 0 || i >= N_ARCHITECTURES) return false;
+    const architecture *a = &architectures[i];
+    *out = (model_kind){.model_type = a->model_type, .known = a->known, .like = a->like};
+    return true;
 }
 
 static const architecture *find_architecture(const json *config, const char *name) {
@@ -39,13 +82,33 @@ static const architecture *find_architecture(const json *config, const char *nam
     return NULL;
 }
 
-static int load(model *m, checkpoint *c, const architecture *a) {
+static json *parse(const char *text) {
+    return json_parse(text, strlen(text), "the registry");
+}
+
+/* A copy of config.json, or of the text model's part of it as mlx-lm's wrapper class hands it on. */
+static json *unwrapped(const json *config, const wrapper *w) {
+    const json *text = w ? json_get(config, "text_config") : NULL;
+    const json *top = text && w->top ? json_get(config, w->top) : NULL;
+    char number[96];
+    if (top) snprintf(number, sizeof number, "{\"%s\": %.0f}", w->top, json_number(top));
+    json *forced = parse(top ? number : text && w->forced ? w->forced : "{}");
+    json *defaults = parse(text && w->defaults ? w->defaults : "{}");
+    json *first = forced ? json_merged(forced, text ? text : config) : NULL;
+    json *all = first && defaults ? json_merged(first, defaults) : NULL;
+    json_free(forced), json_free(defaults), json_free(first);
+    return all;
+}
+
+static int load_from(model *m, checkpoint *c, const architecture *a, const json *config) {
     loader l = {.checkpoint = c,
                 .engine = m->engine,
                 .arena = m->arena,
-                .config = checkpoint_config(c),
+                .config = config,
                 .name = checkpoint_config_name(c)};
     if (checkpoint_ignore(c, "self_attn.rotary_emb.inv_freq")) return -1;
+    if (a->rules && checkpoint_rename(c, a->rules)) return -1;
+    if (a->wrapper && checkpoint_module_prefix(c, "language_model.")) return -1;
     decoder_load(&l, a, &m->decoder);
     if (l.failed) return -1;
     const desc *d = &m->decoder.d;
@@ -60,6 +123,13 @@ static int load(model *m, checkpoint *c, const architecture *a) {
                            .own_caches = d->own_caches};
     if (d->tied && checkpoint_ignore(c, "lm_head.")) return -1;
     return checkpoint_check_all_used(c);
+}
+
+static int load(model *m, checkpoint *c, const architecture *a) {
+    json *config = unwrapped(checkpoint_config(c), a->wrapper);
+    int status = config ? load_from(m, c, a, config) : -1;
+    json_free(config);
+    return status;
 }
 
 model *model_load(checkpoint *c, engine *e) {
@@ -103,8 +173,9 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
 }
 
 int model_caches(const model *m, const cache_options *o, cache_spec out[], int max) {
-    int n = (int)m->info.n_layers;
-    for (int i = 0; i < n && i < max; i++) out[i] = cache_of_layer(m, i, o);
+    int64_t n_layers = m->info.n_layers, loops = m->decoder.d.loops ? m->decoder.d.loops : 1;
+    int n = (int)(n_layers * loops);
+    for (int i = 0; i < n && i < max; i++) out[i] = cache_of_layer(m, i % n_layers, o);
     return n;
 }
 

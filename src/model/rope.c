@@ -92,6 +92,8 @@ static void scale_variant(loader *l, const char *type, const json *scaling, doub
         scale_yarn(l, scaling, base, spec, freqs, n);
     else if (!strcmp(type, "longrope"))
         scale_longrope(l, scaling, spec, freqs, n);
+    else if (!strcmp(type, "alpha"))
+        ; /* the base says it all */
     else if (!strcmp(type, "gguf_factors"))
         scale_by_tensor(l, freqs, n);
     else
@@ -107,7 +109,8 @@ static const char *scaling_type(const json *scaling) {
 
 static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base, const json *scaling) {
     int dims = (int)wish->dims, n = dims / 2;
-    const char *type = scaling_type(scaling);
+    const char *type = wish->alpha ? "alpha" : scaling_type(wish->plain ? NULL : scaling);
+    if (wish->alpha) base *= pow(field(l, scaling, "alpha", false, 1), dims / (dims - 2.0));
     if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
     rope_spec *spec = load_alloc(l, 1, sizeof *spec);
     float *freqs = load_alloc(l, (size_t)n + 1, sizeof *freqs);
@@ -167,6 +170,6 @@ const rope_spec *read_rope(loader *l, const rope_wish *wish) {
     }
     const json *scaling = json_get(l->config, "rope_scaling");
     if (!scaling) scaling = parameters;
-    const rope_spec *spec = make_rope(l, wish, base, wish->plain ? NULL : scaling);
+    const rope_spec *spec = make_rope(l, wish, base, scaling);
     return l->failed ? NULL : shared_rope(l, spec);
 }

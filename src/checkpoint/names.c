@@ -1,0 +1,93 @@
+/* names.c - what a published checkpoint calls its tensors, turned into mlx-lm's names before any is asked
+ * for. Rules change the table of tensors alone: no data is touched (mlx-lm: the sanitize function of a
+ * model). */
+#include "checkpoint/internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- notes ---- */
+
+struct checkpoint_note {
+    struct checkpoint_note *next;
+    const char *text;
+};
+
+int add_note(checkpoint *c, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    struct checkpoint_note *note = arena_alloc(c->arena, sizeof *note), **end = &c->notes;
+    if (!note || !(note->text = arena_string(c->arena, text))) return -1;
+    while (*end) end = &(*end)->next;
+    *end = note;
+    return 0;
+}
+
+const char *checkpoint_note(const checkpoint *c, int i) {
+    const struct checkpoint_note *note = c->notes;
+    while (note && i-- > 0) note = note->next;
+    return note ? note->text : NULL;
+}
+
+/* ---- rules ---- */
+
+static bool begins_with(const char *name, const char *start) {
+    return !strncmp(name, start, strlen(start));
+}
+
+/* The name after all rules, NULL when one drops it. *failed: there is no memory. */
+static const char *renamed(checkpoint *c, const name_rule *rules, const char *name, bool *failed) {
+    for (const name_rule *r = rules; r->kind != NAME_END; r++) {
+        const char *at = r->kind == NAME_DROP || r->kind == NAME_START
+                             ? (begins_with(name, r->from) ? name : NULL)
+                             : strstr(name, r->from);
+        if (!at) continue;
+        if (r->kind == NAME_DROP || r->kind == NAME_DROP_PART) return NULL;
+        name = arena_printf(c->arena, "%.*s%s%s", (int)(at - name), name, r->to, at + strlen(r->from));
+        if (!name) {
+            *failed = true;
+            return NULL;
+        }
+    }
+    return name;
+}
+
+int checkpoint_rename(checkpoint *c, const name_rule *rules) {
+    size_t kept = 0, dropped = 0;
+    double bytes = 0;
+    bool failed = false;
+    for (size_t i = 0; i < c->n_tensors && !failed; i++) {
+        stored t = c->tensors[i];
+        if ((t.name = renamed(c, rules, t.name, &failed))) {
+            c->tensors[kept++] = t;
+        } else if (!failed) {
+            dropped++;
+            bytes += (double)t.bytes;
+        }
+    }
+    if (failed) return -1;
+    c->n_tensors = kept;
+    if (dropped && add_note(c, "%zu tensors (%.2f GB) that generating text does not use were left out",
+                            dropped, bytes / 1e9))
+        return -1;
+    return sort_tensors(c);
+}
+
+int checkpoint_module_prefix(checkpoint *c, const char *prefix) {
+    return (c->module_prefix = arena_string(c->arena, prefix)) ? 0 : -1;
+}
+
+const json *module_quantization(const checkpoint *c, const char *path) {
+    str full = {0};
+    const json *module = NULL;
+    if (c->module_prefix && c->quantization) {
+        str_printf(&full, "%s%s", c->module_prefix, path);
+        module = full.failed ? NULL : json_get(c->quantization, full.data);
+        str_free(&full);
+    }
+    return module ? module : json_get(c->quantization, path);
+}

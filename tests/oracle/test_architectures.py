@@ -1,0 +1,86 @@
+"""Every architecture of the registry gives mlx-lm's ids and logits, and takes the caches that mlx-lm takes."""
+
+import json
+import os
+import re
+import subprocess
+
+import architectures
+import mlx.core as mx
+import numpy as np
+import pytest
+
+F32_TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 4e-2  # see test_kv_cache.py
+REFUSED = 2
+
+
+PROGRAM = os.environ.get("MLXBENCH", str(architectures.HERE.parent.parent / "build" / "mlxbench"))
+
+
+def registered():
+    """The model types that `mlxbench models` lists."""
+    try:
+        listed = subprocess.run([PROGRAM, "models", "--markdown"], capture_output=True, text=True).stdout
+    except OSError:  # the fixture `run` says that it is not there
+        listed = ""
+    return re.findall(r"^\| `(\S+)` \|", listed, re.M)
+
+
+REGISTERED = registered()
+
+
+def check_same(found, wanted):
+    assert found[0] == wanted[0]
+    assert np.abs(found[1] - wanted[1]).max() <= F32_TOLERANCE * np.ptp(wanted[1])
+
+
+def check_near(found, wanted):
+    """As check_same, but a choice may differ where mlx-lm's two best are within the tolerance; what follows is not
+    compared, as it answers another question."""
+    tolerance = QUANTIZED_TOLERANCE * np.ptp(wanted[1])
+    rows = next((i for i in range(architectures.N) if found[0][i] != wanted[0][i]), architectures.N)
+    if rows < architectures.N:
+        assert wanted[1][rows][wanted[0][rows]] - wanted[1][rows][found[0][rows]] <= tolerance
+    assert np.abs(found[1] - wanted[1])[:rows + 1].max() <= tolerance
+
+
+@pytest.mark.parametrize("engine", ["cpu", "mlx"])
+@pytest.mark.parametrize("case", architectures.CASES)
+@pytest.mark.parametrize("model_type", [name for name in sorted(architectures.CONFIGS) if name in REGISTERED])
+def test_as_mlx_lm(ours, run, model_type, case, engine):
+    answers = architectures.get(model_type)
+    prompt, four_bits, options = architectures.CASES[case]
+    model = answers / ("4-bit" if four_bits else "plain")
+    wanted = architectures.load(answers, case)
+    options = dict(options, engine=engine, prefill_step_size=architectures.STEP)
+    if wanted[0] == "error":
+        arguments = [part for name, value in options.items() for part in ("--" + name.replace("_", "-"), value)]
+        done = run("generate", "--model", model, "--prompt-ids", ",".join(map(str, prompt)), "--ids", "--max-tokens",
+                   architectures.N, "--ignore-eos", *arguments)
+        assert (done.returncode, done.stdout) == (REFUSED, ""), f"mlx-lm: {wanted[1]}"
+        return
+    found = ours(model, prompt, architectures.N, **options)
+    (check_near if "kv_bits" in options else check_same)(found, wanted)
+
+
+def test_others_are_refused(run, tmp_path):
+    """What mlx-lm runs and this program does not yet: said at once, and listed here."""
+    missing = sorted(set(architectures.CONFIGS) - set(REGISTERED))
+    for model_type in missing:
+        (tmp_path / "config.json").write_text(json.dumps(architectures.CONFIGS[model_type]))
+        mlx_like(tmp_path)
+        done = run("generate", "--model", tmp_path, "--prompt-ids", "1", "--ids")
+        assert done.returncode == 1 and f'"{model_type}" is not known' in done.stderr
+    if missing:
+        pytest.skip(f"not in the registry yet: {', '.join(missing)}")
+
+
+def mlx_like(folder):
+    mx.save_safetensors(str(folder / "model.safetensors"), {"a": mx.zeros(1)})
+
+
+def test_table(run):
+    """docs/models.md has the registry's table; `mlxbench models --markdown` prints it."""
+    document = (architectures.HERE.parent.parent / "docs" / "models.md").read_text()
+    assert run("models", "--markdown", check=True).stdout in document
