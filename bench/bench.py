@@ -76,11 +76,12 @@ def arguments():
 
 
 def call(command):
-    """The JSON object that the command prints."""
+    """The JSON object of the last run that the command prints."""
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"bench: failed: {' '.join(map(str, command))}")
-    return json.loads(done.stdout.splitlines()[-1])
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return [row for row in rows if row.get("kind") != "summary"][-1]
 
 
 def measure(program, row, options):

@@ -10,9 +10,10 @@ import sys
 # An arrow goes from a folder to what it is built on; it may use all that its arrows reach.
 ARROWS = {
     "main.c": ["cmd", "base"],
-    "cmd": ["report", "text", "sys", "hub"],
-    "report": ["bench"],
-    "bench": ["generate", "sys"],
+    "cmd": ["report", "bench", "text", "sys", "hub"],
+    "report": ["results"],
+    "bench": ["generate", "sys", "results"],
+    "results": ["base"],
     "generate": ["model", "checkpoint", "text"],
     "model": ["engine", "checkpoint"],
     "engine": ["base"],

@@ -50,7 +50,8 @@ def measure(command):
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         print(f"gpu: failed: {' '.join(map(str, command))}", file=sys.stderr)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return [row for row in rows if row.get("kind") != "summary"]
 
 
 def print_table(measured):

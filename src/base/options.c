@@ -32,7 +32,7 @@ static int fail_unknown(const option *options, size_t n, const char *command, co
     size_t best = edit_distance(word, nearest);
     for (size_t i = 0; i < n; i++) {
         const char *names[] = {options[i].name, options[i].short_name};
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < 2; k++) { /* words have neither */
             size_t distance = names[k] ? edit_distance(word, names[k]) : best;
             if (distance >= best) continue;
             best = distance;
@@ -80,6 +80,13 @@ static int set_value(const option *o, const char *argument, const char *value) {
     return 0;
 }
 
+/* Where words that belong to no option go, or NULL. */
+static const option *find_words(const option *options, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!options[i].name) return &options[i];
+    return NULL;
+}
+
 static bool is_help(const char *argument) {
     return !strcmp(argument, "--help") || !strcmp(argument, "-h");
 }
@@ -93,6 +100,10 @@ int options_parse(const option *options, size_t n, const option_usage *usage, in
         }
         const option *o = find_option(options, n, argument, &value);
         if (!o && argument[0] == '-' && argument[1]) return fail_unknown(options, n, argv[0], argument);
+        if (!o && find_words(options, n)) {
+            if (set_value(find_words(options, n), argument, argument)) return -1;
+            continue;
+        }
         if (!o) return fail_usage("unexpected argument \"%s\"; see mlxbench %s --help", argument, argv[0]);
         if (o->kind == OPTION_FLAG) {
             if (value) return fail_usage("--%s takes no value", o->name);
@@ -141,9 +152,10 @@ static void print_wrapped(FILE *out, const char *text, size_t column, size_t ind
 }
 
 static size_t print_left(char *text, size_t size, const option *o) {
-    int used = snprintf(text, size, "%*s%s%s%s--%s%s%s", HELP_INDENT, "", o->short_name ? "-" : "",
-                        o->short_name ? o->short_name : "", o->short_name ? ", " : "", o->name,
-                        o->metavar ? " " : "", o->metavar ? o->metavar : "");
+    int used =
+        snprintf(text, size, "%*s%s%s%s%s%s%s%s", HELP_INDENT, "", o->short_name ? "-" : "",
+                 o->short_name ? o->short_name : "", o->short_name ? ", " : "", o->name ? "--" : "",
+                 o->name ? o->name : "", o->name && o->metavar ? " " : "", o->metavar ? o->metavar : "");
     return used < 0 ? 0 : (size_t)used < size ? (size_t)used : size - 1;
 }
 

@@ -23,7 +23,8 @@ typedef struct option_texts {
 } option_texts;
 
 typedef struct option {
-    const char *name;       /* "prefill-step-size": given as --prefill-step-size V or --prefill-step-size=V */
+    const char *name;       /* "prefill-step-size": given as --prefill-step-size V or --prefill-step-size=V.
+                               NULL: takes the words that belong to no option (OPTION_TEXTS) */
     const char *short_name; /* "pss": given as -pss V; NULL when it has none */
     const char *metavar;    /* "N", "FILE"; NULL for a flag */
     const char *help;       /* one line, with the default where there is one */
@@ -41,8 +42,9 @@ typedef struct option_usage {
 
 /* Parses argv[1..argc-1] into the options' values. Returns 0; 1 when --help or -h was given (the help was
  * printed to stdout, the command should end with success); -1 with a usage error that names the option:
- * unknown (with the nearest known name), without its value, not a number, out of range. No positional
- * arguments. */
+ * unknown (with the nearest known name), without its value, not a number, out of range, a word where none is
+ * taken.
+ */
 int options_parse(const option *options, size_t n, const option_usage *usage, int argc, char **argv);
 
 /* The help page: at most 100 columns wide, made from the table. */

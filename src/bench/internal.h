@@ -41,6 +41,10 @@ int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out);
  * when out of memory. Free with free(). */
 int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, int64_t n);
 
+/* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in hexadecimal. */
+enum { HASH_CHARS = 17 };
+void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]);
+
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 
 typedef struct progress {

@@ -6,22 +6,6 @@
 
 enum { MAX_CONFIGURATIONS = 1000000 };
 
-const param param_table[N_PARAMS] = {
-#define PARAM(field_, kind_, option_, short_, metavar_, default_, min_, max_, choices_, help_)               \
-    {.name = #field_,                                                                                        \
-     .kind = KIND_##kind_,                                                                                   \
-     .option = option_,                                                                                      \
-     .short_option = short_,                                                                                 \
-     .metavar = metavar_ ",...",                                                                             \
-     .default_list = default_,                                                                               \
-     .min = min_,                                                                                            \
-     .max = max_,                                                                                            \
-     .choices = choices_,                                                                                    \
-     .help = help_ " (" default_ ")",                                                                        \
-     .offset = offsetof(params, field_)},
-#include "bench/params.def"
-};
-
 static bool is_choice(const char *choices, const char *text) {
     size_t n = strlen(text);
     for (const char *c = choices; *c; c += strcspn(c, ","), c += *c == ',')
@@ -108,4 +92,36 @@ int plan_check(const plan *p) {
         if (generate_check_options(&how)) return -1;
     }
     return 0;
+}
+
+static value value_of(int i, const param_value *v) {
+    if (param_table[i].kind == KIND_TEXT) return (value){.kind = VALUE_TEXT, .text = v->text};
+    if (param_table[i].kind == KIND_OPTIONAL && !v->number) return (value){.kind = VALUE_NONE};
+    return (value){.kind = VALUE_NUMBER, .number = v->number};
+}
+
+/* Columns that say what follows from a parameter vary with it. */
+static const struct {
+    int column, param;
+} followers[] = {
+    {COLUMN_quantization, PARAM_model},
+    {COLUMN_kv_gb, PARAM_model},
+    {COLUMN_device, PARAM_engine},
+    {COLUMN_kv_gb, PARAM_n_prompt},
+    {COLUMN_kv_gb, PARAM_n_generate},
+    {COLUMN_kv_gb, PARAM_max_kv_size},
+    {COLUMN_kv_gb, PARAM_kv_bits},
+    {COLUMN_kv_gb, PARAM_kv_group_size},
+    {COLUMN_kv_gb, PARAM_quantized_kv_start},
+};
+
+sweep plan_sweep(const plan *p, int64_t repeats) {
+    sweep s = {.repeats = repeats};
+    for (int i = 0; i < N_PARAMS; i++)
+        for (int k = 0; k < p->n_values[i]; k++)
+            sweep_add(&s, COLUMN_FIRST_PARAM + i, value_of(i, &p->values[i][0]),
+                      value_of(i, &p->values[i][k]));
+    for (size_t i = 0; i < sizeof followers / sizeof *followers; i++)
+        s.varies[followers[i].column] |= s.varies[COLUMN_FIRST_PARAM + followers[i].param];
+    return s;
 }

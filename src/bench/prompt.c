@@ -2,6 +2,8 @@
  * Random ids matter for mixtures of experts, where a repeated sentence wakes few of them. */
 #include "bench/internal.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out) {
@@ -14,4 +16,13 @@ int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, i
     for (int64_t i = 0; ids && i < n; i++)
         ids[i] = text->n ? text->items[i % text->n] : (int32_t)(random_next(&seed) % (uint64_t)vocab_size);
     return ids;
+}
+
+void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]) {
+    uint64_t hash = 14695981039346656037u;
+    for (int64_t i = 0; i < 4 * n; i++) {
+        uint8_t byte = (uint8_t)((uint32_t)ids[i / 4] >> (8 * (i % 4)));
+        hash = (hash ^ byte) * 1099511628211u;
+    }
+    snprintf(out, HASH_CHARS, "%016" PRIx64, hash);
 }

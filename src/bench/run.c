@@ -11,15 +11,17 @@
 typedef struct bench {
     const plan *plan;
     const bench_options *options;
-    int (*on_row)(void *context, const record *r);
+    int (*on_row)(void *context, const row *r);
     void *context;
+    summary *summary; /* of this configuration's runs */
     loaded loaded;
     progress progress;
     hardware hardware;
-    char hw_model[128], measured_at[32];
+    char hw_model[128], measured_at[32], prompt_hash[HASH_CHARS], ids_hash[HASH_CHARS];
     int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
     int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
     int64_t n_equal;                      /* configurations left out, since another one is the same */
+    int64_t configuration, repeat;        /* this one, from 1; its rows so far */
     int64_t runs_left;                    /* of this configuration */
     int64_t load_failures;                /* configurations in turn that found this model not to load */
     bool engine_failed, stopped;          /* during a run; a row could not be written */
@@ -56,7 +58,11 @@ static int run_once(bench *b, const params *p, const int32_t *prompt, sample *ou
     out->n_tokens = 0;
     out->load_ns = l->load_ns;
     int failed = time_tokens(b, s, out, p->n_generate);
-    out->memory = engine_memory_used(l->engine);
+    engine_memory used = engine_memory_used(l->engine);
+    out->memory.weights = used.weights;
+    out->memory.kv = used.kv;
+    out->memory.scratch = used.scratch;
+    out->memory.peak = used.peak;
     out->peak_rss = sys_peak_rss();
     session_free(s);
     if (failed) return -1;
@@ -90,6 +96,8 @@ static facts get_facts(bench *b) {
     struct tm utc;
     strftime(b->measured_at, sizeof b->measured_at, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     facts f = {.synthetic = -1,
+               .seed = (int64_t)b->options->seed,
+               .warmup = b->options->warmup,
                .hw_model = b->hw_model,
                .chip = b->hardware.chip,
                .os = b->hardware.os,
@@ -106,14 +114,35 @@ static facts get_facts(bench *b) {
     return f;
 }
 
-/* error: why there is no sample; else NULL. */
-static int hand_over(bench *b, const params *p, const sample *s, const char *error) {
-    record r = {.run = ++b->n_rows, .params = *p, .sample = *s, .facts = get_facts(b)};
-    r.facts.error = error;
-    set_what_ran(b, &r.params, error != NULL);
+static int hand_on(bench *b, const row *r) {
     progress_clear(&b->progress);
-    b->stopped = b->on_row(b->context, &r) != 0;
+    b->stopped = b->on_row(b->context, r) != 0;
     return b->stopped ? -1 : 0;
+}
+
+/* s: NULL with an error that says why there is no sample. */
+static int hand_over(bench *b, const params *p, const sample *s, const char *error) {
+    params ran = *p;
+    facts f = get_facts(b);
+    row r;
+    f.error = error;
+    if (s) {
+        hash_ids(s->ids, s->n_tokens, b->ids_hash);
+        f.prompt_hash = b->prompt_hash;
+        f.ids_hash = b->ids_hash;
+    }
+    set_what_ran(b, &ran, error != NULL);
+    row_of_run(&r, (run_number){++b->n_rows, b->configuration, ++b->repeat}, &ran, s, &f);
+    return summary_add(b->summary, &r) || hand_on(b, &r) ? -1 : 0;
+}
+
+/* The row of a configuration, as far as it was measured: also of one that was interrupted. An error stays. */
+static int hand_over_summary(bench *b) {
+    row r;
+    int failed = 0;
+    if (!b->stopped && !summary_row(b->summary, &r)) failed = hand_on(b, &r);
+    summary_clear(b->summary);
+    return failed;
 }
 
 /* The text that was generated, after the run so that printing it costs no measured time. */
@@ -146,6 +175,7 @@ static int run_configuration(bench *b, const params *p) {
     int32_t *prompt = make_prompt(random ? &no_text : &l->prompt_text, model_describe(l->model)->vocab_size,
                                   o->seed, p->n_prompt);
     int failed = !s.token_ns || !s.ids || !prompt;
+    if (!failed) hash_ids(prompt, p->n_prompt, b->prompt_hash);
     for (int64_t i = 0; i < o->warmup + o->repeats && !failed; i++) {
         failed = b->engine_failed = run_once(b, p, prompt, &s) != 0;
         if (failed || i < o->warmup) continue;
@@ -234,7 +264,7 @@ static int leave_out(bench *b, const params *p) {
     b->n_failed++;
     b->n_refused += code == EXIT_USAGE;
     progress_skip(&b->progress, p, b->runs_left);
-    if (hand_over(b, p, &(sample){0}, b->error)) return -1;
+    if (hand_over(b, p, NULL, b->error)) return -1;
     if (b->plan->n > 1 && b->load_failures < 2)
         progress_note(&b->progress, "run %lld failed: %s", (long long)b->n_rows, b->error);
     if (b->engine_failed) loaded_free(&b->loaded); /* an engine in an unknown state */
@@ -254,29 +284,38 @@ static int report_failures(const bench *b) {
                 (long long)b->n_failed, n);
 }
 
-int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const record *r),
-              void *context) {
-    bench b = {.plan = p, .options = o, .on_row = on_row, .context = context};
-    params before;
+/* One configuration of the plan, with all its rows. -1 when the plan ends with it. */
+static int run_planned(bench *b, int64_t i, const params *now, bool other_model) {
     int stopped = 0;
+    b->runs_left = b->options->warmup + b->options->repeats;
+    if (other_model) b->load_failures = b->model_refused = 0;
+    int failed = load(b, now) || (other_model && check_all(b, i));
+    if (!failed && is_equal(b, now)) {
+        b->n_equal++;
+        progress_skip(&b->progress, now, b->runs_left);
+        return 0;
+    }
+    b->configuration++;
+    b->repeat = 0;
+    if (failed || run_configuration(b, now)) stopped = leave_out(b, now);
+    return hand_over_summary(b) || stopped ? -1 : 0;
+}
+
+int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const row *r),
+              void *context) {
+    bench b = {.plan = p, .options = o, .on_row = on_row, .context = context, .summary = summary_new()};
+    params before;
+    int stopped = b.summary ? 0 : -1;
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
     for (int64_t i = 0; i < p->n && !stopped; i++) {
         params now = plan_params(p, i);
-        bool other = i == 0 || !same_model(&before, &now);
-        b.runs_left = o->warmup + o->repeats;
-        if (other) b.load_failures = b.model_refused = 0;
-        int failed = load(&b, &now) || (other && check_all(&b, i));
-        if (!failed && is_equal(&b, &now)) {
-            b.n_equal++;
-            progress_skip(&b.progress, &now, b.runs_left);
-        } else if (failed || run_configuration(&b, &now)) {
-            stopped = leave_out(&b, &now);
-        }
+        stopped = run_planned(&b, i, &now, i == 0 || !same_model(&before, &now));
         before = now;
     }
     progress_clear(&b.progress);
     loaded_free(&b.loaded);
+    summary_free(b.summary);
     return stopped ? -1 : report_failures(&b);
 }

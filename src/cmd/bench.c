@@ -1,5 +1,6 @@
 /* bench.c - `mlxbench [bench]`: options to a plan, the plan's runs to reports.
- * The benchmark parameters' options come from bench/params.def. */
+ * The benchmark parameters' options come from results/params.def. */
+#include "bench/bench.h"
 #include "checkpoint/checkpoint.h"
 #include "cmd/cmd.h"
 #include "cmd/fetch.h"
@@ -58,7 +59,7 @@ static int parse_options(command *c, int argc, char **argv) {
          .metavar = "N",
          .kind = OPTION_NUMBER,
          .value = &c->bench.seed,
-         .max = INT64_MAX,
+         .max = ((int64_t)1 << 53) - 1, /* what a JSON number can say exactly */
          .help = "for random prompts and synthetic weights (0)"},
         {.name = "output",
          .short_name = "o",
@@ -159,7 +160,7 @@ static int check_names(const command *c, const char **inputs) {
     return 0;
 }
 
-static int write_row(void *context, const record *r) {
+static int write_row(void *context, const row *r) {
     return reports_row(context, r);
 }
 
@@ -170,7 +171,8 @@ static int run(command *c) {
     if (!inputs || get_prompt(c) || check_names(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
-    reports *outputs = reports_open(&c->outputs, &c->report, &c->plan);
+    sweep s = plan_sweep(&c->plan, c->bench.repeats);
+    reports *outputs = reports_open(&c->outputs, &c->report, &s);
     if (!outputs) return -1;
     int failed = bench_run(&c->plan, &c->bench, write_row, outputs);
     return reports_close(outputs) || failed ? -1 : 0;
@@ -179,10 +181,7 @@ static int run(command *c) {
 int cmd_bench(int argc, char **argv) {
     command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = fetch_found}};
     for (int i = 0; i < N_PARAMS; i++) c.lists[i] = param_table[i].default_list;
-    str_puts(&c.output_help,
-             "write FORMAT to FILE or standard output; may be given several times (md on a terminal, "
-             "else csv). Formats: ");
-    report_formats(&c.output_help);
+    report_output_help(&c.output_help);
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
     if (!done) done = run(&c);
     plan_free(&c.plan);

@@ -10,6 +10,7 @@
     COMMAND(generate, "run a model on a prompt and stream what it says")                                     \
     COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
     COMMAND(models, "list presets, families, engines and the models in the Hugging Face cache")              \
+    COMMAND(report, "show results from a file, in any format")                                               \
     COMMAND(tokenize, "turn text into token ids, or ids into text")
 
 #define COMMAND(name, about) int cmd_##name(int argc, char **argv);

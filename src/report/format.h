@@ -13,32 +13,36 @@
     FORMAT(json)                                                                                             \
     FORMAT(jsonl)
 
-/* What a format appends to. The text is written and emptied after each call; tail is the format's own. */
+/* What a format appends to. The text is written and emptied after each call; tail and shared are the format's
+ * own. */
 typedef struct output {
-    const plan *plan;
-    int64_t n_rows; /* so far, without the one at hand */
+    const sweep *sweep;
+    int64_t n_runs; /* so far, without the one at hand */
     str text;
     str tail;
+    summary *shared;
 } output;
 
+/* Each takes what it has a use for: runs, configurations, or both. */
 typedef struct format {
-    void (*begin)(output *o);
-    void (*row)(output *o, const record *r);
-    void (*end)(output *o); /* completes the text; in a file after every row, so it changes nothing */
+    void (*begin)(output *o); /* NULL: nothing to do */
+    void (*row)(output *o, const row *r);
+    void (*end)(
+        output *o); /* completes the text; in a file after every row, so it changes nothing; or NULL */
 } format;
 
 #define FORMAT(name) extern const format format_##name;
 FORMATS(FORMAT)
 #undef FORMAT
 
-/* The value as plain text; `none` where it is unset. decimals: at most so many. */
-void put_value(str *out, value v, int decimals, const char *none);
-
 /* One line of a CSV file (RFC 4180, lines end with \n) with the n columns given; the header's when r is NULL.
  */
-void put_csv(str *out, const record *r, const int *columns, int n, int decimals, const char *none);
+void put_csv(str *out, const row *r, const int *columns, int n, int decimals, const char *none);
 
-/* "{...}" with all columns, without the closing brace: jsonl adds to it. */
-void put_json_columns(str *out, const record *r);
+/* Columns first to last as members of a JSON object, separated by commas. */
+void put_json_columns(str *out, const row *r, int first, int last);
+
+/* As a summary's member, with a comma before it: the spreads of its metrics. */
+void put_json_spreads(str *out, const row *r);
 
 #endif

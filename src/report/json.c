@@ -1,31 +1,76 @@
-/* json.c - one array with an object per row; its members are the columns, unset ones null.
- * Each row is out as soon as it is measured. In a file the array is closed after every row, elsewhere at the
- * end. */
+/* json.c - one object: {"schema", "machine", "runs", "summaries"}; a row's members are its columns, unset
+ * ones null. Each row is out as soon as it is measured. In a file the lists are closed after every row,
+ * elsewhere at the end.
+ */
 #include "report/format.h"
 
-void put_json_columns(str *out, const record *r) {
-    for (int c = 0; c < N_COLUMNS; c++) {
-        value v = record_value(r, c);
-        str_printf(out, "%s\"%s\": ", c ? ", " : "{", column_name(c));
+#include <math.h>
+
+void put_json_columns(str *out, const row *r, int first, int last) {
+    for (int c = first; c <= last; c++) {
+        value v = r->cells[c];
+        str_printf(out, "%s\"%s\": ", c > first ? ", " : "", column_table[c].name);
         if (v.kind == VALUE_TEXT)
             json_quote(out, v.text);
         else
-            put_value(out, v, v.decimals, "null");
+            value_put(out, v, v.decimals, "null");
     }
 }
 
-static void begin(output *o) {
-    str_puts(&o->text, "[");
+static void put_number(str *out, const char *name, double number, int decimals) {
+    str_printf(out, isfinite(number) ? ", \"%s\": %.*f" : ", \"%s\": null", name, decimals, number);
 }
 
-static void row(output *o, const record *r) {
-    str_puts(&o->text, o->n_rows ? ",\n" : "\n");
-    put_json_columns(&o->text, r);
+/* With more decimals than the metric has, since a mean lies between its values. */
+void put_json_spreads(str *out, const row *r) {
+    const char *before = "";
+    str_puts(out, ", \"spreads\": {");
+    for (int i = 0; i < N_METRICS; i++) {
+        const column *about = &column_table[COLUMN_FIRST_METRIC + i];
+        const spread *s = &r->spreads[i];
+        int decimals = about->decimals + 3;
+        if (about->summing != MEDIAN) continue;
+        str_printf(out, "%s\"%s\": {\"n\": %lld", before, about->name, (long long)s->n);
+        put_number(out, "median", s->median, decimals);
+        put_number(out, "low", s->low, decimals);
+        put_number(out, "high", s->high, decimals);
+        put_number(out, "mean", s->mean, decimals);
+        put_number(out, "sd", s->sd, decimals);
+        put_number(out, "min", s->min, decimals);
+        put_number(out, "max", s->max, decimals);
+        str_printf(out, ", \"outliers\": %lld}", (long long)s->outliers);
+        before = ", ";
+    }
+    str_puts(out, "}");
+}
+
+static void begin(output *o) {
+    str_printf(&o->text, "{\"schema\": %d,\n", RESULTS_SCHEMA);
+}
+
+static void put_row(output *o, const row *r) {
+    if (r->kind == ROW_SUMMARY) {
+        str_puts(&o->tail, o->tail.length ? ",\n{" : "\n{");
+        put_json_columns(&o->tail, r, 0, N_COLUMNS - 1);
+        put_json_spreads(&o->tail, r);
+        str_puts(&o->tail, "}");
+        return;
+    }
+    if (!o->n_runs) {
+        str_puts(&o->text, "\"machine\": {");
+        put_json_columns(&o->text, r, COLUMN_hw_model, COLUMN_os);
+        str_puts(&o->text, "},\n\"runs\": [");
+    }
+    str_puts(&o->text, o->n_runs ? ",\n{" : "\n{");
+    put_json_columns(&o->text, r, 0, N_COLUMNS - 1);
     str_puts(&o->text, "}");
 }
 
 static void end(output *o) {
-    str_puts(&o->text, o->n_rows ? "\n]\n" : "]\n");
+    str_puts(&o->text,
+             o->n_runs ? "\n],\n\"summaries\": [" : "\"machine\": null, \"runs\": [], \"summaries\": [");
+    if (o->tail.data) str_puts(&o->text, o->tail.data);
+    str_puts(&o->text, o->tail.length ? "\n]}\n" : "]}\n");
 }
 
-const format format_json = {begin, row, end};
+const format format_json = {begin, put_row, end};

@@ -1,26 +1,25 @@
-/* jsonl.c - one JSON object per line, with everything that was measured: every timestamp and token id.
- * Times are nanoseconds of a clock with an arbitrary start; only differences mean something. */
+/* jsonl.c - one JSON object per line, runs with everything that was measured: every timestamp and token id.
+ * Times are nanoseconds of a clock with an arbitrary start; only differences mean something.
+ */
 #include "report/format.h"
 
-static void begin(output *o) {
-    (void)o;
-}
-
-static void row(output *o, const record *r) {
-    const sample *s = &r->sample;
-    str *out = &o->text;
-    put_json_columns(out, r);
+static void put_raw(str *out, const sample *s) {
     str_printf(out, ", \"load_ns\": %lld, \"start_ns\": %lld, \"token_ns\": [", (long long)s->load_ns,
                (long long)s->start_ns);
     for (int64_t i = 0; i < s->n_tokens; i++)
         str_printf(out, "%s%lld", i ? ", " : "", (long long)s->token_ns[i]);
     str_puts(out, "], \"token_ids\": [");
     for (int64_t i = 0; i < s->n_tokens; i++) str_printf(out, "%s%d", i ? ", " : "", (int)s->ids[i]);
-    str_puts(out, "]}\n");
+    str_puts(out, "]");
 }
 
-static void end(output *o) {
-    (void)o;
+static void put_row(output *o, const row *r) {
+    str *out = &o->text;
+    str_printf(out, "{\"kind\": \"%s\", ", r->kind == ROW_RUN ? "run" : "summary");
+    put_json_columns(out, r, 0, N_COLUMNS - 1);
+    if (r->spreads) put_json_spreads(out, r);
+    if (r->raw) put_raw(out, r->raw);
+    str_puts(out, "}\n");
 }
 
-const format format_jsonl = {begin, row, end};
+const format format_jsonl = {NULL, put_row, NULL};

@@ -14,7 +14,7 @@ static const struct {
     FORMATS(FORMAT)
 #undef FORMAT
 };
-enum { N_FORMATS = sizeof formats / sizeof *formats, MAX_DECIMALS = 9 };
+enum { N_FORMATS = sizeof formats / sizeof *formats };
 
 typedef struct report {
     const format *format;
@@ -23,47 +23,35 @@ typedef struct report {
 } report;
 
 struct reports {
-    bool force;
+    bool force, at_end;
     int n;
     report items[OPTION_MAX_TEXTS];
 };
 
-void report_formats(str *out) {
+static void put_formats(str *out) {
     for (int i = 0; i < N_FORMATS; i++) str_printf(out, "%s%s", i ? ", " : "", formats[i].name);
 }
 
-void put_value(str *out, value v, int decimals, const char *none) {
-    switch (v.kind) {
-    case VALUE_NONE:
-        str_puts(out, none);
-        break;
-    case VALUE_TEXT:
-        str_puts(out, v.text);
-        break;
-    case VALUE_NUMBER:
-        str_printf(out, "%lld", (long long)v.number);
-        break;
-    case VALUE_REAL:
-        str_printf(out, "%.*f", v.decimals < decimals ? v.decimals : decimals, v.real);
-        break;
-    case VALUE_BOOL:
-        str_puts(out, v.number ? "true" : "false");
-        break;
-    }
+void report_output_help(str *out) {
+    str_puts(
+        out,
+        "write FORMAT to FILE or standard output; may be given several times (md on a terminal, else csv). "
+        "Formats: ");
+    put_formats(out);
 }
 
 /* ---- writing ---- */
 
-/* Writes the text that the format just made. A file is completed each time. */
-static int write_text(report *r) {
-    str closing = {0};
-    output end = {.plan = r->output.plan, .n_rows = r->output.n_rows, .tail = r->output.tail};
-    if (!r->file.direct) r->format->end(&end);
-    closing = end.text;
-    int failed = out_file_write(&r->file, &r->output.text, &closing);
+/* Writes the text that the format just made. complete: also what completes it, which a file has until the
+ * next text. */
+static int write_text(report *r, bool complete) {
+    output closing = r->output;
+    closing.text = (str){0};
+    if (complete && !r->file.direct && r->format->end) r->format->end(&closing);
+    int failed = out_file_write(&r->file, &r->output.text, &closing.text) || r->output.tail.failed;
     str_clear(&r->output.text);
-    str_free(&closing);
-    return failed;
+    str_free(&closing.text);
+    return failed ? -1 : 0;
 }
 
 /* ---- opening ---- */
@@ -73,7 +61,7 @@ static const format *find_format(const char *name, size_t length) {
         if (strlen(formats[i].name) == length && !strncmp(formats[i].name, name, length))
             return formats[i].format;
     str known = {0};
-    report_formats(&known);
+    put_formats(&known);
     fail_usage("--output: unknown format \"%.*s\"; known: %s", (int)length, name,
                known.data ? known.data : "");
     str_free(&known);
@@ -99,26 +87,27 @@ static int find_output(reports *all, const char *spec, const report_options *o) 
     }
     for (int i = 0; i < o->n_inputs; i++)
         if (out_file_is_of(&r->file, o->inputs[i]))
-            return fail_usage("--output: %s is a file of the model %s", colon ? colon + 1 : "standard output",
-                              o->inputs[i]);
+            return fail_usage("--output: %s is read from %s, so it cannot be written",
+                              colon ? colon + 1 : "standard output", o->inputs[i]);
     return 0;
 }
 
-static int open_report(report *r, const plan *p) {
-    r->output.plan = p;
+static int open_report(report *r, const sweep *s) {
+    r->output.sweep = s;
     if (out_file_open(&r->file)) return -1;
-    r->format->begin(&r->output);
-    return write_text(r);
+    if (r->format->begin) r->format->begin(&r->output);
+    return write_text(r, false);
 }
 
-reports *reports_open(const option_texts *specs, const report_options *o, const plan *p) {
+reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s) {
     reports *all = mem_new(1, sizeof *all, "the outputs");
     if (!all) return NULL;
     int failed = 0;
     all->force = o->force;
+    all->at_end = o->at_end;
     if (!specs->n) failed = find_output(all, isatty(STDOUT_FILENO) ? "md" : "csv", o);
     for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o);
-    for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], p);
+    for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], s);
     if (!failed) return all;
     reports_close(all);
     return NULL;
@@ -126,33 +115,35 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
 
 /* ---- rows ---- */
 
-int reports_row(reports *all, const record *row) {
+int reports_row(reports *all, const row *next) {
     int failed = 0;
     for (int i = 0; i < all->n; i++) {
         report *r = &all->items[i];
-        r->format->row(&r->output, row);
-        r->output.n_rows++;
-        failed |= write_text(r) || out_file_keep(&r->file, all->force);
+        r->format->row(&r->output, next);
+        r->output.n_runs += next->kind == ROW_RUN;
+        failed |= write_text(r, !all->at_end) || out_file_keep(&r->file, all->force);
     }
     return failed ? -1 : 0;
 }
 
-/* A file is complete already; what is written directly is completed here. */
-static int close_report(report *r) {
+static int close_report(report *r, bool complete) {
     int failed = 0;
-    if (r->file.direct && r->file.fd >= 0) {
+    if (r->file.fd >= 0 && r->file.direct && r->format->end) {
         r->format->end(&r->output);
-        failed = write_text(r);
+        failed = write_text(r, false);
+    } else if (r->file.fd >= 0 && complete) {
+        failed = write_text(r, true);
     }
     failed |= out_file_close(&r->file);
     str_free(&r->output.text);
     str_free(&r->output.tail);
+    summary_free(r->output.shared);
     return failed;
 }
 
 int reports_close(reports *all) {
     int failed = 0;
-    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i]);
+    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i], all->at_end);
     free(all);
     return failed;
 }

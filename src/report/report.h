@@ -1,33 +1,34 @@
 /* report.h - the outputs of a benchmark: any number of formats, to files or standard output.
- * A format is one file and one line in report/format.h; it sees records and columns, never a file. */
+ * A format is one file and one line in report/format.h; it sees rows, never a file. */
 #ifndef REPORT_REPORT_H
 #define REPORT_REPORT_H
 
-#include "bench/bench.h"
+#include "results/results.h"
 
 typedef struct reports reports;
 
 typedef struct report_options {
-    bool force; /* replace files that are there */
+    bool force;  /* replace files that are there */
+    bool at_end; /* rows come quickly: files are completed at the end, not after each row */
     int n_inputs;
-    const char *const *inputs; /* paths of models, files or folders, which no output may replace */
+    const char *const *inputs; /* paths of models and files that are read, which no output may replace */
 } report_options;
 
 /* Checks all FORMAT or FORMAT:FILE, then opens one report for each and writes what comes before the first
  * row, so that an output that can't be written is found before anything is measured. A file gets its name
  * with its first row; until then an earlier one stays as it is. No spec: md on a terminal, else csv, on
- * standard output. p and the texts must outlive it. NULL with an error: unknown format, standard output or a
+ * standard output. s and the texts must outlive it. NULL with an error: unknown format, standard output or a
  * file named twice, a file that is there already or is a model's (usage), a file that can't be written. */
-reports *reports_open(const option_texts *specs, const report_options *o, const plan *p);
+reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s);
 
 /* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
-int reports_row(reports *r, const record *row);
+int reports_row(reports *r, const row *next);
 
 /* Completes what was opened (JSON stays valid however the run ended) and frees r, which may be NULL. An error
  * that was recorded before stays the recorded one. */
 int reports_close(reports *r);
 
-/* "csv, mlxbench, ..." appended to out, for help. */
-void report_formats(str *out);
+/* The help of the option --output, appended to out. */
+void report_output_help(str *out);
 
 #endif

@@ -11,6 +11,7 @@ import signal
 import subprocess
 
 import pytest
+from rows import runs_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SMALL = ["--engine", "fake", "-np", 8, "-n", 4]
@@ -30,8 +31,7 @@ def bench(run, good_folder):
 @pytest.fixture
 def measure(bench):
     """measure(arguments) -> the rows, with all raw values."""
-    return lambda *arguments, **options: [json.loads(line) for line in
-                                          bench(*arguments, "-o", "jsonl", **options).stdout.splitlines()]
+    return lambda *arguments, **options: runs_of(bench(*arguments, "-o", "jsonl", **options).stdout)
 
 
 # ---- the command ----
@@ -55,7 +55,7 @@ def test_help_is_made_from_the_tables(run):
     assert "bench" in commands and all(f"  {name} " in overview for name in commands)
     page = run("bench", "--help", check=True).stdout
     assert page == run("bench", "-h", check=True).stdout
-    options = re.findall(r'^PARAM\(\w+, \w+, "([a-z-]+)"', (ROOT / "src/bench/params.def").read_text(), re.M)
+    options = re.findall(r'^PARAM\(\w+, \w+, "([a-z-]+)"', (ROOT / "src/results/params.def").read_text(), re.M)
     assert len(options) >= 11 and all(f"--{name} " in page for name in options)
     for text in ["-np, --n-prompt", "(1000)", "-pss, --prefill-step-size", "(2048)", "-r, --repeats", "mlxbench, md",
                  "(The quick brown fox jumps over the lazy dog. )", "(mlx-community/Llama-3.2-3B-Instruct-4bit)"]:
@@ -80,7 +80,7 @@ def test_product_of_all_lists(measure):
 def test_each_model_is_loaded_once_per_engine(run, good_folder, good_gguf):
     done = run("--model", f"{good_folder},{good_gguf}", "--engine", "fake,auto", *RANDOM[2:], "-t", "1,2", "-r", 2,
                "-o", "jsonl", check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = runs_of(done.stdout)
     keys = [(row["model"], row["engine"]) for row in rows]
     assert [keys[0], keys[4], keys[8], keys[12]] == list(dict.fromkeys(keys))
     assert {row["engine"] for row in rows} == {"fake", "cpu"}  # what ran, not "auto"
@@ -128,9 +128,10 @@ def test_formats_to_several_files(bench, tmp_path, good_folder):
     done = bench(*RANDOM, "--kv-bits", "none,4", "--kv-group-size", 32, "-r", 2, *outputs, "-o", "md")
     text = {name: (tmp_path / name).read_text() for name in ("csv", "json", "jsonl", "mlxbench")}
     rows = list(csv.DictReader(io.StringIO(text["csv"])))
-    objects, lines = json.loads(text["json"]), [json.loads(line) for line in text["jsonl"].splitlines()]
+    objects, lines = json.loads(text["json"])["runs"], runs_of(text["jsonl"])
     assert len(rows) == len(objects) == len(lines) == 4
-    assert text["csv"].startswith("run,prompt_tokens,prompt_tps,generation_tokens,generation_tps,peak_memory_gb,model,")
+    assert text["csv"].startswith("run,prompt_tokens,prompt_tps,generation_tokens,generation_tps,peak_memory_gb,configuration,repeat,"
+                                  "model,")
     for row, entry, line in zip(rows, objects, lines):
         assert row.keys() == entry.keys()
         assert {**line, **entry} == line
@@ -144,7 +145,7 @@ def test_formats_to_several_files(bench, tmp_path, good_folder):
         assert [row[i] for i in (0, 1, 2, 10, 12)] == [full[c] for c in ("run", "model", "hw_model", "prompt_tokens",
                                                                          "generation_tokens")]
         assert all(re.fullmatch(r"\d+\.\d{3}", row[i]) for i in (11, 13, 14))
-    assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 6
+    assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 4  # a line per configuration
     assert "kv_bits" in done.stdout and "max_kv_size" not in done.stdout  # only what varies
 
 
@@ -162,14 +163,14 @@ def test_quoting(run, good_folder, tmp_path):
         done = run("--model", model, *RANDOM, "-o", form, check=True)
         assert '""strange""' in done.stdout
         assert next(csv.DictReader(io.StringIO(done.stdout)))["model"] == str(model)
-    for form in ["json", "jsonl"]:
-        found = json.loads(run("--model", model, *RANDOM, "-o", form, check=True).stdout)
-        assert (found[0] if form == "json" else found)["model"] == str(model)
+    found = json.loads(run("--model", model, *RANDOM, "-o", "json", check=True).stdout)["runs"]
+    for row in found + runs_of(run("--model", model, *RANDOM, "-o", "jsonl", check=True).stdout):
+        assert row["model"] == str(model)
 
 
 def test_synthetic_weights_are_said_to_be(run):
     done = run("--model", "synthetic:tiny-llama-13m-4bit", *SMALL, "-o", "json", check=True)
-    row, = json.loads(done.stdout)
+    row, = json.loads(done.stdout)["runs"]
     assert row["synthetic"] is True and row["prompt_source"] == "random"
     assert (row["quantization"], row["model_type"]) == ("4-bit g64", "llama")
     assert len(done.stderr.splitlines()) == 1 and "no tokenizer" in done.stderr
@@ -183,7 +184,7 @@ def test_json_is_complete_after_ctrl_c(mlxbench, good_folder, tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
-    assert len(json.loads(file.read_text())) >= 1
+    assert len(json.loads(file.read_text())["runs"]) >= 1
 
 
 def test_json_is_complete_after_an_error(run, good_folder, tmp_path):
@@ -192,7 +193,7 @@ def test_json_is_complete_after_an_error(run, good_folder, tmp_path):
     if done.returncode == 0:
         pytest.skip("this machine has memory for 100 million tokens")
     assert done.returncode == 1 and "memory" in done.stderr
-    assert [bool(row["error"]) for row in json.loads(done.stdout)] == [False, True]
+    assert [bool(row["error"]) for row in json.loads(done.stdout)["runs"]] == [False, True]
 
 
 @pytest.mark.parametrize("outputs, words", [
@@ -240,7 +241,7 @@ def test_a_gguf_files_cache_has_its_matrices_type(run, demo_model):
     """F16, though the file's norms are F32."""
     done = run("bench", "--model", demo_model, "--engine", "cpu", "-np", 8, "-n", 4, "-r", 1, "--prompt-tokens", "random",
                "-o", "jsonl", check=True)
-    row = json.loads(done.stdout)
+    row, = runs_of(done.stdout)
     entries, numbers = 256, 30 * 2 * 3 * 64  # a cache's first step; layers, keys and values, KV heads, head_dim
     assert row["kv_gb"] == pytest.approx(entries * numbers * 2 / 1e9, abs=1e-6)
 

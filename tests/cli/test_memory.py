@@ -1,8 +1,7 @@
 """Memory does not grow with the number of generated tokens, except by the KV cache."""
 
-import json
-
 import files
+from rows import runs_of
 
 LAYERS, HEADS = files.CONFIG["num_hidden_layers"], files.CONFIG["num_key_value_heads"]
 KV_BYTES_PER_TOKEN = LAYERS * 2 * HEADS * files.CONFIG["head_dim"] * 4
@@ -12,7 +11,7 @@ def measure(run, model, n):
     """The last row after two runs of n tokens each: what is not given back would show twice."""
     done = run("bench", "--model", model, "-np", 16, "-n", n, "-r", 2, "--prompt-tokens", "random", "-o", "jsonl",
                check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return runs_of(done.stdout)[-1]
 
 
 def test_active_memory_is_flat(run, good_folder):

@@ -12,6 +12,7 @@ import time
 import files
 import numpy as np
 import pytest
+from rows import runs_of
 
 SMALL = ["--engine", "fake", "-np", 8, "-n", 4, "--prompt-tokens", "random"]
 
@@ -82,7 +83,7 @@ def test_link_to_a_file_stays_a_link(run, good_folder, tmp_path):
 def test_descriptors_are_written_directly(mlxbench, good_folder, tmp_path):
     command = [mlxbench, "--model", good_folder, *map(str, SMALL), "-o", "csv:/dev/stdout", "-o", "json:/dev/stderr"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == len(json.loads(done.stderr)) == 1
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == len(json.loads(done.stderr)["runs"]) == 1
     with open(tmp_path / "out", "w") as out:  # what is in the file already stays
         out.write("above\n")
         out.flush()
@@ -106,7 +107,7 @@ def test_pipe_with_a_name(run, good_folder, tmp_path):
     reader.start()
     run("--model", good_folder, *SMALL, "-r", 2, "-o", f"json:{pipe}", check=True)
     reader.join(timeout=60)
-    assert len(json.loads(got[0])) == 2
+    assert len(json.loads(got[0])["runs"]) == 2
 
 
 def wait_for(condition, seconds=60):
@@ -131,8 +132,8 @@ def test_ended_at_any_moment(mlxbench, good_folder, tmp_path, number):
         assert process.returncode == (-9 if number == signal.SIGKILL else 130)
         assert sorted(os.listdir(folder)) == ["csv", "json", "jsonl"]
         rows = list(csv.DictReader((folder / "csv").open()))
-        objects = json.loads((folder / "json").read_text())
-        lines = [json.loads(line) for line in (folder / "jsonl").read_text().splitlines()]
+        objects = json.loads((folder / "json").read_text())["runs"]
+        lines = runs_of((folder / "jsonl").read_text())
         for found in (rows, objects, lines):
             assert [int(row["run"]) for row in found] == list(range(1, len(found) + 1))
             assert len(found) >= int(finished)
@@ -153,7 +154,7 @@ def test_ended_before_the_first_row(mlxbench, good_folder, earlier):
 def test_wrong_for_some_configurations(run, good_folder):
     """head_dim is 32, so groups of 64 do not fit: that configuration is a row with its error."""
     done = run("--model", good_folder, *SMALL, "--kv-bits", "none,4", "--kv-group-size", "64,32", "-o", "jsonl")
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = runs_of(done.stdout)
     assert done.returncode == 1
     assert [(row["kv_bits"], row["kv_group_size"], bool(row["error"])) for row in rows] == [
         (None, 64, False), (None, 32, False), (4, 64, True), (4, 32, False)]
@@ -181,9 +182,9 @@ def qwen_folder(tmp_path_factory):
 
 def test_models_own_caches_are_one_configuration(run, good_folder, qwen_folder):
     done = run("--model", good_folder, *SMALL, "--max-kv-size", "none,50", "-np", "8,9", "-o", "jsonl", check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = runs_of(done.stdout)
     assert [(row["n_prompt"], row["max_kv_size"]) for row in rows] == [(8, None), (9, None)]
     assert len(done.stderr.splitlines()) == 1 and "--max-kv-size" in done.stderr
     done = run("--model", f"{good_folder},{qwen_folder}", *SMALL, "--max-kv-size", "50,60", "-o", "jsonl", check=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = runs_of(done.stdout)
     assert [(row["model_type"], row["max_kv_size"]) for row in rows] == [("llama", None), ("qwen3", 50), ("qwen3", 60)]

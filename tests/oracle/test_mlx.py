@@ -2,14 +2,13 @@
 
 So are the ids, for every family, dtype, quantization and KV cache; and it takes no more memory."""
 
-import json
-
 import make_checkpoint
 import mlx.core as mx
 import numpy as np
 import pytest
 import reference
 from mlx_lm.generate import generate_step
+from rows import runs_of
 from test_families import F32_TOLERANCE, prompt
 
 N = 16
@@ -92,7 +91,7 @@ def test_quantized(checkpoint, assert_same, bits, start, n, step):
 def measured(run, model, n_prompt, n, *options):
     done = run("bench", "--engine", "mlx", "--model", model, "-np", n_prompt, "-n", n, "-r", 1, "--prompt-tokens",
                "random", "-o", "jsonl", *options, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return runs_of(done.stdout)[-1]
 
 
 @pytest.mark.parametrize("name", make_checkpoint.FAMILIES)
@@ -121,7 +120,7 @@ def test_step_beyond_memory_is_refused(checkpoint, run, device):
         pytest.skip("attention stores no scores on a GPU")
     done = run("bench", "--engine", "mlx", "--model", checkpoint("llama"), "-np", "8,1000000,9", "-n", 2,
                "--prefill-step-size", 1_000_000, "--prompt-tokens", "random", "-o", "jsonl")
-    first, refused, last = map(json.loads, done.stdout.splitlines())
+    first, refused, last = runs_of(done.stdout)
     assert done.returncode == 1
     assert "out of memory" in refused["error"] and refused["prompt_tps"] is None
     assert first["prompt_tps"] and last["prompt_tps"]  # the sweep went on, on an engine that still works

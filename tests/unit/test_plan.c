@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <string.h>
 
 /* A plan of the defaults, but for one list; -1 leaves the error recorded. */
 static int parse_with(plan *p, int i, const char *list) {
@@ -100,12 +101,14 @@ static void test_unset(void **state) {
     plan p;
     assert_int_equal(parse_with(&p, PARAM_kv_bits, "0,none,04"), 0);
     assert_int_equal(p.n, 3);
-    record r = {.params = plan_params(&p, 0)};
-    assert_int_equal(record_value(&r, COLUMN_kv_bits).kind, VALUE_NONE);
-    r.params = plan_params(&p, 2);
-    assert_int_equal(record_value(&r, COLUMN_kv_bits).kind, VALUE_NUMBER);
-    assert_int_equal(record_value(&r, COLUMN_kv_bits).number, 4);
-    assert_int_equal(record_value(&r, COLUMN_quantized_kv_start).number, 0); /* a zero that means zero */
+    row r;
+    params one = plan_params(&p, 0), other = plan_params(&p, 2);
+    row_of_run(&r, (run_number){1, 1, 1}, &one, NULL, &(facts){0});
+    assert_int_equal(r.cells[COLUMN_kv_bits].kind, VALUE_NONE);
+    row_of_run(&r, (run_number){1, 1, 1}, &other, NULL, &(facts){0});
+    assert_int_equal(r.cells[COLUMN_kv_bits].kind, VALUE_NUMBER);
+    assert_int_equal(r.cells[COLUMN_kv_bits].number, 4);
+    assert_int_equal(r.cells[COLUMN_quantized_kv_start].number, 0); /* a zero that means zero */
     plan_free(&p);
 }
 
@@ -125,11 +128,28 @@ static void test_too_many(void **state) {
 static void test_columns_follow_parameters(void **state) {
     (void)state;
     for (int i = 0; i < N_PARAMS; i++)
-        assert_string_equal(column_name(COLUMN_FIRST_PARAM + i), param_table[i].name);
+        assert_string_equal(column_table[COLUMN_FIRST_PARAM + i].name, param_table[i].name);
     for (int c = 0; c < N_COLUMNS; c++) {
-        assert_non_null(column_name(c));
-        for (int d = 0; d < c; d++) assert_string_not_equal(column_name(c), column_name(d));
+        assert_non_null(column_table[c].name);
+        assert_int_equal(column_find(column_table[c].name), c); /* no name twice */
     }
+}
+
+/* What varies, and how wide it is, is known before anything runs. */
+static void test_sweep(void **state) {
+    (void)state;
+    plan p;
+    assert_int_equal(parse_with(&p, PARAM_kv_bits, "none,4,8"), 0);
+    sweep s = plan_sweep(&p, 7);
+    assert_int_equal(s.repeats, 7);
+    assert_true(s.varies[COLUMN_kv_bits] && s.varies[COLUMN_kv_gb]);
+    assert_false(s.varies[COLUMN_model] || s.varies[COLUMN_quantization] || s.varies[COLUMN_device]);
+    plan_free(&p);
+    assert_int_equal(parse_with(&p, PARAM_model, "a,n\xc3\xa4me"), 0);
+    s = plan_sweep(&p, 1);
+    assert_true(s.varies[COLUMN_model] && s.varies[COLUMN_quantization] && s.varies[COLUMN_kv_gb]);
+    assert_int_equal(s.width[COLUMN_model], 4);
+    plan_free(&p);
 }
 
 int main(void) {
@@ -137,6 +157,7 @@ int main(void) {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_product_order),
         cmocka_unit_test(test_refused),  cmocka_unit_test(test_unset),
         cmocka_unit_test(test_too_many), cmocka_unit_test(test_columns_follow_parameters),
+        cmocka_unit_test(test_sweep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

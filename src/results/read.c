@@ -1,0 +1,131 @@
+/* read.c - rows from files: which format it is, and what follows from the runs, which is computed again.
+ * Summaries are not read: they are what the same code makes of the same runs.
+ */
+#include "results/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+int reader_fail(const reader *r, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (r->line) return fail("%s, line %lld: %s", r->name, (long long)r->line, text);
+    return fail("%s: %s", r->name, text);
+}
+
+row *reader_add(reader *r) {
+    results *to = r->results;
+    if (to->n == r->capacity) {
+        int64_t capacity = r->capacity ? 2 * r->capacity : 16;
+        if (mem_resize((void **)&to->runs, (size_t)capacity, sizeof *to->runs, "the rows")) return NULL;
+        r->capacity = capacity;
+    }
+    row *added = &to->runs[to->n++];
+    *added = (row){.kind = ROW_RUN};
+    return added;
+}
+
+/* ---- what follows from the runs ---- */
+
+static int64_t configuration(const row *r) {
+    return r->cells[COLUMN_configuration].number;
+}
+
+static int compare_runs(const void *a, const void *b) {
+    const row *x = *(const row *const *)a, *y = *(const row *const *)b;
+    int64_t c = configuration(x), d = configuration(y);
+    if (c != d) return c < d ? -1 : 1;
+    return (x > y) - (x < y);
+}
+
+/* Pointers to the runs, those of one configuration side by side, in order. NULL when out of memory. */
+static const row **group(const results *r) {
+    const row **runs = mem_new((size_t)r->n, sizeof *runs, "the rows");
+    for (int64_t i = 0; runs && i < r->n; i++) runs[i] = &r->runs[i];
+    if (runs) qsort(runs, (size_t)r->n, sizeof *runs, compare_runs);
+    return runs;
+}
+
+static int find_sweep(results *r) {
+    const row **runs = group(r);
+    int64_t n = 0;
+    if (!runs) return -1;
+    for (int64_t i = 0; i < r->n; i++) {
+        n = i && configuration(runs[i]) == configuration(runs[i - 1]) ? n + 1 : 1;
+        if (n > r->sweep.repeats) r->sweep.repeats = n;
+        bool failed = r->runs[i].cells[COLUMN_error].kind == VALUE_TEXT;
+        for (int c = 0; c < N_COLUMNS; c++)
+            if (!failed || c < COLUMN_FIRST_METRIC)
+                sweep_add(&r->sweep, c, r->runs[0].cells[c], r->runs[i].cells[c]);
+    }
+    free(runs);
+    return 0;
+}
+
+int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context) {
+    const row **runs = group(r);
+    int64_t *first =
+        mem_new((size_t)r->n, sizeof *first, "the rows"); /* of the configuration that ends here; -1 */
+    summary *s = summary_new();
+    int stopped = runs && first && s ? 0 : -1;
+    for (int64_t i = 0, start = 0; !stopped && i < r->n; i++) {
+        bool last = i + 1 == r->n || configuration(runs[i + 1]) != configuration(runs[i]);
+        first[runs[i] - r->runs] = last ? start : -1;
+        if (last) start = i + 1;
+    }
+    for (int64_t i = 0; !stopped && i < r->n; i++) {
+        row whole;
+        stopped = on_row(context, &r->runs[i]);
+        if (stopped || first[i] < 0) continue;
+        summary_clear(s);
+        for (int64_t k = first[i];
+             !stopped && k < r->n && configuration(runs[k]) == configuration(&r->runs[i]); k++)
+            stopped = summary_add(s, runs[k]);
+        if (!stopped && !summary_row(s, &whole)) stopped = on_row(context, &whole);
+    }
+    summary_free(s);
+    free(first);
+    free(runs);
+    return stopped;
+}
+
+/* ---- files ---- */
+
+int results_parse(results *r, const char *text, size_t n, const char *name) {
+    *r = (results){.memory = arena_new()};
+    reader to = {.results = r, .name = name};
+    size_t start = 0;
+    if (!r->memory) return -1;
+    while (start < n && strchr(" \t\r\n", text[start])) start++;
+    if (n && memchr(text, '\0', n)) return fail("%s: not a result file: it has zero bytes", name);
+    if (start == n) return fail("%s: there are no results in it", name);
+    bool object = text[start] == '{', lines = n - start >= 7 && !strncmp(text + start, "{\"kind\"", 7);
+    int failed = lines                          ? read_jsonl(&to, text, n)
+                 : object || text[start] == '[' ? read_json(&to, text, n)
+                                                : read_csv(&to, text, n);
+    to.line = 0;
+    for (int64_t i = 0; !failed && i < r->n; i++)
+        if (r->runs[i].cells[COLUMN_configuration].kind != VALUE_NUMBER)
+            failed = reader_fail(&to, "row %lld has no configuration, so it is no result of this program",
+                                 (long long)i + 1);
+    if (!failed && !r->n) failed = fail("%s: there are no results in it", name);
+    return failed ? -1 : find_sweep(r);
+}
+
+int results_read(results *r, const char *path) {
+    file_map map;
+    *r = (results){0};
+    if (file_map_open(&map, path)) return -1;
+    int failed = results_parse(r, map.data, map.size, path);
+    file_map_close(&map);
+    return failed;
+}
+
+void results_free(results *r) {
+    free(r->runs);
+    arena_free(r->memory);
+    *r = (results){0};
+}

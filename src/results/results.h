@@ -1,0 +1,202 @@
+/* results.h - what was measured, as rows: columns, spreads over repeats, and rows read back from files.
+ * The columns are three lists (params.def, metrics.def, facts.def); nothing names one twice. Knows no engine
+ * and no model: rows come from the benchmark or from a file, and are the same.
+ */
+#ifndef RESULTS_RESULTS_H
+#define RESULTS_RESULTS_H
+
+#include "base/base.h"
+
+/* ---- what the lists are made of ---- */
+
+#define TYPE_TEXT     const char *
+#define TYPE_NUMBER   int64_t
+#define TYPE_OPTIONAL int64_t /* 0: unset */
+#define TYPE_BOOL     int8_t  /* 1, 0; -1: unset */
+
+/* One configuration: a member for each line of params.def. */
+typedef struct params {
+#define PARAM(field, kind, ...) TYPE_##kind field;
+#include "results/params.def"
+} params;
+
+enum {
+#define PARAM(field, ...) PARAM_##field,
+#include "results/params.def"
+    N_PARAMS
+};
+
+typedef enum param_kind { KIND_TEXT, KIND_NUMBER, KIND_OPTIONAL } param_kind;
+
+typedef struct param {
+    const char *name; /* of the column and of the member */
+    param_kind kind;
+    const char *option, *short_option, *metavar, *default_list;
+    int64_t min, max;
+    const char *choices;
+    const char *help; /* with the default */
+    size_t offset;    /* of the member */
+} param;
+extern const param param_table[N_PARAMS];
+
+/* The model, the engine, the machine, and what is needed to run it again. Strings are borrowed. */
+typedef struct facts {
+#define FACT(field, kind) TYPE_##kind field;
+#include "results/facts.def"
+} facts;
+
+/* What one run measured, raw; metrics.def makes all numbers of it. Times are clock_ns(), memory is in bytes.
+ */
+typedef struct sample {
+    int64_t n_prompt, n_tokens; /* tokens of the prompt; tokens generated */
+    int64_t load_ns;            /* opening the checkpoint and loading the model */
+    int64_t start_ns;           /* the prompt is handed over: caches are there and empty */
+    int64_t *token_ns;          /* [n_tokens], when each token's id was known to the host */
+    int32_t *ids;               /* [n_tokens] */
+    struct {
+        int64_t weights, kv, scratch, peak;
+    } memory;         /* after the last token; peak since the run began */
+    int64_t peak_rss; /* of the process so far; 0: unknown */
+} sample;
+
+/* ---- columns: the run's numbers, then all parameters, metrics and facts ---- */
+
+enum {
+    COLUMN_run,
+    COLUMN_configuration,
+    COLUMN_repeat,
+#define PARAM(field, ...) COLUMN_##field,
+#include "results/params.def"
+#define METRIC(name, ...) COLUMN_##name,
+#include "results/metrics.def"
+#define FACT(field, ...) COLUMN_##field,
+#include "results/facts.def"
+    N_COLUMNS
+};
+enum {
+#define METRIC(name, ...) METRIC_##name,
+#include "results/metrics.def"
+    N_METRICS
+};
+enum { COLUMN_FIRST_PARAM = COLUMN_repeat + 1 }; /* parameter i is column COLUMN_FIRST_PARAM + i */
+enum { COLUMN_FIRST_METRIC = COLUMN_FIRST_PARAM + N_PARAMS };
+
+typedef enum value_kind { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER, VALUE_REAL, VALUE_BOOL } value_kind;
+
+typedef struct value {
+    value_kind kind;
+    union {
+        const char *text;
+        int64_t number; /* VALUE_BOOL: 0 or 1 */
+        struct {
+            double real;
+            int decimals; /* real is rounded to so many */
+        };
+    };
+} value;
+
+bool value_equal(value a, value b);
+
+/* The value as plain text; `none` where it is unset. decimals: at most so many. */
+void value_put(str *out, value v, int decimals, const char *none);
+
+/* Characters of a text, for alignment: bytes that begin one in UTF-8. */
+int text_width(const char *text);
+
+/* How a metric of several runs becomes one value. */
+typedef enum summing { MEDIAN, SAME, LARGEST } summing;
+
+typedef struct column {
+    const char *name;
+    value_kind kind;
+    int decimals;    /* VALUE_REAL */
+    summing summing; /* of a metric */
+} column;
+extern const column column_table[N_COLUMNS];
+
+/* The column of that name; -1 when there is none. */
+int column_find(const char *name);
+
+/* ---- rows ---- */
+
+/* How n numbers lie. Unset is NAN: low and high below 6 numbers, mean and what follows without one, sd
+ * below 2. */
+typedef struct spread {
+    int64_t n;
+    double median;
+    double low, high; /* 95 % interval of the median, by order statistics: exact for every distribution */
+    double mean, sd;  /* sd: of a sample, with n - 1 */
+    double min, max;
+    int64_t outliers; /* modified z-score above 3.5 (Iglewicz and Hoaglin 1993) */
+} spread;
+
+typedef enum row_kind { ROW_RUN, ROW_SUMMARY } row_kind;
+
+/* One line of any output: a run, or a configuration (then cells are its runs' medians and what they share). A
+ * run that failed has an error and no metrics. Borrowed: texts, spreads, raw. */
+typedef struct row {
+    row_kind kind;
+    value cells[N_COLUMNS];
+    const spread *spreads; /* [N_METRICS] of a summary; n is 0 where summing is not MEDIAN. NULL of a run */
+    const sample *raw;     /* of a run; NULL when it failed, or was read from a file that has none */
+} row;
+
+typedef struct run_number {
+    int64_t run, configuration, repeat; /* all from 1 */
+} run_number;
+
+/* The row of a run; s is NULL when it failed. */
+void row_of_run(row *out, run_number number, const params *p, const sample *s, const facts *f);
+
+/* What is known of all rows before the first one is written, for those who lay out a table. */
+typedef struct sweep {
+    bool varies[N_COLUMNS]; /* has more than one value */
+    int width[N_COLUMNS];   /* characters of the longest one; 0: unknown */
+    int64_t repeats;        /* the most runs of a configuration */
+} sweep;
+
+/* Tells s of another value of column c, `first` being an earlier one. */
+void sweep_add(sweep *s, int c, value first, value other);
+
+/* ---- summaries ---- */
+
+/* Of n >= 0 numbers, in any order; numbers is sorted. */
+spread spread_of(double *numbers, int64_t n);
+
+/* Collects the runs of one configuration. */
+typedef struct summary summary;
+summary *summary_new(void);
+void summary_free(summary *s);
+
+/* -1 when out of memory. What the row points to may change afterwards. */
+int summary_add(summary *s, const row *run);
+
+/* The configuration's row, valid until the next call with s; -1 when nothing was added since summary_clear.
+ */
+int summary_row(summary *s, row *out);
+void summary_clear(summary *s);
+
+/* ---- files ---- */
+
+enum { RESULTS_SCHEMA = 1 }; /* of json: a reader refuses others */
+
+/* Runs read from a file. Zero-initialise; results_free is harmless then. */
+typedef struct results {
+    arena *memory;
+    int64_t n;
+    row *runs;
+    sweep sweep;
+} results;
+
+/* Reads a file that one of our formats json, jsonl or csv wrote, of any length; it may end in the middle of
+ * its last line, as a killed program leaves it. -1 with a message that names the file and the line, when it
+ * is none. */
+int results_read(results *r, const char *path);
+int results_parse(results *r, const char *text, size_t n, const char *name);
+void results_free(results *r);
+
+/* Calls on_row for every run in order and for each configuration after its last one, until it returns
+ * nonzero: that. */
+int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
+
+#endif

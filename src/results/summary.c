@@ -1,0 +1,111 @@
+/* summary.c - the runs of one configuration as one row: what they share, and how each metric lies.
+ * Runs are copied as far as they are needed, since they are gone when the next one is measured.
+ */
+#include "results/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct numbers {
+    double *items;
+    int64_t n, capacity;
+} numbers;
+
+struct summary {
+    arena *memory; /* texts */
+    bool any;
+    row shared;
+    numbers of[N_METRICS];
+    spread spreads[N_METRICS];
+};
+
+summary *summary_new(void) {
+    summary *s = mem_new(1, sizeof *s, "a summary");
+    if (s) s->memory = arena_new();
+    if (s && s->memory) return s;
+    free(s);
+    return NULL;
+}
+
+void summary_free(summary *s) {
+    if (!s) return;
+    for (int i = 0; i < N_METRICS; i++) free(s->of[i].items);
+    arena_free(s->memory);
+    free(s);
+}
+
+void summary_clear(summary *s) {
+    for (int i = 0; i < N_METRICS; i++) s->of[i].n = 0;
+    s->any = false;
+}
+
+static int add_number(numbers *to, value v) {
+    if (v.kind != VALUE_REAL) return 0;
+    if (to->n == to->capacity) {
+        int64_t capacity = to->capacity ? 2 * to->capacity : 16;
+        if (mem_resize((void **)&to->items, (size_t)capacity, sizeof *to->items, "a summary")) return -1;
+        to->capacity = capacity;
+    }
+    to->items[to->n++] = v.real;
+    return 0;
+}
+
+/* The row of the first run, with texts of its own. */
+static int begin(summary *s, const row *run) {
+    arena_free(s->memory);
+    s->memory = arena_new();
+    if (!s->memory) return -1;
+    s->shared = *run;
+    s->shared.kind = ROW_SUMMARY;
+    s->shared.raw = NULL;
+    for (int c = 0; c < N_COLUMNS; c++) {
+        value *v = &s->shared.cells[c];
+        if (v->kind == VALUE_TEXT && !(v->text = arena_string(s->memory, v->text))) return -1;
+    }
+    s->shared.cells[COLUMN_run] = s->shared.cells[COLUMN_repeat] = (value){.kind = VALUE_NONE};
+    s->any = true;
+    return 0;
+}
+
+static void share(summary *s, const row *run) {
+    for (int c = 0; c < N_COLUMNS; c++) {
+        value *v = &s->shared.cells[c], other = run->cells[c];
+        if (column_table[c].summing == LARGEST) {
+            bool larger = other.kind == VALUE_REAL && (v->kind != VALUE_REAL || other.real > v->real);
+            if (larger) *v = other;
+        } else if (!value_equal(*v, other)) {
+            *v = (value){.kind = VALUE_NONE};
+        }
+    }
+}
+
+int summary_add(summary *s, const row *run) {
+    value error = run->cells[COLUMN_error];
+    if (!s->any) {
+        if (begin(s, run)) return -1;
+    } else if (error.kind == VALUE_TEXT) { /* what was measured before it still is */
+        error.text = arena_string(s->memory, error.text);
+        s->shared.cells[COLUMN_error] = error;
+        return error.text ? 0 : -1;
+    } else {
+        share(s, run);
+    }
+    for (int i = 0; i < N_METRICS; i++)
+        if (column_table[COLUMN_FIRST_METRIC + i].summing == MEDIAN &&
+            add_number(&s->of[i], run->cells[COLUMN_FIRST_METRIC + i]))
+            return -1;
+    return 0;
+}
+
+int summary_row(summary *s, row *out) {
+    if (!s->any) return -1;
+    *out = s->shared;
+    for (int i = 0; i < N_METRICS; i++) {
+        const column *about = &column_table[COLUMN_FIRST_METRIC + i];
+        s->spreads[i] = spread_of(s->of[i].items, s->of[i].n);
+        if (about->summing == MEDIAN)
+            out->cells[COLUMN_FIRST_METRIC + i] = value_of_real(s->spreads[i].median, about->decimals);
+    }
+    out->spreads = s->spreads;
+    return 0;
+}
