@@ -34,7 +34,7 @@ debian_copy() {
 # debian_run FOLDER COMMAND...: runs it as root in the system. $MLX_SITE, a folder that has mlx/, is /mlx there.
 debian_run() {
     [ -z "${PIP_CERT:-}" ] || cp "$PIP_CERT" "$1/etc/pip-cert.pem" # pip may have to trust somebody here
-    env -u PIP_FIND_LINKS TMPDIR=/tmp ${PIP_CERT:+PIP_CERT=/etc/pip-cert.pem} unshare -m sh -euc '
+    env -u PIP_FIND_LINKS -u REQUESTS_CA_BUNDLE -u CURL_CA_BUNDLE TMPDIR=/tmp ${PIP_CERT:+PIP_CERT=/etc/pip-cert.pem} unshare -m sh -euc '
         root=$1
         shift
         if [ -n "${MLX_SITE:-}" ]; then
