@@ -11,9 +11,11 @@ static int64_t number(const apple_source *s, const char *key) {
     return s->number(s->context, key, &value) && value > 0 ? value : 0;
 }
 
+enum { MOST_COUNT = 1 << 20 }; /* an absurd count is no count */
+
 static int small_number(const apple_source *s, const char *key) {
     int64_t value = number(s, key);
-    return value < 1 << 20 ? (int)value : 0; /* an absurd count is no count */
+    return value < MOST_COUNT ? (int)value : 0;
 }
 
 /* Kinds of core, the fastest first: "Performance" and "Efficiency" until M4, "Super" and "Efficiency" on the
@@ -40,6 +42,11 @@ static int64_t level_number(const apple_source *s, int level, const char *key) {
     return number(s, name);
 }
 
+static int level_count(const apple_source *s, int level, const char *key) {
+    int64_t n = level_number(s, level, key);
+    return n < MOST_COUNT ? (int)n : 0;
+}
+
 static void add_cache(hardware *h, int level, const char *type, int64_t bytes, int64_t instances) {
     cache_facts cache = {.level = level, .bytes = bytes, .instances = (int)instances};
     facts_copy(cache.type, sizeof cache.type, type);
@@ -48,7 +55,7 @@ static void add_cache(hardware *h, int level, const char *type, int64_t bytes, i
 
 /* L1 is per core; an L2 serves a cluster of cpusperl2 cores. */
 static void level_caches(hardware *h, const apple_source *s, int level) {
-    int64_t cores = level_number(s, level, "physicalcpu"), sharing = level_number(s, level, "cpusperl2");
+    int cores = level_count(s, level, "physicalcpu"), sharing = level_count(s, level, "cpusperl2");
     if (!cores) return;
     add_cache(h, 1, "Data", level_number(s, level, "l1dcachesize"), cores);
     add_cache(h, 1, "Instruction", level_number(s, level, "l1icachesize"), cores);
@@ -99,12 +106,11 @@ static void cores(hardware *h, const apple_source *s) {
     h->logical_cores = small_number(s, "hw.logicalcpu");
     int fast = 0, slow = 0;
     for (int level = 0; level < n_levels(s); level++) {
-        int64_t n = level_number(s, level, "physicalcpu");
-        if (n >= 1 << 20) continue;
+        int n = level_count(s, level, "physicalcpu");
         if (is_slow(s, level))
-            slow += (int)n;
+            slow += n;
         else
-            fast += (int)n;
+            fast += n;
     }
     if (!h->physical_cores) h->physical_cores = fast + slow;
     if (!h->logical_cores) h->logical_cores = h->physical_cores;

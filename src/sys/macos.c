@@ -1,31 +1,71 @@
-/* macos.c - fetches a Mac's raw values through sysctlbyname, IOKit and Mach.
- * Nothing is concluded here: see apple.c. */
+/* macos.c - fetches a Mac's raw values through sysctlbyname, Mach and IOKit.
+ * Nothing is concluded here: see apple.c. tests/mac runs this very file on Linux, against recorded Macs. */
 #include "sys/facts.h"
 
-#include <CoreFoundation/CoreFoundation.h>
-#include <IOKit/IOKitLib.h>
+#include <dlfcn.h>
 #include <mach/mach.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/sysctl.h>
-#include <sys/types.h>
+
+/* ---- IOKit ---- */
+
+/* IOKit and CoreFoundation are opened when they are asked for the first time, so the program links to neither
+ * and starts without them. Their calls, as Apple's documentation declares them; types are opaque. */
+#define FRAMEWORK(name) "/System/Library/Frameworks/" name ".framework/" name
+enum { CF_NUMBER_SINT64 = 4, CF_STRING_UTF8 = 0x08000100, IO_RECURSIVELY = 1, IO_PARENTS = 2 };
+
+typedef struct registry {
+    void (*release)(const void *object);
+    unsigned long (*type_of)(const void *object);
+    unsigned long (*number_type)(void);
+    unsigned char (*number_value)(const void *number, long type, void *value);
+    const void *(*new_string)(const void *allocator, const char *text, uint32_t encoding);
+    void *(*matching)(const char *class_name);
+    mach_port_t (*first_service)(mach_port_t port, const void *matching); /* releases `matching` */
+    const void *(*property)(mach_port_t entry, const char *plane, const void *key, const void *allocator,
+                            uint32_t options);
+    kern_return_t (*release_entry)(mach_port_t entry);
+} registry;
+
+/* The library's symbol, into a pointer to a function. */
+static bool find(void *library, const char *symbol, void *function) {
+    void *address = library ? dlsym(library, symbol) : NULL;
+    memcpy(function, &address, sizeof address);
+    return address != NULL;
+}
+
+/* False where there is no such framework, or one that lacks a call. They stay open. */
+static bool open_registry(registry *r) {
+    void *cf = dlopen(FRAMEWORK("CoreFoundation"), RTLD_LAZY), *io = dlopen(FRAMEWORK("IOKit"), RTLD_LAZY);
+    return find(cf, "CFRelease", &r->release) && find(cf, "CFGetTypeID", &r->type_of) &&
+           find(cf, "CFNumberGetTypeID", &r->number_type) && find(cf, "CFNumberGetValue", &r->number_value) &&
+           find(cf, "CFStringCreateWithCString", &r->new_string) &&
+           find(io, "IOServiceMatching", &r->matching) &&
+           find(io, "IOServiceGetMatchingService", &r->first_service) &&
+           find(io, "IORegistryEntrySearchCFProperty", &r->property) &&
+           find(io, "IOObjectRelease", &r->release_entry);
+}
 
 /* A number of the first AGXAccelerator (Apple's GPU driver) or its parents in the registry. */
 static bool gpu_number(const char *key, int64_t *value) {
-    io_service_t gpu = IOServiceGetMatchingService(MACH_PORT_NULL, IOServiceMatching("AGXAccelerator"));
+    registry r;
+    if (!open_registry(&r)) return false;
+    void *matching = r.matching("AGXAccelerator");
+    mach_port_t gpu = matching ? r.first_service(MACH_PORT_NULL, matching) : MACH_PORT_NULL;
     if (!gpu) return false;
-    CFStringRef name = CFStringCreateWithCString(kCFAllocatorDefault, key, kCFStringEncodingUTF8);
-    CFTypeRef property =
-        name ? IORegistryEntrySearchCFProperty(gpu, kIOServicePlane, name, kCFAllocatorDefault,
-                                               kIORegistryIterateRecursively | kIORegistryIterateParents)
-             : NULL;
-    bool found = property && CFGetTypeID(property) == CFNumberGetTypeID() &&
-                 CFNumberGetValue((CFNumberRef)property, kCFNumberSInt64Type, value);
-    if (property) CFRelease(property);
-    if (name) CFRelease(name);
-    IOObjectRelease(gpu);
+    const void *name = r.new_string(NULL, key, CF_STRING_UTF8);
+    const void *property =
+        name ? r.property(gpu, "IOService", name, NULL, IO_RECURSIVELY | IO_PARENTS) : NULL;
+    bool found = property && r.type_of(property) == r.number_type() &&
+                 r.number_value(property, CF_NUMBER_SINT64, value);
+    if (property) r.release(property);
+    if (name) r.release(name);
+    r.release_entry(gpu);
     return found;
 }
+
+/* ---- sysctl ---- */
 
 static bool get_number(void *context, const char *key, int64_t *value) {
     (void)context;
@@ -40,22 +80,44 @@ static bool get_number(void *context, const char *key, int64_t *value) {
     return size == sizeof raw.four || size == sizeof raw.eight;
 }
 
+/* A number's bytes are no text: they hold a zero before their end, or none. */
 static bool get_text(void *context, const char *key, char *value, size_t size) {
     (void)context;
     size_t n = size - 1;
-    if (sysctlbyname(key, value, &n, NULL, 0)) return false;
+    if (sysctlbyname(key, value, &n, NULL, 0) || n >= size) return false;
     value[n] = '\0';
-    return true;
+    size_t length = strlen(value);
+    return length > 0 && (length + 1 == n || n > sizeof(int64_t));
 }
 
+static const apple_source this_mac = {.number = get_number, .text = get_text};
+
 void sys_hardware(hardware *h) {
-    apple_hardware(h, &(apple_source){.number = get_number, .text = get_text});
+    apple_hardware(h, &this_mac);
     facts_from_uname(h);
 }
 
+int sys_usable_cores(void) {
+    int64_t n;
+    return get_number(NULL, "hw.physicalcpu", &n) && n > 0 && n <= SYS_MAX_CORES ? (int)n : 1;
+}
+
+void sys_cores(core_list *cores) {
+    apple_cores(cores, &this_mac);
+}
+
+/* ---- memory ---- */
+
+/* The larger of two: resident memory counts a mapped checkpoint's pages, the footprint what Metal has. */
 int64_t sys_peak_rss(void) {
     struct rusage usage;
-    return getrusage(RUSAGE_SELF, &usage) ? 0 : (int64_t)usage.ru_maxrss; /* bytes on macOS */
+    int64_t resident = getrusage(RUSAGE_SELF, &usage) ? 0 : (int64_t)usage.ru_maxrss; /* in bytes here */
+    task_vm_info_data_t vm;
+    mach_msg_type_number_t n = TASK_VM_INFO_COUNT;
+    bool known = task_info(mach_task_self(), TASK_VM_INFO, (task_info_t)&vm, &n) == KERN_SUCCESS &&
+                 n >= TASK_VM_INFO_REV3_COUNT; /* the first with this figure */
+    int64_t footprint = known ? (int64_t)vm.ledger_phys_footprint_peak : 0;
+    return footprint > resident ? footprint : resident;
 }
 
 int64_t sys_available_memory(void) {
@@ -67,13 +129,4 @@ int64_t sys_available_memory(void) {
     if (status != KERN_SUCCESS) return 0;
     /* Inactive pages are given up before anything is compressed or swapped. */
     return ((int64_t)vm.free_count + vm.inactive_count) * (int64_t)vm_kernel_page_size;
-}
-
-int sys_usable_cores(void) {
-    int64_t n;
-    return get_number(NULL, "hw.physicalcpu", &n) && n > 0 ? (int)n : 1;
-}
-
-void sys_cores(core_list *cores) {
-    apple_cores(cores, &(apple_source){.number = get_number, .text = get_text});
 }

@@ -1,0 +1,223 @@
+/* fake_mac.c - the calls of macos.c, answered from the machine `fake`.
+ * Objects are allocated and counted one by one, so that the sanitizers see a use after release, and tests a
+ * leak. */
+#include "fake_mac.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <mach/mach.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysctl.h>
+
+fake_mac fake;
+
+bool fake_load(const char *path) {
+    fake = (fake_mac){0};
+    FILE *file = fopen(path, "r");
+    char line[512];
+    bool good = file != NULL;
+    while (good && fgets(line, sizeof line, file)) {
+        if (*line == '#' || *line == '\n' || !strncmp(line, "expect ", 7)) continue;
+        fake_entry *e = &fake.entries[fake.n];
+        good = fake.n < FAKE_MOST && sscanf(line, "%63s %7s %127[^\n]", e->key, e->type, e->value) == 3;
+        fake.n += good;
+    }
+    if (file) fclose(file);
+    return good;
+}
+
+fake_entry *fake_find(const char *key) {
+    for (int i = 0; i < fake.n; i++)
+        if (!strcmp(fake.entries[i].key, key)) return &fake.entries[i];
+    return NULL;
+}
+
+/* Ends the test: macOS would not take this call. */
+static void require(bool right, const char *what) {
+    if (right) return;
+    fprintf(stderr, "fake Mac: %s\n", what);
+    abort();
+}
+
+static int64_t number_of(const char *key) {
+    const fake_entry *e = fake_find(key);
+    return e ? strtoll(e->value, NULL, 10) : 0;
+}
+
+/* ---- sysctl: copies what there is, or says that it does not fit ---- */
+
+int sysctlbyname(const char *name, void *old, size_t *old_size, void *new_value, size_t new_size) {
+    require(old && old_size && !new_value && !new_size, "sysctlbyname is given a new value");
+    const fake_entry *e = fake_find(name);
+    errno = ENOENT;
+    if (!e) return -1;
+    int64_t wide = strtoll(e->value, NULL, 10);
+    int32_t narrow = (int32_t)wide;
+    const void *from = e->value;
+    size_t n = strlen(e->value) + 1;
+    if (!strcmp(e->type, "int32")) from = &narrow, n = sizeof narrow;
+    if (!strcmp(e->type, "int64")) from = &wide, n = sizeof wide;
+    if (!strcmp(e->type, "empty")) n = 0;
+    errno = ENOMEM;
+    if (n > *old_size) return -1;
+    memcpy(old, from, n);
+    *old_size = n;
+    return 0;
+}
+
+/* ---- CoreFoundation: objects with a kind and a content ---- */
+
+enum { STRING = 7, DICTIONARY = 18, NUMBER = 22 };
+
+typedef struct object {
+    unsigned long kind;
+    char text[128];
+    int64_t number;
+} object;
+
+static object *new_object(unsigned long kind, const char *text) {
+    object *o = calloc(1, sizeof *o);
+    require(o, "no memory");
+    o->kind = kind;
+    snprintf(o->text, sizeof o->text, "%s", text);
+    fake.objects++;
+    return o;
+}
+
+static void release(const void *o) {
+    require(o, "CFRelease(NULL)");
+    fake.objects--;
+    free((void *)o);
+}
+
+static unsigned long type_of(const void *o) {
+    require(o, "CFGetTypeID(NULL)");
+    return ((const object *)o)->kind;
+}
+
+static unsigned long number_type(void) {
+    return NUMBER;
+}
+
+static unsigned char number_value(const void *o, long type, void *value) {
+    require(type_of(o) == NUMBER && type == 4, "CFNumberGetValue of no number, or into no SInt64");
+    memcpy(value, &((const object *)o)->number, sizeof(int64_t));
+    return 1;
+}
+
+static const void *new_string(const void *allocator, const char *text, uint32_t encoding) {
+    require(!allocator && encoding == 0x08000100, "CFStringCreateWithCString: allocator or encoding");
+    return fake.no_strings ? NULL : new_object(STRING, text);
+}
+
+/* ---- IOKit: one service ---- */
+
+enum { GPU_PORT = 77, HOST_PORT = 11, TASK_PORT = 12 };
+
+static void *matching(const char *class_name) {
+    return new_object(DICTIONARY, class_name);
+}
+
+/* It releases what it is given, as documented. */
+static mach_port_t first_service(mach_port_t port, const void *dictionary) {
+    require(!port && type_of(dictionary) == DICTIONARY, "IOServiceGetMatchingService");
+    bool found = fake_find(((const object *)dictionary)->text);
+    release(dictionary);
+    fake.ports += found;
+    return found ? GPU_PORT : MACH_PORT_NULL;
+}
+
+static const void *property(mach_port_t entry, const char *plane, const void *key, const void *allocator,
+                            uint32_t options) {
+    require(entry == GPU_PORT && !strcmp(plane, "IOService") && type_of(key) == STRING && !allocator &&
+                options == 3,
+            "IORegistryEntrySearchCFProperty");
+    const char *name = ((const object *)key)->text;
+    const fake_entry *e = fake_find(name);
+    if (!e) return NULL;
+    object *o = new_object(strcmp(e->type, "text") ? NUMBER : STRING, e->value);
+    o->number = number_of(name);
+    return o;
+}
+
+static kern_return_t release_entry(mach_port_t entry) {
+    require(entry == GPU_PORT && fake.ports > 0, "IOObjectRelease of what is no object");
+    fake.ports--;
+    return KERN_SUCCESS;
+}
+
+/* ---- frameworks ---- */
+
+void *fake_dlopen(const char *path, int mode) {
+    require(mode == RTLD_LAZY && !strncmp(path, "/System/Library/Frameworks/", 27), "dlopen");
+    if (fake.missing_framework && strstr(path, fake.missing_framework)) return NULL;
+    return (void *)(strstr(path, "IOKit") ? "IO" : "CF");
+}
+
+void *fake_dlsym(void *library, const char *symbol) {
+    static const struct {
+        const char *name;
+        void (*function)(void);
+    } symbols[] = {
+        {"CFRelease", (void (*)(void))release},
+        {"CFGetTypeID", (void (*)(void))type_of},
+        {"CFNumberGetTypeID", (void (*)(void))number_type},
+        {"CFNumberGetValue", (void (*)(void))number_value},
+        {"CFStringCreateWithCString", (void (*)(void))new_string},
+        {"IOServiceMatching", (void (*)(void))matching},
+        {"IOServiceGetMatchingService", (void (*)(void))first_service},
+        {"IORegistryEntrySearchCFProperty", (void (*)(void))property},
+        {"IOObjectRelease", (void (*)(void))release_entry},
+    };
+    if (fake.missing_symbol && !strcmp(symbol, fake.missing_symbol)) return NULL;
+    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
+        void *address;
+        memcpy(&address, &symbols[i].function, sizeof address);
+        if (!strcmp(symbols[i].name, symbol) && !strncmp(symbol, library, 2)) return address;
+    }
+    return NULL; /* of another framework */
+}
+
+/* ---- Mach ---- */
+
+vm_size_t vm_kernel_page_size = 16384;
+
+mach_port_t mach_host_self(void) {
+    fake.ports++;
+    return HOST_PORT;
+}
+
+mach_port_t mach_task_self(void) {
+    return TASK_PORT;
+}
+
+kern_return_t mach_port_deallocate(mach_port_t task, mach_port_t port) {
+    require(task == TASK_PORT && port == HOST_PORT, "mach_port_deallocate");
+    fake.ports--;
+    return KERN_SUCCESS;
+}
+
+kern_return_t host_statistics64(mach_port_t host, host_flavor_t flavor, host_info64_t info,
+                                mach_msg_type_number_t *count) {
+    require(host == HOST_PORT && flavor == HOST_VM_INFO64 && *count >= HOST_VM_INFO64_COUNT,
+            "host_statistics64");
+    if (fake.mach_fails) return 5;
+    vm_statistics64_data_t vm = {.free_count = (natural_t)number_of("mach.free_count"),
+                                 .inactive_count = (natural_t)number_of("mach.inactive_count")};
+    memcpy(info, &vm, sizeof vm);
+    return KERN_SUCCESS;
+}
+
+kern_return_t task_info(mach_port_t task, task_flavor_t flavor, task_info_t info,
+                        mach_msg_type_number_t *count) {
+    require(task == TASK_PORT && flavor == TASK_VM_INFO && *count <= TASK_VM_INFO_COUNT, "task_info");
+    if (fake.mach_fails) return 5;
+    task_vm_info_data_t vm = {.ledger_phys_footprint_peak = number_of("mach.footprint_peak")};
+    /* a system that is older than the figure fills less */
+    *count = fake_find("mach.footprint_peak") ? TASK_VM_INFO_REV3_COUNT : 4;
+    memcpy(info, &vm, *count * sizeof(integer_t));
+    return KERN_SUCCESS;
+}
