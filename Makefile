@@ -6,6 +6,7 @@ export JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 export DEMO    = models/SmolLM2-135M-Instruct.Q4_1.gguf
 PREFIX ?= /usr/local
 ARGS   ?= -np 512 -n 128 -r 7
+TARGETS ?= macos-arm64 macos-x64 linux-x64 linux-arm64
 # A Python that has bench/requirements.txt already; without one, `make bench` makes .venv-bench/.
 BENCH_PYTHON ?=
 
@@ -30,6 +31,9 @@ install: program ## copy the program, the engine mlx and the presets below PREFI
 
 uninstall: ## remove what make install put below PREFIX
 	rm -rf "$(DESTDIR)$(PREFIX)/bin/mlxbench" "$(DESTDIR)$(PREFIX)/lib/mlxbench" "$(DESTDIR)$(PREFIX)/share/mlxbench"
+
+cross: ## build for macOS (Apple and Intel) and Linux with glibc 2.28 (x86-64, ARM), and check it (TARGETS="macos-arm64 ...")
+	@sh scripts/cross/build.sh $(TARGETS)
 
 format: .venv/.installed ## lay out all C files as .clang-format says
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
@@ -73,4 +77,4 @@ build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-run
 
 # Two steps at a time would fight over the package manager; each step uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: all run check bench perplexity install uninstall format clean help program
+.PHONY: all run check bench cross perplexity install uninstall format clean help program

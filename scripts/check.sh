@@ -98,6 +98,13 @@ else
     echo "not run: clang is not installed"
 fi
 
+step "cross-compiling for $([ -n "${FULL:-}" ] && echo "all targets" || echo "macOS on Apple processors")" "4 min"
+if command -v apt-get >/dev/null; then
+    sh scripts/cross/build.sh macos-arm64 $([ -z "${FULL:-}" ] || echo macos-x64 linux-x64 linux-arm64)
+else
+    echo "not run: the libraries' sources come from Debian or Ubuntu, by apt-get source"
+fi
+
 step "fuzzing, $([ -n "${FULL:-}" ] && echo an hour || echo a minute) for each parser" "3 min, or hours"
 if printf 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }
 ' |

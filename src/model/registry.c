@@ -13,7 +13,7 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
                                            "{\"num_attention_heads\": 8, \"num_key_value_heads\": 4}"},
                      pixtral_wrapper = {.forced = "{\"tie_word_embeddings\": false}",
                                         .defaults = "{\"num_attention_heads\": 32}"},
-                     plain_wrapper = {NULL};
+                     plain_wrapper = {.forced = NULL};
 
 static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
