@@ -41,12 +41,53 @@ char *shape_text(char *text, size_t size, int rank, const int64_t *shape) {
 
 size_t matrix_bytes(const matrix *m) {
     size_t bytes = array_bytes(&m->values);
-    if (m->bits) bytes += array_bytes(&m->scales) + array_bytes(&m->biases);
+    if (m->kind != MATRIX_PLAIN) bytes += array_bytes(&m->scales);
+    if (m->kind == MATRIX_AFFINE) bytes += array_bytes(&m->biases);
     return bytes;
 }
 
 dtype matrix_dtype(const matrix *m) {
-    return m->bits ? m->scales.dtype : m->values.dtype;
+    if (m->kind == MATRIX_PLAIN) return m->values.dtype;
+    return m->kind == MATRIX_AFFINE ? m->scales.dtype : DTYPE_BF16;
+}
+
+static const struct {
+    const char *name;
+    int bits, group_size;
+} kinds[N_MATRIX_KINDS] = {
+    [MATRIX_PLAIN] = {"plain", 0, 0},  [MATRIX_AFFINE] = {"affine", 0, 0}, [MATRIX_MXFP4] = {"mxfp4", 4, 32},
+    [MATRIX_MXFP8] = {"mxfp8", 8, 32}, [MATRIX_NVFP4] = {"nvfp4", 4, 16},
+};
+
+const char *matrix_kind_name(matrix_kind kind) {
+    return kinds[kind].name;
+}
+
+int matrix_kind_bits(matrix_kind kind) {
+    return kinds[kind].bits;
+}
+
+int matrix_kind_group_size(matrix_kind kind) {
+    return kinds[kind].group_size;
+}
+
+float e8m0_to_f32(uint8_t e) {
+    uint32_t bits = e ? (uint32_t)e << 23 : 1u << 22; /* 2^-127 is subnormal */
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+float e4m3_to_f32(uint8_t x) {
+    uint16_t half =
+        (uint16_t)((x & 0x7f) == 0x7f ? 0x7e00 : (x & 0x7f) << 7); /* F16 with 8 less in the exponent */
+    float magnitude = f16_to_f32(half) * 256;
+    return x & 0x80 ? -magnitude : magnitude;
+}
+
+float e2m1_to_f32(uint8_t x) {
+    static const float magnitudes[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6};
+    return x & 8 ? -magnitudes[x & 7] : magnitudes[x & 7];
 }
 
 float f16_to_f32(uint16_t h) {

@@ -40,23 +40,43 @@ size_t array_bytes(const array *a);
 /* "[4, 576]" into text; returns text. For messages. */
 char *shape_text(char *text, size_t size, int rank, const int64_t *shape);
 
-/* A weight as stored: plain, or in MLX affine quantization (bits > 0), where element j of a row is
- * scales[j / group_size] * q[j] + biases[j / group_size], q packed into uint32 words, low bits first, a row's
- * values one after another without padding (3, 5 and 6 bits cross byte borders).
- * Source: MLX, mlx.core.quantize. */
+/* How a weight is stored. Affine: element j of a row is scales[j / group_size] * q[j] + biases[j /
+ * group_size], q packed into uint32 words, low bits first, a row's values one after another without padding
+ * (3, 5 and 6 bits cross byte borders). The others hold small floating-point numbers, packed likewise, times
+ * a scale of one byte per group, and no biases: mxfp4 E2M1 in groups of 32 with E8M0 scales, mxfp8 E4M3
+ * likewise, nvfp4 E2M1 in groups of 16 with E4M3 scales. Sources: MLX, mlx.core.quantize; OCP Microscaling
+ * Formats (MX) 1.0. */
+typedef enum matrix_kind {
+    MATRIX_PLAIN,
+    MATRIX_AFFINE,
+    MATRIX_MXFP4,
+    MATRIX_MXFP8,
+    MATRIX_NVFP4,
+    N_MATRIX_KINDS
+} matrix_kind;
+
+/* The kind's name in config.json's "mode" and in MLX: "affine", "mxfp4", ...; "plain". */
+const char *matrix_kind_name(matrix_kind kind);
+
+/* The only width and group size that a kind other than plain and affine has; 0, 0 for these two. */
+int matrix_kind_bits(matrix_kind kind);
+int matrix_kind_group_size(matrix_kind kind);
+
 typedef struct matrix {
+    matrix_kind kind;
     int rank;                      /* of the logical shape: 1 vector, 2 [out, in], 3 [experts, out, in] */
     int64_t shape[ARRAY_MAX_RANK]; /* logical shape, in unpacked elements */
-    array values;         /* plain: F32, F16 or BF16 of that shape; affine: U32 [..., in * bits / 32] */
-    array scales, biases; /* affine only: [..., in / group_size], F32, F16 or BF16 */
+    array values;                  /* plain: F32, F16 or BF16 of that shape; else U32 [..., in * bits / 32] */
+    array scales;         /* unless plain: [..., in / group_size], affine F32, F16 or BF16, else U8 */
+    array biases;         /* affine only: as scales */
     int bits, group_size; /* 0, 0 when plain */
 } matrix;
 
 /* Bytes that hold the matrix (values, scales and biases). */
 size_t matrix_bytes(const matrix *m);
 
-/* The dtype a computation with this weight has in mlx-lm: the values' when plain, the scales' when quantized.
- */
+/* The dtype of the weight's numbers in mlx-lm: the values' when plain, the scales' when affine, else BF16, in
+ * which mx.dequantize gives them. */
 dtype matrix_dtype(const matrix *m);
 
 static inline float bf16_to_f32(uint16_t h) {
@@ -75,6 +95,9 @@ static inline uint16_t f32_to_bf16(float f) {
 }
 
 float f16_to_f32(uint16_t h);
+float e8m0_to_f32(uint8_t e); /* 2^(e - 127); 255, a NaN in the standard, is infinity, as in MLX */
+float e4m3_to_f32(uint8_t x); /* 0x7f and 0xff are NaN */
+float e2m1_to_f32(uint8_t x); /* the low 4 bits: 0, 0.5, 1, 1.5, 2, 3, 4, 6, and the same with a sign */
 uint16_t f32_to_f16(float f); /* round to nearest even, overflow to infinity */
 
 /* n elements of a float dtype (F32, F16, BF16) to float, and back. */

@@ -99,6 +99,7 @@ int gguf_take(checkpoint *c, const stored *t, matrix *out) {
     const char *data = t->data.data;
     size_t stride = rows ? t->bytes / (size_t)rows : 0;
     if (t->blocks) {
+        out->kind = MATRIX_AFFINE;
         out->bits = formats[t->blocks].bits;
         out->group_size = GROUP;
         if (new_part(c, &out->values, out, DTYPE_U32, in * out->bits / 32, t->name) ||

@@ -24,11 +24,12 @@ typedef struct stored {
 
 /* What kinds of matrices were taken: all bit widths and group sizes, and the plain types. */
 typedef struct weight_kind {
+    matrix_kind kind;
     int bits, group_size; /* 0, 0: plain */
     dtype dtype;          /* of plain ones */
     int64_t bytes;
 } weight_kind;
-enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 };
+enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 + 3 };
 
 /* What "synthetic:PRESET" asks for. */
 typedef struct synthetic_request {
@@ -106,11 +107,8 @@ int quantization_read(checkpoint *c);
 /* config.json says false for this module: it is plain, whatever tensors there are. */
 bool quantization_denied(const checkpoint *c, const char *path);
 
-/* Is the module's mode affine? scales: its stored scales, packed: its stored weight. */
-int quantization_check_mode(const checkpoint *c, const char *path, int64_t in, const array *packed,
-                            const array *scales);
-
-/* Fills m's bits and group size from the shapes of m->values, scales and biases; the logical shape is set. */
+/* Fills m's kind, bits and group size from the types and shapes of m->values, scales and biases (of type F32
+ * and rank 0 when there are none); the logical shape is set. */
 int quantization_infer(const checkpoint *c, const char *path, matrix *m);
 
 /* ---- synthetic.c ---- */

@@ -26,25 +26,6 @@ bool quantization_denied(const checkpoint *c, const char *path) {
     return json_is_bool(module) && !json_true(module);
 }
 
-int quantization_check_mode(const checkpoint *c, const char *path, int64_t in, const array *packed,
-                            const array *scales) {
-    const json *module = module_quantization(c, path);
-    const char *mode = "affine";
-    if (module &&
-        json_get_string(json_true(module) ? c->quantization : module, c->config_name, "mode", false, &mode))
-        return -1;
-    if (!strcmp(mode, "affine") && scales->dtype == DTYPE_U8) { /* one (bits, group size) pair per mode */
-        int64_t cols = scales->rank ? scales->shape[scales->rank - 1] : 0,
-                words = packed->rank ? packed->shape[packed->rank - 1] : 0;
-        bool eight = words == in / 4, sixteen = cols == in / 16;
-        mode = eight ? "mxfp8" : sixteen ? "nvfp4" : "mxfp4";
-    }
-    if (strcmp(mode, "affine"))
-        return fail("%s: module %s is quantized in mode %s: only affine is supported", c->config_name, path,
-                    mode);
-    return 0;
-}
-
 static bool is_float(dtype type) {
     return type == DTYPE_F32 || type == DTYPE_F16 || type == DTYPE_BF16;
 }
@@ -58,25 +39,34 @@ static bool rows_fit(const matrix *m, const array *a) {
 }
 
 static int misfit(const checkpoint *c, const char *path, const matrix *m) {
-    char wanted[96], weight[96], scales[96], biases[96];
+    char wanted[96], weight[96], scales[96], shape[96];
+    shape_text(shape, sizeof shape, m->biases.rank, m->biases.shape);
     return fail(
-        "%s: %s.weight: wanted shape %s, found %s %s with scales %s %s and biases %s %s, which is no "
-        "affine quantization of it",
+        "%s: %s.weight: wanted shape %s, found %s %s with scales %s %s and %s%s%s%s, which is no "
+        "quantization of it",
         c->folder ? c->folder : c->config_name, path, shape_text(wanted, sizeof wanted, m->rank, m->shape),
         dtype_name(m->values.dtype), shape_text(weight, sizeof weight, m->values.rank, m->values.shape),
         dtype_name(m->scales.dtype), shape_text(scales, sizeof scales, m->scales.rank, m->scales.shape),
-        dtype_name(m->biases.dtype), shape_text(biases, sizeof biases, m->biases.rank, m->biases.shape));
+        m->biases.rank ? "biases " : "no biases", m->biases.rank ? dtype_name(m->biases.dtype) : "",
+        m->biases.rank ? " " : "", m->biases.rank ? shape : "");
 }
 
-/* config.json's own entry for the module must say what the shapes say. */
+/* config.json's own entry for the module must say what types and shapes say. */
 static int check_override(const checkpoint *c, const char *path, const matrix *m) {
     const json *module = module_quantization(c, path);
     if (!module) return 0;
     if (!json_is_object(module) && !json_true(module))
         return fail("%s: the quantization of \"%s\" is neither an object nor true or false", c->config_name,
                     path);
-    int64_t bits = 4, group_size = 64; /* MLX's own defaults, where the entry leaves one out */
     const json *given = json_true(module) ? c->quantization : module;
+    const char *mode = "affine";
+    if (json_get_string(given, c->config_name, "mode", false, &mode)) return -1;
+    if (strcmp(mode, matrix_kind_name(m->kind)))
+        return fail("%s: module %s should be quantized in mode %s, but its tensors are %s", c->config_name,
+                    path, mode, matrix_kind_name(m->kind));
+    /* MLX's own defaults, where the entry leaves one out */
+    int64_t bits = m->kind == MATRIX_AFFINE ? 4 : m->bits,
+            group_size = m->kind == MATRIX_AFFINE ? 64 : m->group_size;
     if (json_get_int(given, c->config_name, "bits", false, 1, 32, &bits)) return -1;
     if (json_get_int(given, c->config_name, "group_size", false, 1, 1 << 20, &group_size)) return -1;
     if (bits != m->bits || group_size != m->group_size)
@@ -86,19 +76,31 @@ static int check_override(const checkpoint *c, const char *path, const matrix *m
     return 0;
 }
 
-int quantization_infer(const checkpoint *c, const char *path, matrix *m) {
-    int64_t in = m->shape[m->rank - 1];
-    if (in <= 0 || m->values.dtype != DTYPE_U32 || !is_float(m->scales.dtype) ||
-        m->biases.dtype != m->scales.dtype || !rows_fit(m, &m->values) || !rows_fit(m, &m->scales) ||
-        !rows_fit(m, &m->biases))
-        return misfit(c, path, m);
-    int64_t words = m->values.shape[m->rank - 1], groups = m->scales.shape[m->rank - 1];
-    if (m->biases.shape[m->rank - 1] != groups || in % groups || words > in || words * 32 % in)
-        return misfit(c, path, m);
-    int64_t bits = words * 32 / in, group_size = in / groups;
+/* The kind with that width and group size, which alone tell it where scales are bytes. */
+static matrix_kind kind_of(int64_t bits, int64_t group_size) {
+    matrix_kind kind = MATRIX_AFFINE;
+    while (++kind < N_MATRIX_KINDS)
+        if (bits == matrix_kind_bits(kind) && group_size == matrix_kind_group_size(kind)) break;
+    return kind;
+}
+
+static bool affine_fits(const matrix *m, int64_t bits, int64_t group_size) {
     bool known_bits = bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
     bool known_group = group_size == 32 || group_size == 64 || group_size == 128;
-    if (!known_bits || !known_group) return misfit(c, path, m);
+    return is_float(m->scales.dtype) && m->biases.dtype == m->scales.dtype && rows_fit(m, &m->biases) &&
+           m->biases.shape[m->rank - 1] == m->scales.shape[m->rank - 1] && known_bits && known_group;
+}
+
+int quantization_infer(const checkpoint *c, const char *path, matrix *m) {
+    int64_t in = m->shape[m->rank - 1];
+    if (in <= 0 || m->values.dtype != DTYPE_U32 || !rows_fit(m, &m->values) || !rows_fit(m, &m->scales))
+        return misfit(c, path, m);
+    int64_t words = m->values.shape[m->rank - 1], groups = m->scales.shape[m->rank - 1];
+    if (in % groups || words > in || words * 32 % in) return misfit(c, path, m);
+    int64_t bits = words * 32 / in, group_size = in / groups;
+    m->kind = m->scales.dtype == DTYPE_U8 ? kind_of(bits, group_size) : MATRIX_AFFINE;
+    if (m->kind == N_MATRIX_KINDS || (m->kind == MATRIX_AFFINE && !affine_fits(m, bits, group_size)))
+        return misfit(c, path, m);
     m->bits = (int)bits;
     m->group_size = (int)group_size;
     return check_override(c, path, m);

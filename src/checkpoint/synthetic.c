@@ -234,7 +234,7 @@ int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *s
     /* mlx-lm keeps routers in 8 bits, and what no group fits in as it is (quant_predicate, quantize_model) */
     int bits = s->bits && ends_with(path, "mlp.gate") ? 8 : s->bits;
     if (!bits || in % s->group_size) return plain(c, path, rank, shape, 0, RANGE, out);
-    *out = (matrix){.rank = rank, .bits = bits, .group_size = s->group_size};
+    *out = (matrix){.kind = MATRIX_AFFINE, .rank = rank, .bits = bits, .group_size = s->group_size};
     memcpy(out->shape, shape, (size_t)rank * sizeof *shape);
     int64_t groups = in / s->group_size, words = groups * (s->group_size * bits / 32);
     void *q = new_array(c, path, &out->values, DTYPE_U32, rank, shape, words);

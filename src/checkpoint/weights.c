@@ -24,10 +24,13 @@ static bool same_shape(const array *a, int rank, const int64_t *shape) {
 /* ---- facts about what was taken ---- */
 
 static void count_kind(checkpoint *c, const matrix *m) {
-    weight_kind kind = {.bits = m->bits, .group_size = m->group_size, .dtype = m->bits ? 0 : m->values.dtype};
+    weight_kind kind = {.kind = m->kind,
+                        .bits = m->bits,
+                        .group_size = m->group_size,
+                        .dtype = m->kind == MATRIX_PLAIN ? m->values.dtype : 0};
     int i = 0;
-    while (i < c->n_kinds && (c->kinds[i].bits != kind.bits || c->kinds[i].group_size != kind.group_size ||
-                              c->kinds[i].dtype != kind.dtype))
+    while (i < c->n_kinds && (c->kinds[i].kind != kind.kind || c->kinds[i].bits != kind.bits ||
+                              c->kinds[i].group_size != kind.group_size || c->kinds[i].dtype != kind.dtype))
         i++;
     if (i == MAX_WEIGHT_KINDS) return;
     if (i == c->n_kinds) c->kinds[c->n_kinds++] = kind;
@@ -66,8 +69,11 @@ const char *checkpoint_quantization(checkpoint *c) {
         }
         const weight_kind *k = &c->kinds[best];
         const char *plus = turn ? " + " : "";
-        text = k->bits ? arena_printf(c->arena, "%s%s%d-bit g%d", text, plus, k->bits, k->group_size)
-                       : arena_printf(c->arena, "%s%s%s", text, plus, plain_name(k->dtype));
+        if (k->kind == MATRIX_AFFINE)
+            text = arena_printf(c->arena, "%s%s%d-bit g%d", text, plus, k->bits, k->group_size);
+        else
+            text = arena_printf(c->arena, "%s%s%s", text, plus,
+                                k->kind == MATRIX_PLAIN ? plain_name(k->dtype) : matrix_kind_name(k->kind));
         if (!text) return "";
         below = k->bytes;
         last = best;
@@ -185,17 +191,18 @@ static int find_part(checkpoint *c, const char *path, const char *part, int64_t 
 
 /* ---- matrices ---- */
 
-static int affine_matrix(checkpoint *c, const char *path, const module_part *weight,
-                         const module_part *scales, matrix *out) {
+static int quantized_matrix(checkpoint *c, const char *path, const module_part *weight,
+                            const module_part *scales, matrix *out) {
     int64_t experts = out->rank == 3 ? out->shape[0] : 0;
-    if (quantization_check_mode(c, path, out->shape[out->rank - 1], &weight->data, &scales->data)) return -1;
-    module_part biases;
-    int found = find_part(c, path, "biases", experts, &biases);
-    if (found < 0) return -1;
-    if (!found) return missing(c, biases.name, scales->data.rank, scales->data.shape);
     out->values = weight->data;
     out->scales = scales->data;
-    out->biases = biases.data;
+    if (scales->data.dtype != DTYPE_U8) { /* affine */
+        module_part biases;
+        int found = find_part(c, path, "biases", experts, &biases);
+        if (found < 0) return -1;
+        if (!found) return missing(c, biases.name, scales->data.rank, scales->data.shape);
+        out->biases = biases.data;
+    }
     return quantization_infer(c, path, out);
 }
 
@@ -221,7 +228,7 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
     }
     found = quantization_denied(c, path) ? 0 : find_part(c, path, "scales", experts, &scales);
     if (found < 0) return -1;
-    if (found) return affine_matrix(c, path, &weight, &scales, out);
+    if (found) return quantized_matrix(c, path, &weight, &scales, out);
     const json *module = module_quantization(c, path);
     if (module && !quantization_denied(c, path))
         return fail("%s: module %s is quantized, but tensor \"%s\" is missing", c->config_name, path,

@@ -79,6 +79,7 @@ const weight *engine_weight(engine *e, const weight_source *source) {
     if (!w) return NULL;
     w->rank = source->m.rank;
     for (int i = 0; i < w->rank; i++) w->shape[i] = source->m.shape[i];
+    w->kind = source->m.kind;
     w->dtype = matrix_dtype(&source->m);
     w->has_bias = source->bias != NULL;
     return w;

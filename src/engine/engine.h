@@ -73,7 +73,8 @@ void engine_reset_peak(engine *e);
 typedef struct weight {
     int rank; /* logical shape: [n], [out, in] or [experts, out, in] */
     int64_t shape[3];
-    enum dtype dtype; /* of values computed with it (matrix_dtype) */
+    matrix_kind kind;
+    enum dtype dtype; /* of its numbers (matrix_dtype) */
     bool has_bias;
 } weight;
 

@@ -145,11 +145,15 @@ void linears(graph *g, tensor in, int n, const weight *const w[], tensor *const 
     for (int i = first; i < g->n_nodes; i++) graph_node(g, i)->group = first;
 }
 
+/* MLX makes F32 of two different types of floats. */
+static dtype promoted(dtype a, dtype b) {
+    return a == b ? a : DTYPE_F32;
+}
+
 tensor rms_norm(graph *g, tensor in, const weight *w, float eps) {
     if (w && (w->rank != 1 || w->shape[0] != tensor_last(in)))
         return refuse(g, "rms_norm", in, "the weight has another width");
-    bool wider = w && w->dtype == DTYPE_F32; /* MLX promotes */
-    node *x = add_node(g, OP_RMS_NORM, wider ? DTYPE_F32 : in->dtype);
+    node *x = add_node(g, OP_RMS_NORM, w ? promoted(in->dtype, w->dtype) : in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;
     x->w[0] = w;
@@ -222,7 +226,7 @@ tensor gated(graph *g, activation act, tensor gate, tensor up) {
 
 static tensor sum(graph *g, tensor a, tensor b, bool clip) {
     if (!same_shape(a, b)) return refuse(g, "add", b, "the other operand has another shape");
-    node *x = add_node(g, OP_ADD, a->dtype);
+    node *x = add_node(g, OP_ADD, promoted(a->dtype, b->dtype));
     if (!x) return &nothing;
     x->in[0] = a;
     x->in[1] = b;

@@ -59,7 +59,7 @@ static void check(loader *l, const attention_desc *a) {
 }
 
 static dtype promoted(dtype a, const weight *w) {
-    if (!w || w->dtype == a) return a;
+    if (!w || w->dtype == a || w->kind > MATRIX_AFFINE) return a; /* scales of one byte promote nothing */
     return DTYPE_F32; /* as MLX does with two different types of floats */
 }
 

@@ -72,8 +72,8 @@ def random_parameter(config, path, old):
 
 
 def make(folder, name, dtype="float32", quantization=None, seed=0, **changes):
-    """Writes the checkpoint CONFIGS[name] into folder and returns it. quantization: dict(bits, group_size) and, by
-    module path, a dict of the same or False, as in config.json."""
+    """Writes the checkpoint CONFIGS[name] into folder and returns it. quantization: dict(bits, group_size, mode) and,
+    by module path, a dict of the same or False, as in config.json."""
     folder = pathlib.Path(folder)
     config = copy.deepcopy(CONFIGS[name]) | changes
     model_class, args_class = _get_classes(config)
@@ -99,7 +99,8 @@ def quantize(model, quantization):
             return False
         return quantization.get(path, True)
 
-    nn.quantize(model, quantization["group_size"], quantization["bits"], class_predicate=predicate)
+    nn.quantize(model, quantization["group_size"], quantization["bits"], mode=quantization.get("mode", "affine"),
+                class_predicate=predicate)
 
 
 def shard(folder, n):

@@ -61,6 +61,24 @@ static inline void check_near(double found, double wanted, double tolerance, con
                  wanted, tolerance);
 }
 
+/* The kinds that hold small floating-point numbers. */
+static const matrix_kind fp_kinds[] = {MATRIX_MXFP4, MATRIX_MXFP8, MATRIX_NVFP4};
+
+/* A random scale of one byte: 2^-3 to 1, or numbers near them. */
+static inline uint8_t random_scale(matrix_kind kind) {
+    return (uint8_t)(kind == MATRIX_NVFP4 ? 0x20 + (uniform() + 1) * 12 : 124 + (uniform() + 1) * 2);
+}
+
+static inline float fp_scale(matrix_kind kind, uint8_t scale) {
+    return kind == MATRIX_NVFP4 ? e4m3_to_f32(scale) : e8m0_to_f32(scale);
+}
+
+/* Number i of packed ones. */
+static inline float fp_number(matrix_kind kind, const void *packed, int64_t i) {
+    const uint8_t *bytes = packed;
+    return kind == MATRIX_MXFP8 ? e4m3_to_f32(bytes[i]) : e2m1_to_f32(bytes[i / 2] >> i % 2 * 4);
+}
+
 static const kernels *const tables[] = {
 #if defined(__x86_64__)
     &kernels_avx512amx, &kernels_avx512vnni, &kernels_avx512, &kernels_avx2,

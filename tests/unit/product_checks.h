@@ -10,7 +10,8 @@
 
 typedef enum form { BF16, F32, INT16, INT8 } form; /* the last three are for affine weights, too */
 
-static inline const products *products_of(const kernels *k, form f) {
+static inline const products *products_of(const kernels *table, matrix_kind kind, form f) {
+    const matrix_kernels *k = &table->of[kind];
     return f == BF16 ? k->bf16 : f == F32 ? k->f32 : f == INT16 ? k->int16 : k->int8;
 }
 
@@ -34,7 +35,11 @@ static inline char *random_stored(int64_t n, dtype type, size_t skew) {
 
 static inline weights make_weights(int64_t n_rows, int64_t n, dtype type, int bits, int group_size,
                                    size_t skew) {
-    weights m = {.w = {.n = n, .dtype = type, .bits = bits, .group_size = group_size}};
+    weights m = {.w = {.kind = bits ? MATRIX_AFFINE : MATRIX_PLAIN,
+                       .n = n,
+                       .dtype = type,
+                       .bits = bits,
+                       .group_size = group_size}};
     if (!bits) {
         m.values = random_stored(n_rows * n, type, skew);
     } else {
@@ -47,6 +52,24 @@ static inline weights make_weights(int64_t n_rows, int64_t n, dtype type, int bi
         m.w.biases = m.biases + skew;
     }
     m.w.values = m.values + skew;
+    return m;
+}
+
+/* Of a kind of small floating-point numbers. */
+static inline weights make_fp_weights(int64_t n_rows, int64_t n, matrix_kind kind, size_t skew) {
+    int bits = matrix_kind_bits(kind), group_size = matrix_kind_group_size(kind);
+    int64_t n_bytes = n_rows * n * bits / 8, n_groups = n_rows * n / group_size;
+    weights m = {.w = {.kind = kind, .n = n, .bits = bits, .group_size = group_size}};
+    m.values = get_memory((size_t)n_bytes + skew);
+    m.scales = get_memory((size_t)n_groups + skew);
+    for (int64_t i = 0; i < n_bytes; i++) {
+        uint8_t byte = (uint8_t)((uniform() + 1) * 128);
+        if (bits == 8) byte &= 0xbf; /* up to 1.875: no NaN, and none so large that others do not count */
+        m.values[skew + (size_t)i] = (char)byte;
+    }
+    for (int64_t i = 0; i < n_groups; i++) m.scales[skew + (size_t)i] = (char)random_scale(kind);
+    m.w.values = m.values + skew;
+    m.w.scales = m.scales + skew;
     return m;
 }
 
@@ -94,6 +117,11 @@ static inline double *exact_row(const rows *w, int64_t r) {
     for (int64_t i = 0; i < w->n; i++) {
         float value, scale, bias;
         int64_t at = r * w->n + i, bit = at * w->bits;
+        if (w->kind > MATRIX_AFFINE) {
+            uint8_t byte = ((const uint8_t *)w->scales)[at / w->group_size];
+            row[i] = (double)fp_scale(w->kind, byte) * fp_number(w->kind, w->values, at);
+            continue;
+        }
         if (!w->bits) {
             floats_from(&value, (const char *)w->values + (size_t)at * dtype_size(w->dtype), w->dtype, 1);
             row[i] = value;
@@ -126,13 +154,13 @@ static inline bool is_in(runs rs, int64_t r) {
 }
 
 static inline void check_matvec(form f, const weights *m, int64_t n_rows, runs rs, const float *x) {
-    const products *p = products_of(tested, f);
+    const products *p = products_of(tested, m->w.kind, f);
     float *y = get_marks(n_rows);
     double *seen = rounded(x, m->w.n, &m->w, f);
     void *prepared = get_aligned(p->prepared_bytes(&m->w));
-    char what[80];
-    snprintf(what, sizeof what, "matvec of form %d, %d bits, group %d, n %d", f, m->w.bits, m->w.group_size,
-             (int)m->w.n);
+    char what[96];
+    snprintf(what, sizeof what, "matvec of form %d, %s, %d bits, group %d, n %d", f,
+             matrix_kind_name(m->w.kind), m->w.bits, m->w.group_size, (int)m->w.n);
     p->prepare(prepared, &m->w, x);
     p->matvec(y, &m->w, rs, prepared);
     for (int64_t r = 0; r < n_rows; r++) {
@@ -147,15 +175,18 @@ static inline void check_matvec(form f, const weights *m, int64_t n_rows, runs r
     free(y), free(seen), free(prepared);
 }
 
-static inline void check_matvecs(form f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
+static inline void check_some_rows(form f, weights m) {
     static const runs some[] = {{0, 11, 0}, {2, 6, 0}, {9, 11, 0}, {3, 3, 0},
                                 {0, 2, 2},  {1, 2, 2}, {1, 1, 2}};
-    weights m = make_weights(11, n, type, bits, group_size, skew);
-    float *x = get_tokens(1, n);
+    float *x = get_tokens(1, m.w.n);
     for
         EACH(i, some) check_matvec(f, &m, 11, some[i], x);
     free_weights(&m);
     free(x);
+}
+
+static inline void check_matvecs(form f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
+    check_some_rows(f, make_weights(11, n, type, bits, group_size, skew));
 }
 
 /* ---- many tokens ---- */
@@ -182,10 +213,10 @@ static inline void check_panels(form f, const weights *m, int64_t n_rows, const 
     enum { BESIDE = 3 };
     int64_t stride = n_rows + BESIDE, n = m->w.n;
     float *out = get_marks(n_tokens * stride);
-    char what[80];
-    multiply_panels(products_of(tested, f), out, stride, &m->w, n_rows, x, n_tokens);
-    snprintf(what, sizeof what, "panels of form %d, %d bits, group %d, %d x %d x %d", f, m->w.bits,
-             m->w.group_size, (int)n_tokens, (int)n_rows, (int)n);
+    char what[96];
+    multiply_panels(products_of(tested, m->w.kind, f), out, stride, &m->w, n_rows, x, n_tokens);
+    snprintf(what, sizeof what, "panels of form %d, %s, %d bits, group %d, %d x %d x %d", f,
+             matrix_kind_name(m->w.kind), m->w.bits, m->w.group_size, (int)n_tokens, (int)n_rows, (int)n);
     double *seen = get_memory((size_t)(n_tokens * n) * sizeof *seen);
     for (int64_t t = 0; t < n_tokens; t++) {
         double *one = rounded(x + t * n, n, &m->w, f);
@@ -202,13 +233,16 @@ static inline void check_panels(form f, const weights *m, int64_t n_rows, const 
     free(out), free(seen);
 }
 
-static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
-                                 int group_size) {
-    weights m = make_weights(n_rows, n, type, bits, group_size, 1);
-    float *x = get_tokens(n_tokens, n);
+static inline void check_all_rows(form f, weights m, int64_t n_tokens, int64_t n_rows) {
+    float *x = get_tokens(n_tokens, m.w.n);
     check_panels(f, &m, n_rows, x, n_tokens);
     free_weights(&m);
     free(x);
+}
+
+static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
+                                 int group_size) {
+    check_all_rows(f, make_weights(n_rows, n, type, bits, group_size, 1), n_tokens, n_rows);
 }
 
 /* ---- which ---- */
@@ -224,7 +258,7 @@ static inline void test_affine_matvec(void) {
                 EACH(g, groups)
                 for
                     EACH(n, multiples) {
-                        if (!products_of(tested, f)) continue;
+                        if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                         dtype type = float_types[(n + g) % 3];
                         check_matvecs(f, groups[g] * multiples[n], type, widths[b], groups[g], n % 4);
                     }
@@ -236,7 +270,7 @@ static inline void test_short_rows(void) {
     for (form f = F32; f <= INT8; f++)
         for (int i = 0; i < 15; i++) {
             int n_groups = 1 + i / 3, group_size = n_groups == 4 ? 64 : groups[i % 3];
-            if (!products_of(tested, f)) continue;
+            if (!products_of(tested, MATRIX_AFFINE, f)) continue;
             weights m = make_weights(N_ROWS, group_size * n_groups, float_types[i % 3], 4, group_size, 1);
             float *x = get_tokens(1, group_size * n_groups);
             check_matvec(f, &m, N_ROWS, (runs){0, N_ROWS / RUNS, N_ROWS / RUNS}, x);
@@ -250,7 +284,7 @@ static inline void test_short_rows(void) {
 /* More than kernels convert the scales of at once. */
 static inline void test_many_groups(void) {
     for (size_t b = 0; b < COUNT(widths); b++) {
-        if (tested->int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+        if (tested->of[MATRIX_AFFINE].int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
         check_matvecs(INT8, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
     }
 }
@@ -265,10 +299,44 @@ static inline void test_affine_panels(void) {
                 EACH(g, groups)
                 for
                     EACH(i, sizes) {
-                        if (!products_of(tested, f)) continue;
+                        if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                         check_product(f, sizes[i][0], sizes[i][1], groups[g] * sizes[i][2],
                                       float_types[(i + g) % 3], widths[b], groups[g]);
                     }
+}
+
+static inline void test_fp_products(void) {
+    static const int multiples[] = {1, 2, 3, 5, 8, 17, 35, 259};
+    static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
+                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
+    for (form f = F32; f <= INT8; f++)
+        for
+            EACH(k, fp_kinds) {
+                if (!products_of(tested, fp_kinds[k], f)) continue;
+                for
+                    EACH(n, multiples)
+                check_some_rows(f, make_fp_weights(11, 32 * multiples[n], fp_kinds[k], n % 4));
+                for
+                    EACH(i, sizes)
+                check_all_rows(f, make_fp_weights(sizes[i][1], 32 * sizes[i][2], fp_kinds[k], 1), sizes[i][0],
+                               sizes[i][1]);
+            }
+}
+
+/* mxfp4's largest and smallest numbers, all of them: whatever is too narrow for a sum overflows. */
+static inline void test_largest_fp_sums(void) {
+    enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };
+    float x[N_TOKENS * N];
+    for (form f = INT16; f <= INT8; f++)
+        for (int i = 0; i < 4; i++) {
+            if (!products_of(tested, MATRIX_MXFP4, f)) continue;
+            weights m = make_fp_weights(N_ROWS, N, MATRIX_MXFP4, 0);
+            memset(m.values, i % 2 ? 0xff : 0x77, N_ROWS * N / 2);
+            for (int k = 0; k < N_TOKENS * N; k++) x[k] = i / 2 ? 1 : -1;
+            check_matvec(f, &m, N_ROWS, (runs){0, N_ROWS, 0}, x);
+            check_panels(f, &m, N_ROWS, x, N_TOKENS);
+            free_weights(&m);
+        }
 }
 
 /* Every product as large as it can be, of one sign: whatever is too narrow for a sum overflows. */
@@ -281,7 +349,7 @@ static inline void test_largest_sums(void) {
             for
                 EACH(g, groups)
             for (float sign = -1; sign <= 1; sign += 2) {
-                if (!products_of(tested, f)) continue;
+                if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                 weights m = make_weights(N_ROWS, N, DTYPE_F32, widths[b], groups[g], 0);
                 memset(m.values, 0xff, (size_t)(N_ROWS * N * widths[b] / 8));
                 for (int i = 0; i < N_TOKENS * N; i++) x[i] = sign;
@@ -301,7 +369,7 @@ static inline void test_plain(void) {
             for
                 EACH(i, sizes) {
                     dtype type = float_types[t];
-                    if (!products_of(tested, f) || (f == BF16 && type != DTYPE_BF16)) continue;
+                    if (!products_of(tested, MATRIX_PLAIN, f) || (f == BF16 && type != DTYPE_BF16)) continue;
                     check_product(f, sizes[i][0], sizes[i][1], sizes[i][2], type, 0, 0);
                     check_matvecs(f, sizes[i][2], type, 0, 0, i % 4);
                 }
@@ -314,7 +382,7 @@ static inline void test_not_finite(void) {
     for (form f = F32; f <= INT8; f++)
         for
             EACH(i, bad) {
-                const products *p = products_of(tested, f);
+                const products *p = products_of(tested, MATRIX_AFFINE, f);
                 if (!p) continue;
                 weights m = make_weights(1, 128, DTYPE_F32, 4, 32, 0);
                 void *prepared = get_aligned(p->prepared_bytes(&m.w));

@@ -175,7 +175,7 @@ static void test_overrides(void **state) {
     assert_int_equal(take_q("{\"quantization\": {\"q\": false}}", quantized, 64, &m), -1);
     assert_message("\"q.weight\": wanted shape [2, 64], found [2, 8]");
     assert_int_equal(take_q("{\"quantization\": {\"q\": {\"mode\": \"mxfp4\"}}}", quantized, 64, &m), -1);
-    assert_message("module q is quantized in mode mxfp4: only affine");
+    assert_message("module q should be quantized in mode mxfp4, but its tensors are affine");
     assert_int_equal(take_q("{\"quantization\": {\"q\": 4}}", quantized, 64, &m), -1);
     assert_message("\"q\"");
     assert_int_equal(
@@ -185,13 +185,54 @@ static void test_overrides(void **state) {
     assert_message("tensor \"q.scales\" is missing");
 }
 
+static int take_fp(const char *config, matrix_kind kind, int64_t in, matrix *out) {
+    char header[512];
+    int w = (int)in * matrix_kind_bits(kind) / 8, s = (int)in / matrix_kind_group_size(kind);
+    snprintf(header, sizeof header,
+             "{\"q.weight\":{\"dtype\":\"U32\",\"shape\":[1,%d],\"data_offsets\":[0,%d]},"
+             "\"q.scales\":{\"dtype\":\"U8\",\"shape\":[1,%d],\"data_offsets\":[%d,%d]}}",
+             w / 4, w, s, w, w + s);
+    checkpoint *c = open_folder(config, header, (size_t)(w + s));
+    if (!c) return -1;
+    int status = checkpoint_matrix(c, "q", 2, (int64_t[]){1, in}, out);
+    if (!status) assert_string_equal(checkpoint_quantization(c), matrix_kind_name(kind));
+    checkpoint_close(c);
+    return status;
+}
+
+static void test_scales_of_one_byte(void **state) {
+    (void)state;
+    matrix m;
+    for (matrix_kind kind = MATRIX_MXFP4; kind < N_MATRIX_KINDS; kind++) {
+        assert_int_equal(take_fp("{}", kind, 64, &m), 0);
+        assert_int_equal(m.kind, kind);
+        assert_int_equal(m.bits, matrix_kind_bits(kind));
+        assert_int_equal(m.group_size, matrix_kind_group_size(kind));
+        assert_int_equal(matrix_bytes(&m), 64 * m.bits / 8 + 64 / m.group_size);
+    }
+    assert_int_equal(
+        take_fp("{\"quantization\": {\"bits\": 4, \"q\": {\"mode\": \"mxfp4\"}}}", MATRIX_MXFP4, 64, &m), 0);
+    assert_int_equal(
+        take_fp("{\"quantization\": {\"q\": {\"bits\": 4, \"group_size\": 32}}}", MATRIX_MXFP4, 64, &m), -1);
+    assert_message("module q should be quantized in mode affine, but its tensors are mxfp4");
+    assert_int_equal(
+        take_fp("{\"quantization\": {\"q\": {\"mode\": \"nvfp4\", \"bits\": 8}}}", MATRIX_NVFP4, 64, &m), -1);
+    assert_message("should have 8 bits in groups of 16, but its tensors have 4 bits in groups of 16");
+    assert_int_equal(take_q("{}",
+                            "{\"q.weight\":{\"dtype\":\"U32\",\"shape\":[2,8],\"data_offsets\":[0,64]},"
+                            "\"q.scales\":{\"dtype\":\"U8\",\"shape\":[2,1],\"data_offsets\":[64,66]}}",
+                            64, &m),
+                     -1);
+    assert_message("U32 [2, 8] with scales U8 [2, 1] and no biases, which is no quantization of it");
+}
+
 static void test_no_affine_quantization(void **state) {
     (void)state;
     matrix m;
     assert_int_equal(take_q("{}", quantized, 60, &m), -1);
     assert_message("q.weight: wanted shape [2, 60], found U32 [2, 8] with scales F16 [2, 2]");
     assert_int_equal(take_q("{}", quantized, 32, &m), -1); /* 8 bits, but groups of 16 */
-    assert_message("no affine quantization");
+    assert_message("no quantization of it");
     char header[512];
     snprintf(header, sizeof header, "%s", quantized);
     memcpy(strstr(header, "[72, 80]") - strlen("\"F16\", \"shape\": [2, 2], \"data_offsets\": "), "\"U16\"",
@@ -201,13 +242,6 @@ static void test_no_affine_quantization(void **state) {
     *strstr(header, "q.biases") = 'x';
     assert_int_equal(take_q("{}", header, 64, &m), -1);
     assert_message("tensor \"q.biases\" is missing");
-    assert_int_equal(
-        take_q("{}",
-               "{\"q.weight\": {\"dtype\": \"U32\", \"shape\": [2, 8], \"data_offsets\": [0, 64]},"
-               " \"q.scales\": {\"dtype\": \"U8\", \"shape\": [2, 2], \"data_offsets\": [64, 68]}}",
-               64, &m),
-        -1);
-    assert_message("module q is quantized in mode mxfp4");
 }
 
 static void test_experts_are_stacked(void **state) {
@@ -403,6 +437,7 @@ int main(void) {
         TEST(test_bits_are_inferred),
         TEST(test_all_bits_and_groups),
         TEST(test_overrides),
+        TEST(test_scales_of_one_byte),
         TEST(test_no_affine_quantization),
         TEST(test_experts_are_stacked),
         TEST(test_quantized_experts_are_stacked),

@@ -137,6 +137,7 @@ static void make_weight(layer *m, int i, bool affine) {
         assert_true(m->memory[i][0] && m->memory[i][1] && m->memory[i][2]);
         quantize_row(m->memory[i][0], m->memory[i][1], m->memory[i][2], DTYPE_BF16, x, n, 4, 32);
         free(x);
+        s.m.kind = MATRIX_AFFINE;
         s.m.bits = 4;
         s.m.group_size = 32;
         s.m.values.dtype = DTYPE_U32;

@@ -46,7 +46,7 @@ static array floats(side *s, dtype type, int rank, const int64_t *shape, float s
 
 /* Packed random numbers, with scales that give them about the spread of plain ones. */
 static matrix packed(side *s, kind k, int rank, const int64_t *shape) {
-    matrix m = {.rank = rank, .bits = k.bits, .group_size = k.group_size};
+    matrix m = {.kind = MATRIX_AFFINE, .rank = rank, .bits = k.bits, .group_size = k.group_size};
     int64_t words[3], groups[3];
     memcpy(m.shape, shape, (size_t)rank * sizeof *shape);
     memcpy(words, shape, (size_t)rank * sizeof *shape);

@@ -28,7 +28,12 @@ static char *random_stored(int64_t n, dtype type, size_t skew, float factor, flo
 }
 
 static weights make_weights(int64_t n_rows, int64_t n, dtype type, int bits, int group_size, size_t skew) {
-    weights m = {.w = {.n = n, .dtype = type, .bits = bits, .group_size = group_size}, .n_rows = n_rows};
+    weights m = {.w = {.kind = bits ? MATRIX_AFFINE : MATRIX_PLAIN,
+                       .n = n,
+                       .dtype = type,
+                       .bits = bits,
+                       .group_size = group_size},
+                 .n_rows = n_rows};
     if (!bits) {
         m.values = random_stored(n_rows * n, type, skew, 1, &m.q);
         m.w.values = m.values + skew;
@@ -54,6 +59,31 @@ static weights make_weights(int64_t n_rows, int64_t n, dtype type, int bits, int
     return m;
 }
 
+static weights make_fp_weights(int64_t n_rows, int64_t n, matrix_kind kind, size_t skew) {
+    int bits = matrix_kind_bits(kind), group_size = matrix_kind_group_size(kind);
+    int64_t n_bytes = n_rows * n * bits / 8, n_groups = n_rows * n / group_size;
+    weights m = {.w = {.kind = kind, .n = n, .bits = bits, .group_size = group_size}, .n_rows = n_rows};
+    m.values = get_memory((size_t)n_bytes + skew);
+    m.scales = get_memory((size_t)n_groups + skew);
+    m.q = get_memory((size_t)(n_rows * n) * sizeof *m.q);
+    m.scale = get_memory((size_t)n_groups * sizeof *m.scale);
+    m.bias = calloc((size_t)n_groups, sizeof *m.bias);
+    assert_non_null(m.bias);
+    for (int64_t i = 0; i < n_bytes; i++) { /* no NaN */
+        uint8_t byte = (uint8_t)((uniform() + 1) * 128);
+        m.values[skew + (size_t)i] = (char)((byte & 0x7f) == 0x7f ? 0 : byte);
+    }
+    for (int64_t i = 0; i < n_groups; i++) {
+        uint8_t scale = i % 9 == 8 && kind != MATRIX_NVFP4 ? 0 : random_scale(kind); /* 0: 2^-127 */
+        m.scales[skew + (size_t)i] = (char)scale;
+        m.scale[i] = fp_scale(kind, scale);
+    }
+    for (int64_t i = 0; i < n_rows * n; i++) m.q[i] = fp_number(kind, m.values + skew, i);
+    m.w.values = m.values + skew;
+    m.w.scales = m.scales + skew;
+    return m;
+}
+
 static void free_weights(weights *m) {
     free(m->values), free(m->scales), free(m->biases), free(m->q), free(m->scale), free(m->bias);
 }
@@ -62,14 +92,14 @@ static void free_weights(weights *m) {
 static void check_matvec(const weights *m, int64_t first, int64_t end) {
     int64_t n = m->w.n, group = m->w.bits ? m->w.group_size : n;
     float *x = get_floats(n), *sums = NULL, *y = get_marks(m->n_rows);
-    if (m->w.bits) {
+    if (m->w.kind == MATRIX_AFFINE) {
         sums = get_memory((size_t)(n / group) * sizeof *sums);
         tested->group_sums(sums, x, n, m->w.group_size);
     }
-    tested->matvec(y, &m->w, first, end, x, sums);
-    char what[80];
-    snprintf(what, sizeof what, "matvec, %d bits, group %d, %s, n %lld", m->w.bits, m->w.group_size,
-             dtype_name(m->w.dtype), (long long)n);
+    tested->of[m->w.kind].matvec(y, &m->w, first, end, x, sums);
+    char what[96];
+    snprintf(what, sizeof what, "matvec, %s, %d bits, group %d, %s, n %lld", matrix_kind_name(m->w.kind),
+             m->w.bits, m->w.group_size, dtype_name(m->w.dtype), (long long)n);
     for (int64_t r = 0; r < m->n_rows; r++) {
         double wanted = 0, magnitude = 0;
         for (int64_t i = 0; i < n; i++) {
@@ -88,18 +118,18 @@ static void check_matvec(const weights *m, int64_t first, int64_t end) {
     free(x), free(sums), free(y);
 }
 
-/* Row r must be what scale * q + bias gives in F32, to the bit. */
+/* Row r must be what scale * q + bias, or scale * number, gives in F32, to the bit. */
 static void check_unpack(const weights *m) {
     int64_t n = m->w.n;
     float *out = get_memory((size_t)n * sizeof *out);
     for (int64_t r = 0; r < m->n_rows; r++) {
-        tested->unpack(out, &m->w, r);
+        tested->of[m->w.kind].unpack(out, &m->w, r);
         for (int64_t i = 0; i < n; i++) {
             int64_t at = r * n + i;
             float wanted = m->q[at];
             if (m->w.bits) {
                 wanted *= m->scale[at / m->w.group_size];
-                wanted += m->bias[at / m->w.group_size];
+                if (m->w.kind == MATRIX_AFFINE) wanted += m->bias[at / m->w.group_size];
             }
             check_near(out[i], wanted, 0, "unpack", i);
         }
@@ -107,16 +137,18 @@ static void check_unpack(const weights *m) {
     free(out);
 }
 
+static void check_some_rows(weights m) {
+    check_matvec(&m, 0, 7);
+    check_matvec(&m, 2, 5);
+    check_matvec(&m, 6, 7);
+    check_matvec(&m, 3, 3);
+    check_unpack(&m);
+    free_weights(&m);
+}
+
 static void check_weights(int64_t n, dtype type, int bits, int group_size) {
-    for (size_t skew = 0; skew < 4; skew++) { /* checkpoints may be at odd addresses */
-        weights m = make_weights(7, n, type, bits, group_size, skew);
-        check_matvec(&m, 0, 7);
-        check_matvec(&m, 2, 5);
-        check_matvec(&m, 6, 7);
-        check_matvec(&m, 3, 3);
-        check_unpack(&m);
-        free_weights(&m);
-    }
+    for (size_t skew = 0; skew < 4; skew++) /* checkpoints may be at odd addresses */
+        check_some_rows(make_weights(7, n, type, bits, group_size, skew));
 }
 
 static void test_affine_weights(void) {
@@ -134,6 +166,39 @@ static void test_affine_weights(void) {
                 }
     for
         EACH(b, widths) check_weights(2 * 8192 + 96, DTYPE_BF16, widths[b], 32);
+}
+
+static void test_fp_weights(void) {
+    static const int lengths[] = {32, 64, 96, 288, 1120, 8224, 16480};
+    for
+        EACH(k, fp_kinds)
+        for
+            EACH(n, lengths)
+        for (size_t skew = 0; skew < 4; skew++)
+            check_some_rows(make_fp_weights(7, lengths[n], fp_kinds[k], skew));
+}
+
+/* Every code of a number, with every scale: NaN and infinity where they are. */
+static void test_fp_codes(void) {
+    enum { N = 256 };
+    uint8_t codes[N], scales[N / 16];
+    float out[N];
+    for (int i = 0; i < N; i++) codes[i] = (uint8_t)i;
+    for
+        EACH(k, fp_kinds)
+    for (int s = 0; s < 256; s++) {
+        matrix_kind kind = fp_kinds[k];
+        memset(scales, s, sizeof scales);
+        rows w = {.kind = kind,
+                  .n = N,
+                  .values = codes,
+                  .scales = scales,
+                  .bits = matrix_kind_bits(kind),
+                  .group_size = matrix_kind_group_size(kind)};
+        tested->of[kind].unpack(out, &w, 0);
+        for (int i = 0; i < N; i++)
+            check_near(out[i], fp_number(kind, codes, i) * fp_scale(kind, (uint8_t)s), 0, "codes", i);
+    }
 }
 
 static void test_plain_weights(void) {
@@ -238,8 +303,14 @@ static void test_choice(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        ON_EACH_TABLE(test_affine_weights), ON_EACH_TABLE(test_plain_weights), ON_EACH_TABLE(test_group_sums),
-        ON_EACH_TABLE(test_matmul),         ON_EACH_TABLE(test_mix),           cmocka_unit_test(test_choice),
+        ON_EACH_TABLE(test_affine_weights),
+        ON_EACH_TABLE(test_plain_weights),
+        ON_EACH_TABLE(test_fp_weights),
+        ON_EACH_TABLE(test_fp_codes),
+        ON_EACH_TABLE(test_group_sums),
+        ON_EACH_TABLE(test_matmul),
+        ON_EACH_TABLE(test_mix),
+        cmocka_unit_test(test_choice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,11 +31,17 @@ static void test_largest(void **state) {
     float scale = 1, bias = 0, x[N], y;
     uint8_t values[N];
     memset(values, 255, sizeof values);
-    rows w = {.n = N, .values = values, .scales = &scale, .biases = &bias, .dtype = DTYPE_F32, .bits = 8};
+    rows w = {.kind = MATRIX_AFFINE,
+              .n = N,
+              .values = values,
+              .scales = &scale,
+              .biases = &bias,
+              .dtype = DTYPE_F32,
+              .bits = 8};
     w.group_size = N;
     for (int sign = -1; sign <= 1; sign += 2) {
         for (int i = 0; i < N; i++) x[i] = (float)sign;
-        multiply_panels(emulated.int16, &y, 1, &w, 1, x, 1);
+        multiply_panels(emulated.of[MATRIX_AFFINE].int16, &y, 1, &w, 1, x, 1);
         assert_true(fabsf(y - (float)(sign * N * 255)) <= 0.01f);
     }
 }

@@ -21,7 +21,11 @@ typedef struct storage {
 /* n random entries of dim numbers; their values go to *as_floats. */
 static rows get_entries(storage s, int64_t n, int64_t dim, float **as_floats) {
     float *x = *as_floats = get_floats(n * dim);
-    rows w = {.n = dim, .dtype = s.type, .bits = s.bits, .group_size = s.group_size};
+    rows w = {.kind = s.bits ? MATRIX_AFFINE : MATRIX_PLAIN,
+              .n = dim,
+              .dtype = s.type,
+              .bits = s.bits,
+              .group_size = s.group_size};
     if (!s.bits) {
         void *values = get_memory((size_t)(n * dim) * dtype_size(s.type));
         floats_to(values, s.type, x, n * dim);
@@ -37,7 +41,7 @@ static rows get_entries(storage s, int64_t n, int64_t dim, float **as_floats) {
     for (int64_t i = 0; i < n; i++) {
         quantize_row((uint32_t *)(void *)(values + i * bytes), scales + (size_t)i * scale_bytes,
                      biases + (size_t)i * scale_bytes, s.type, x + i * dim, dim, s.bits, s.group_size);
-        kernels_scalar.unpack(x + i * dim, &w, i);
+        kernels_scalar.of[w.kind].unpack(x + i * dim, &w, i);
     }
     return w;
 }

@@ -7,8 +7,10 @@ static void test_tables_are_complete(void **state) {
     (void)state;
     const kernels *k = kernels_choose();
     assert_non_null(k);
-    assert_true(k->matvec && k->group_sums && k->unpack && k->matmul && k->mix && k->to_f32 && k->from_f32);
-    assert_true(k->rms_norm && k->gated && k->max && k->exp_sum && k->int8);
+    assert_true(k->group_sums && k->matmul && k->mix && k->to_f32 && k->from_f32);
+    assert_true(k->rms_norm && k->gated && k->max && k->exp_sum);
+    for (int i = 0; i < N_MATRIX_KINDS; i++) assert_true(k->of[i].matvec && k->of[i].unpack);
+    assert_true(k->of[MATRIX_AFFINE].int8 && k->of[MATRIX_MXFP4].int8);
 }
 
 /* Where a table has wider floats than its base, the base's int16 products would be a step back. */
@@ -17,8 +19,11 @@ static void test_int16_is_not_inherited_beside_f32(void **state) {
     for
         EACH(i, tables) {
             kernels complete = kernels_complete(tables[i]);
-            if (tables[i]->f32 && !tables[i]->int16) assert_null(complete.int16);
-            if (tables[i]->int16) assert_true(complete.int16 == tables[i]->int16);
+            for (int kind = 0; kind < N_MATRIX_KINDS; kind++) {
+                const matrix_kernels *own = &tables[i]->of[kind], *all = &complete.of[kind];
+                if (own->f32 && !own->int16) assert_null(all->int16);
+                if (own->int16) assert_true(all->int16 == own->int16);
+            }
         }
 }
 
@@ -29,6 +34,8 @@ int main(void) {
         ON_EACH_TABLE(test_short_rows),
         ON_EACH_TABLE(test_affine_panels),
         ON_EACH_TABLE(test_largest_sums),
+        ON_EACH_TABLE(test_fp_products),
+        ON_EACH_TABLE(test_largest_fp_sums),
         ON_EACH_TABLE(test_plain),
         ON_EACH_TABLE(test_not_finite),
         cmocka_unit_test(test_tables_are_complete),

@@ -111,6 +111,7 @@ rows cpu_cache_rows(const cpu_cache *c, int part, int64_t h) {
     if (!c->base.bits) return r;
     r.scales = (const char *)from->scales + entry * scales;
     r.biases = (const char *)from->biases + entry * scales;
+    r.kind = MATRIX_AFFINE;
     r.bits = c->base.bits;
     r.group_size = c->base.group_size;
     return r;
@@ -136,7 +137,7 @@ int cpu_cache_quantize(engine *base, cache *plain, int bits, int group_size) {
         for (int h = 0; h < s->n_kv_heads; h++)
             for (int64_t i = 0; i < c->length; i++) {
                 rows from = cpu_cache_rows(&old, part, h);
-                e->kernels->unpack(row, &from, i);
+                e->kernels->of[from.kind].unpack(row, &from, i);
                 cpu_cache_store(e, c, part, h, i, row);
             }
         c->base = old.base;

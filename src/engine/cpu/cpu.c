@@ -127,7 +127,8 @@ static weight *new_weight(engine *base, const weight_source *source) {
     const matrix *m = &source->m;
     cpu_weight *w = mem_new(1, sizeof *w, source->name);
     if (!w) return NULL;
-    w->rows = (rows){.n = m->shape[m->rank - 1],
+    w->rows = (rows){.kind = m->kind,
+                     .n = m->shape[m->rank - 1],
                      .values = m->values.data,
                      .scales = m->scales.data,
                      .biases = m->biases.data,

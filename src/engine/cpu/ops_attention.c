@@ -232,7 +232,8 @@ static void soften(const cpu *e, float *scores, const attention *a, int64_t r, i
 static const float *convert(const cpu *e, float *buffer, const rows *entries, int64_t first, int64_t n) {
     if (!entries->bits && entries->dtype == DTYPE_F32)
         return (const float *)entries->values + first * entries->n;
-    for (int64_t i = 0; i < n; i++) e->kernels->unpack(buffer + i * entries->n, entries, first + i);
+    for (int64_t i = 0; i < n; i++)
+        e->kernels->of[entries->kind].unpack(buffer + i * entries->n, entries, first + i);
     return buffer;
 }
 

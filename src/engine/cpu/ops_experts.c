@@ -62,7 +62,7 @@ static const products *products_of(const cpu *e, const node *x, int which) {
 /* One preparation of an input serves both. */
 static bool same_kind(const node *x, int a, int b) {
     const rows *v = &cpu_weight_of(x, a)->rows, *w = &cpu_weight_of(x, b)->rows;
-    return v->bits == w->bits && v->group_size == w->group_size && v->dtype == w->dtype;
+    return v->kind == w->kind && v->bits == w->bits && v->group_size == w->group_size && v->dtype == w->dtype;
 }
 
 /* Panels of an expert begin where they would if all pairs before it filled whole ones, and one more each. */

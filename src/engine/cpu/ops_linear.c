@@ -15,40 +15,42 @@ void cpu_embed(cpu *e, const node *x, int thread) {
     const int32_t *ids = state_of(e, x->in[0])->data;
     piece p = {0};
     while (cpu_take(e, x, x->shape[0], 1, &p))
-        e->kernels->unpack(floats_of(e, x, thread) + p.first * x->shape[1], &w->rows, ids[p.first]);
+        e->kernels->of[w->rows.kind].unpack(floats_of(e, x, thread) + p.first * x->shape[1], &w->rows,
+                                            ids[p.first]);
 }
 
 rows cpu_rows_from(const rows *w, int64_t first) {
     rows r = *w;
     size_t at = (size_t)(first * w->n);
     r.values = (const char *)w->values + first * row_bytes_of(w);
-    if (!w->bits) return r;
-    size_t groups = at / (size_t)w->group_size * dtype_size(w->dtype);
-    r.scales = (const char *)w->scales + groups;
-    r.biases = (const char *)w->biases + groups;
+    if (w->kind == MATRIX_PLAIN) return r;
+    size_t scales = at / (size_t)w->group_size * scale_size(w);
+    r.scales = (const char *)w->scales + scales;
+    if (w->kind == MATRIX_AFFINE) r.biases = (const char *)w->biases + scales;
     return r;
 }
 
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive) {
-    const kernels *k = e->kernels;
+    const matrix_kernels *k = &e->kernels->of[w->kind];
     const products *faster = NULL;
-    if (!w->bits && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
-    if (w->bits && w->dtype != DTYPE_F32) faster = k->int16;
-    if (w->bits && e->int8_activations && !sensitive) faster = k->int8;
+    if (w->kind == MATRIX_PLAIN && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
+    if (w->kind == MATRIX_AFFINE && w->dtype != DTYPE_F32) faster = k->int16;
+    if (w->kind > MATRIX_AFFINE && activations != DTYPE_F32) faster = k->int16;
+    if (e->int8_activations && !sensitive && k->int8) faster = k->int8;
     return faster ? faster : k->f32;
 }
 
 /* ---- few tokens ---- */
 
 size_t cpu_prepared_bytes(const products *p, const rows *w) {
-    size_t sums = w->bits ? (size_t)(w->n / w->group_size) * sizeof(float) : 0;
+    size_t sums = w->kind == MATRIX_AFFINE ? (size_t)(w->n / w->group_size) * sizeof(float) : 0;
     return p ? p->prepared_bytes(w) : (sums + 63) / 64 * 64;
 }
 
 void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x) {
     if (p)
         p->prepare(prepared, w, x);
-    else if (w->bits)
+    else if (w->kind == MATRIX_AFFINE)
         e->kernels->group_sums(prepared, x, w->n, w->group_size);
 }
 
@@ -59,7 +61,7 @@ void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs r
         return;
     }
     for (int k = 0; k < count_runs(rs); k++)
-        e->kernels->matvec(y, w, one_run(rs, k).first, one_run(rs, k).end, x, prepared);
+        e->kernels->of[w->kind].matvec(y, w, one_run(rs, k).first, one_run(rs, k).end, x, prepared);
 }
 
 /* ---- many tokens ---- */
@@ -99,7 +101,8 @@ static void multiply_tile(const products *p, float *out, int64_t out_stride, con
 void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
                   int64_t n_rows, const float *x, int64_t n_tokens, const char *panels, void *tile) {
     const kernels *k = e->kernels;
-    bool in_place = !w->bits && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
+    bool in_place =
+        w->kind == MATRIX_PLAIN && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
     float *floats = tile;
     for (int64_t r = 0, n, step = tile_rows(p, w); r < n_rows; r += n) {
         n = n_rows - r < step ? n_rows - r : step;
@@ -108,7 +111,7 @@ void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_strid
             continue;
         }
         const float *unpacked = in_place ? (const float *)w->values + r * w->n : floats;
-        for (int64_t i = 0; i < n && !in_place; i++) k->unpack(floats + i * w->n, w, r + i);
+        for (int64_t i = 0; i < n && !in_place; i++) k->of[w->kind].unpack(floats + i * w->n, w, r + i);
         k->matmul(out + r, out_stride, x, w->n, n_tokens, unpacked, n, w->n);
     }
 }
@@ -131,8 +134,8 @@ static const products *products_of(const cpu *e, const node *x) {
 
 bool cpu_same_products(const cpu *e, const node *a, const node *b) {
     const rows *w = &cpu_weight_of(a, 0)->rows, *v = &cpu_weight_of(b, 0)->rows;
-    return products_of(e, a) == products_of(e, b) && w->bits == v->bits && w->group_size == v->group_size &&
-           w->dtype == v->dtype;
+    return products_of(e, a) == products_of(e, b) && w->kind == v->kind && w->bits == v->bits &&
+           w->group_size == v->group_size && w->dtype == v->dtype;
 }
 
 /* A linear and those computed with it, under way. */

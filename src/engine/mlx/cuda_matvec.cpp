@@ -296,7 +296,8 @@ int64_t cuda_chunks(const mlx_weight &w) {
 bool cuda_multiplies(const mlx_weight &w, int n_inputs) {
     int64_t size = chunk_size(w);
     bool type = w.base.dtype == DTYPE_BF16 || w.base.dtype == DTYPE_F16;
-    return type && (w.bits == 0 || w.bits == 4 || w.bits == 8) && w.base.shape[w.base.rank - 1] % size == 0 &&
+    return type && w.base.kind <= MATRIX_AFFINE && (w.bits == 0 || w.bits == 4 || w.bits == 8) &&
+           w.base.shape[w.base.rank - 1] % size == 0 &&
            (n_inputs * cuda_chunks(w) + WARP) * (size * 2 + 8) <= MAX_SHARED_MEMORY;
 }
 

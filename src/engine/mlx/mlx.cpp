@@ -216,10 +216,8 @@ static weight *new_weight(engine *base, const weight_source *source) {
         }
         auto w = std::make_unique<mlx_weight>(
             mlx_weight{.base = {}, .values = values, .bits = m.bits, .group_size = m.group_size});
-        if (m.bits) {
-            w->scales = copy_of(*e, m.scales, source->name);
-            w->biases = copy_of(*e, m.biases, source->name);
-        }
+        if (m.kind != MATRIX_PLAIN) w->scales = copy_of(*e, m.scales, source->name);
+        if (m.kind == MATRIX_AFFINE) w->biases = copy_of(*e, m.biases, source->name);
         if (source->bias) w->bias = copy_of(*e, source->bias->values, source->name);
         made = &w->base;
         e->weights.push_back(std::move(w));

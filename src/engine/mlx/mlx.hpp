@@ -28,7 +28,7 @@ struct value {
     bool heads_first = false;
 };
 
-/* A matrix as MLX takes it: plain, or packed with scales and biases (bits > 0). */
+/* A matrix as MLX takes it: plain, or packed with scales and, when affine, biases (bits > 0). */
 struct mlx_weight {
     weight base;
     mx::array values;

@@ -18,18 +18,24 @@ static mx::array tokens_of(const graph *g, const node *x) {
     return mx::array(g->ids + x->first_id, {1, n}, mx::int32);
 }
 
+static std::string mode(const mlx_weight &w) {
+    return matrix_kind_name(w.base.kind);
+}
+
 /* mlx nn.Embedding, nn.QuantizedEmbedding */
 static mx::array embed_rows(const mx::array &ids, const mlx_weight &w) {
     mx::array rows = mx::take(w.values, ids, 0);
     if (!w.bits) return rows;
-    return mx::dequantize(rows, mx::take(*w.scales, ids, 0), mx::take(*w.biases, ids, 0), w.group_size,
-                          w.bits);
+    optional_array biases;
+    if (w.biases) biases = mx::take(*w.biases, ids, 0);
+    return mx::dequantize(rows, mx::take(*w.scales, ids, 0), biases, w.group_size, w.bits, mode(w));
 }
 
 /* mlx nn.Linear, nn.QuantizedLinear; for a tied embedding as_linear, which is the same */
 static mx::array multiply(const mx::array &x, const mlx_weight &w) {
     if (w.bits) {
-        mx::array y = mx::quantized_matmul(x, w.values, *w.scales, w.biases, true, w.group_size, w.bits);
+        mx::array y =
+            mx::quantized_matmul(x, w.values, *w.scales, w.biases, true, w.group_size, w.bits, mode(w));
         return w.bias ? mx::add(y, *w.bias) : y;
     }
     mx::array transposed = mx::transpose(w.values);
@@ -107,9 +113,9 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
                                bool sorted) {
     if (w.bits)
         return mx::gather_qmm(x, w.values, *w.scales, w.biases, std::nullopt, experts, true, w.group_size,
-                              w.bits, "affine",
+                              w.bits, mode(w),
 #if MLX_VERSION_NUMERIC >= 32003
-                              std::nullopt, /* a scale for all of it, which affine weights have not */
+                              std::nullopt, /* a scale for all of it, which these weights have not */
 #endif
                               sorted);
     return mx::gather_mm(x, mx::swapaxes(w.values, -1, -2), std::nullopt, experts, sorted);

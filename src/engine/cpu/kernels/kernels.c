@@ -19,14 +19,22 @@ static const kernels *const tables[] = {
 
 enum { N_TABLES = sizeof tables / sizeof tables[0] };
 
+static void complete_matrix(matrix_kernels *all, const matrix_kernels *b) {
+    if (!all->matvec) all->matvec = b->matvec;
+    if (!all->unpack) all->unpack = b->unpack;
+    if (!all->f32) all->f32 = b->f32;
+    if (!all->bf16) all->bf16 = b->bf16;
+    if (!all->int16 && !all->f32)
+        all->int16 = b->int16; /* wider floats are faster than the base's integers */
+    if (!all->int8) all->int8 = b->int8;
+}
+
 kernels kernels_complete(const kernels *t) {
     kernels all = *t;
 #define TAKE(member)                                                                                         \
     if (!all.member) all.member = b->member
     for (const kernels *b = t->base; b; b = b->base) {
-        TAKE(matvec);
         TAKE(group_sums);
-        TAKE(unpack);
         TAKE(matmul);
         TAKE(mix);
         TAKE(to_f32);
@@ -36,13 +44,10 @@ kernels kernels_complete(const kernels *t) {
         TAKE(max);
         TAKE(exp_sum);
         TAKE(attention);
-        TAKE(f32);
-        TAKE(bf16);
-        if (!all.f32) TAKE(int16); /* wider floats are faster than the base's integers */
-        TAKE(int8);
+        for (int i = 0; i < N_MATRIX_KINDS; i++) complete_matrix(&all.of[i], &b->of[i]);
     }
 #undef TAKE
-    if (!all.int8) all.int8 = kernels_scalar.int8;
+    for (int i = 0; i < N_MATRIX_KINDS; i++) complete_matrix(&all.of[i], &kernels_scalar.of[i]);
     return all;
 }
 

@@ -9,17 +9,28 @@
 /* A weight matrix [rows, n] (one expert's, if there are several) as the kernels read it, in the checkpoint's
  * layout. */
 typedef struct rows {
-    int64_t n;                   /* columns: the input width */
-    const void *values;          /* plain: rows of n; affine: rows of n * bits / 32 words */
-    const void *scales, *biases; /* affine: rows of n / group_size */
-    dtype dtype;                 /* of the values when plain, of scales and biases when affine */
-    int bits, group_size;        /* 0, 0 when plain */
+    matrix_kind kind;
+    int64_t n;            /* columns: the input width */
+    const void *values;   /* plain: rows of n; else rows of n * bits / 32 words */
+    const void *scales;   /* unless plain: rows of n / group_size */
+    const void *biases;   /* affine: as scales */
+    dtype dtype;          /* of the values when plain, of scales and biases when affine */
+    int bits, group_size; /* 0, 0 when plain */
 } rows;
+
+/* Bytes of one scale. */
+static inline size_t scale_size(const rows *w) {
+    return w->kind == MATRIX_AFFINE ? dtype_size(w->dtype) : 1;
+}
 
 /* Bytes of a row's values. */
 static inline int64_t row_bytes_of(const rows *w) {
     return w->bits ? w->n * w->bits / 8 : w->n * (int64_t)dtype_size(w->dtype);
 }
+
+/* The integer 2 * x + 12 of each E2M1 number x, for products of unsigned bytes: the scale is halved, and -12
+ * times that half is the bias. */
+#define E2M1_BYTES 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0
 
 /* The largest activation in fixed point; that of 16 bits is 256 * high + low with two signed bytes. */
 enum { MOST_INT8 = 127, MOST_INT16 = 256 * 127 + 127 };
@@ -88,19 +99,35 @@ typedef struct attention_kernels {
     void (*attend)(const attention *a, void *scratch); /* scratch is aligned to 64 bytes */
 } attention_kernels;
 
-typedef struct kernels {
-    const char *name;        /* "scalar", "avx2": what MLXBENCH_CPU takes */
-    bool (*supported)(void); /* can this processor run it? */
-
+/* What is made for one kind of matrices. */
+typedef struct matrix_kernels {
     /* y[r] = dot(row r of w, x) for r in [first, end). sums: group_sums of x when w is affine, else unused.
      * The affine form is sum over groups of scale * dot(q, x) + bias * sum(x). */
     void (*matvec)(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums);
 
+    /* Row r of w, dequantized -> out[n]: affine scale * q + bias, each element rounded as F32; of the other
+     * kinds exact. */
+    void (*unpack)(float *out, const rows *w, int64_t r);
+
+    /* Faster products, each NULL where the processor gains nothing from it.
+     * f32: the same sums as matvec and matmul, in another order.
+     * bf16: plain BF16 weights and activations rounded to BF16.
+     * int16, int8: quantized weights that are integers times a scale and activations in fixed point, 16 or 8
+     * bits, per group of the weights: with largest = max |x| of a group, x is
+     * round(x * (m / largest)) * (largest / m), m = MOST_INT16 or MOST_INT8. Affine and mxfp4 always have
+     * int8. Products of integers are exact; group sums are those of the rounded activations. A NaN or an
+     * infinity makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
+    const products *f32, *bf16, *int16, *int8;
+} matrix_kernels;
+
+typedef struct kernels {
+    const char *name;        /* "scalar", "avx2": what MLXBENCH_CPU takes */
+    bool (*supported)(void); /* can this processor run it? */
+
+    matrix_kernels of[N_MATRIX_KINDS];
+
     /* sums[g] = sum of x[g * group_size .. ), for n / group_size groups. */
     void (*group_sums)(float *sums, const float *x, int64_t n, int group_size);
-
-    /* Row r of w, dequantized -> out[n]: scale * q + bias, each element rounded as F32. */
-    void (*unpack)(float *out, const rows *w, int64_t r);
 
     /* out[t * out_stride + r] = dot(x + t * x_stride, w + r * n) for t < n_tokens, r < n_rows: a block of
      * tokens times a tile of rows that stay in cache. */
@@ -128,20 +155,10 @@ typedef struct kernels {
      * = 0. */
     float (*exp_sum)(float *x, int64_t n, float shift);
 
-    /* Faster products, each NULL where the processor gains nothing from it, except int8.
-     * f32: any weights; the same sums as matvec and matmul, in another order.
-     * bf16: plain BF16 weights and activations rounded to BF16.
-     * int16, int8: affine weights and activations in fixed point, 16 or 8 bits, per group of the weights:
-     * with largest = max |x| of a group, x is round(x * (m / largest)) * (largest / m), m = MOST_INT16 or
-     * MOST_INT8.
-     * Products of integers are exact; group sums are those of the rounded activations. A NaN or an infinity
-     * makes the result one of these; a group whose largest is below 1e-30 counts as zeros. */
-    const products *f32, *bf16, *int16, *int8;
-
     const attention_kernels *attention; /* NULL: entries are converted, then multiplied and mixed */
 
-    /* The table that has what this one lacks, except int16 where this one has f32. NULL: it lacks only
-     * products. */
+    /* The table that has what this one lacks, except int16 of a kind where this one has f32. NULL: it lacks
+     * only what kernels_scalar has of some kind of matrices. */
     const struct kernels *base;
 } kernels;
 
@@ -149,10 +166,15 @@ typedef struct kernels {
  * no such table or the processor cannot run it), else the best that the processor supports. */
 const kernels *kernels_choose(void);
 
-/* t, completed by its base, its base's base, ... and the scalar int8 products. */
+/* t, completed by its base, its base's base, ... and the scalar matrix kernels. */
 kernels kernels_complete(const kernels *t);
 
 extern const kernels kernels_scalar;
+
+/* scalar_fp.c: matvec and unpack of mxfp4, mxfp8 and nvfp4. */
+void scalar_matvec_fp(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums);
+void scalar_unpack_fp(float *out, const rows *w, int64_t r);
+
 #if defined(__x86_64__)
 extern const kernels kernels_avx2, kernels_avx512, kernels_avx512vnni, kernels_avx512amx;
 extern const attention_kernels attention_avx2, attention_avx512;

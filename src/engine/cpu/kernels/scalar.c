@@ -95,8 +95,15 @@ static float dot_plain(const rows *w, int64_t r, const float *x) {
     return total;
 }
 
-static void matvec(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums) {
-    for (int64_t r = first; r < end; r++) y[r] = w->bits ? dot_affine(w, r, x, sums) : dot_plain(w, r, x);
+static void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x,
+                         const float *sums) {
+    (void)sums;
+    for (int64_t r = first; r < end; r++) y[r] = dot_plain(w, r, x);
+}
+
+static void matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
+                          const float *sums) {
+    for (int64_t r = first; r < end; r++) y[r] = dot_affine(w, r, x, sums);
 }
 
 static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
@@ -114,11 +121,11 @@ static void from_f32(void *out, dtype type, const float *in, int64_t n) {
     floats_to(out, type, in, n);
 }
 
-static void unpack(float *out, const rows *w, int64_t r) {
-    if (!w->bits) {
-        to_f32(out, (const char *)w->values + (size_t)(r * w->n) * dtype_size(w->dtype), w->dtype, w->n);
-        return;
-    }
+static void unpack_plain(float *out, const rows *w, int64_t r) {
+    to_f32(out, (const char *)w->values + (size_t)(r * w->n) * dtype_size(w->dtype), w->dtype, w->n);
+}
+
+static void unpack_affine(float *out, const rows *w, int64_t r) {
     int64_t groups = w->n / w->group_size;
     quants_of(out, (const uint8_t *)w->values + r * (w->n * w->bits / 8), w->n, w->bits);
     for (int64_t g = 0; g < groups; g++) {
@@ -206,12 +213,27 @@ static void prepare_int8(void *prepared, const rows *w, const float *x) {
     }
 }
 
-/* n values as bytes. */
-static void bytes_of(uint8_t *out, const uint8_t *packed, int64_t n, int bits) {
+/* Numbers of w as bytes q, of which scale * q + bias are the numbers: n from the given place on. */
+static void bytes_of(uint8_t *out, const rows *w, int64_t from, int64_t n) {
+    static const uint8_t e2m1[16] = {E2M1_BYTES};
+    int bits = w->bits;
+    const uint8_t *packed = (const uint8_t *)w->values + from * bits / 8;
     for (int64_t i = 0; i < n; i += 8, packed += bits) {
         uint64_t eight = load_eight(packed, bits);
-        for (int k = 0; k < 8; k++) out[i + k] = (uint8_t)((eight >> (k * bits)) & ((1u << bits) - 1));
+        for (int k = 0; k < 8; k++) {
+            uint8_t q = (uint8_t)((eight >> (k * bits)) & ((1u << bits) - 1));
+            out[i + k] = w->kind == MATRIX_MXFP4 ? e2m1[q] : q;
+        }
     }
+}
+
+static float scale_of(const rows *w, int64_t group) {
+    if (w->kind == MATRIX_MXFP4) return e8m0_to_f32(((const uint8_t *)w->scales)[group]) / 2;
+    return load(w->scales, w->dtype, group);
+}
+
+static float bias_of(const rows *w, int64_t group) {
+    return w->kind == MATRIX_MXFP4 ? -12 * scale_of(w, group) : load(w->biases, w->dtype, group);
 }
 
 static int32_t dot_bytes(const uint8_t *q, const int8_t *x, int n) {
@@ -224,15 +246,14 @@ static void dot_rows_int8(float *y, const rows *w, int64_t first, int64_t end, c
     int64_t groups = w->n / w->group_size;
     const float *x_scales = prepared, *sums = x_scales + groups;
     for (int64_t r = first; r < end; r++) {
-        const uint8_t *packed = (const uint8_t *)w->values + r * (w->n * w->bits / 8);
         const int8_t *x = (const int8_t *)(sums + groups);
         y[r] = 0;
-        for (int64_t g = 0; g < groups; g++, packed += w->group_size * w->bits / 8, x += w->group_size) {
+        for (int64_t g = 0; g < groups; g++, x += w->group_size) {
             uint8_t q[MAX_GROUP];
-            bytes_of(q, packed, w->group_size, w->bits);
+            bytes_of(q, w, r * w->n + g * w->group_size, w->group_size);
             float product = x_scales[g] * (float)dot_bytes(q, x, w->group_size);
-            y[r] += load(w->scales, w->dtype, r * groups + g) * product;
-            y[r] += load(w->biases, w->dtype, r * groups + g) * sums[g];
+            y[r] += scale_of(w, r * groups + g) * product;
+            y[r] += bias_of(w, r * groups + g) * sums[g];
         }
     }
 }
@@ -246,10 +267,11 @@ static void pack_rows_int8(void *panel, const rows *w, int64_t r, int64_t n_rows
     int64_t groups = w->n / w->group_size;
     float *scales = panel, *biases = scales + groups;
     (void)n_rows; /* one */
-    to_f32(scales, (const char *)w->scales + (size_t)(r * groups) * dtype_size(w->dtype), w->dtype, groups);
-    to_f32(biases, (const char *)w->biases + (size_t)(r * groups) * dtype_size(w->dtype), w->dtype, groups);
-    bytes_of((uint8_t *)(biases + groups), (const uint8_t *)w->values + r * (w->n * w->bits / 8), w->n,
-             w->bits);
+    for (int64_t g = 0; g < groups; g++) {
+        scales[g] = scale_of(w, r * groups + g);
+        biases[g] = bias_of(w, r * groups + g);
+    }
+    bytes_of((uint8_t *)(biases + groups), w, r * w->n, w->n);
 }
 
 static void pack_tokens_int8(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens) {
@@ -295,9 +317,12 @@ static const products int8_products = {
 const kernels kernels_scalar = {
     .name = "scalar",
     .supported = supported,
-    .matvec = matvec,
+    .of = {[MATRIX_PLAIN] = {.matvec = matvec_plain, .unpack = unpack_plain},
+           [MATRIX_AFFINE] = {.matvec = matvec_affine, .unpack = unpack_affine, .int8 = &int8_products},
+           [MATRIX_MXFP4] = {.matvec = scalar_matvec_fp, .unpack = scalar_unpack_fp, .int8 = &int8_products},
+           [MATRIX_MXFP8] = {.matvec = scalar_matvec_fp, .unpack = scalar_unpack_fp},
+           [MATRIX_NVFP4] = {.matvec = scalar_matvec_fp, .unpack = scalar_unpack_fp}},
     .group_sums = group_sums,
-    .unpack = unpack,
     .matmul = matmul,
     .mix = mix,
     .to_f32 = to_f32,
@@ -306,5 +331,4 @@ const kernels kernels_scalar = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
-    .int8 = &int8_products,
 };

@@ -48,8 +48,9 @@ INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
     int64_t groups = w->bits ? w->n / w->group_size : 0, first = rs.first;
     for (int k = 0; k < count_runs(rs); k++, first += rs.apart) {
         fetch((const char *)w->values + first * row_bytes_of(w), bytes);
-        if (!w->bits) continue;
-        fetch(at(w->scales, w->dtype, first * groups), bytes / 4);
+        if (w->kind == MATRIX_PLAIN) continue;
+        fetch((const char *)w->scales + (size_t)(first * groups) * scale_size(w), bytes / 4);
+        if (w->kind != MATRIX_AFFINE) continue;
         fetch(at(w->biases, w->dtype, first * groups), bytes / 4);
     }
 }

@@ -14,7 +14,7 @@ const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n
     float *to = buffer;
     for (int64_t i = 0; i < n; i++, from += bytes, to += w->n) {
         fetch(from + n * bytes, bytes);
-        if (w->bits) kernels_avx2.unpack(to, w, first + i);
+        if (w->bits) kernels_avx2.of[MATRIX_AFFINE].unpack(to, w, first + i);
         for (int64_t d = 0; d < w->n && !w->bits; d += LANES)
             v_store(to + d,
                     w->dtype == DTYPE_F16 ? load8(from + d * 2, DTYPE_F16) : load8(from + d * 2, DTYPE_BF16));

@@ -33,13 +33,6 @@ INLINE vec v_exp(vec x) {
 #include "engine/cpu/kernels/templates/gates.h"
 #include "engine/cpu/kernels/templates/matmul.h"
 
-static void matvec(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums) {
-    if (w->bits)
-        avx2_matvec_affine(y, w, first, end, x, sums);
-    else
-        matvec_plain(y, w, first, end, x);
-}
-
 static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
     for (int64_t g = 0; g < n / group_size; g++, x += group_size) {
         __m256 even = _mm256_loadu_ps(x), odd = _mm256_loadu_ps(x + 8);
@@ -71,13 +64,6 @@ static void from_f32(void *out, dtype type, const float *in, int64_t n) {
     floats_to((char *)out + (size_t)i * size_of(type), type, in + i, n - i);
 }
 
-static void unpack(float *out, const rows *w, int64_t r) {
-    if (w->bits)
-        avx2_unpack_affine(out, w, r);
-    else
-        to_f32(out, at(w->values, w->dtype, r * w->n), w->dtype, w->n);
-}
-
 static float max(const float *x, int64_t n) {
     __m256 largest = _mm256_set1_ps(-INFINITY);
     float most = -INFINITY, lanes[8];
@@ -92,9 +78,12 @@ static float max(const float *x, int64_t n) {
 const kernels kernels_avx2 = {
     .name = "avx2",
     .supported = supported,
-    .matvec = matvec,
+    .of = {[MATRIX_PLAIN] = {.matvec = matvec_plain, .unpack = unpack_plain},
+           [MATRIX_AFFINE] = {.matvec = avx2_matvec_affine,
+                              .unpack = avx2_unpack_affine,
+                              .int16 = &avx2_int16,
+                              .int8 = &avx2_int8}},
     .group_sums = group_sums,
-    .unpack = unpack,
     .matmul = matmul,
     .mix = mix,
     .to_f32 = to_f32,
@@ -103,7 +92,5 @@ const kernels kernels_avx2 = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
-    .int16 = &avx2_int16,
-    .int8 = &avx2_int8,
     .attention = &attention_avx2,
 };

@@ -19,7 +19,8 @@ INLINE vec exp_negative(vec x) {
 /* n entries from key `first` on, as floats: in place, or in buffer. */
 static const float *convert(float *buffer, const rows *w, int64_t first, int64_t n) {
     if (w->bits) {
-        for (int64_t i = 0; i < n; i++) kernels_avx2.unpack(buffer + i * w->n, w, first + i);
+        for (int64_t i = 0; i < n; i++)
+            kernels_avx2.of[MATRIX_AFFINE].unpack(buffer + i * w->n, w, first + i);
         return buffer;
     }
     dtype type = w->dtype;

@@ -279,6 +279,6 @@ const kernels kernels_avx512 = {
     .supported = supported,
     .base = &kernels_avx2,
     .gated = gated_row,
-    .f32 = &f32_products,
+    .of = {[MATRIX_PLAIN] = {.f32 = &f32_products}, [MATRIX_AFFINE] = {.f32 = &f32_products}},
     .attention = &attention_avx512,
 };

@@ -395,6 +395,5 @@ const kernels kernels_avx512vnni = {
     .name = "avx512vnni",
     .supported = supported,
     .base = &kernels_avx512,
-    .int16 = &vnni_int16,
-    .int8 = &vnni_int8,
+    .of = {[MATRIX_AFFINE] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
 };

@@ -6,6 +6,5 @@ const kernels kernels_neon_dotprod = {
     .name = "dotprod",
     .supported = neon_has_dotprod,
     .base = &kernels_neon,
-    .int16 = &int16_products,
-    .int8 = &int8_products,
+    .of = {[MATRIX_AFFINE] = {.int16 = &int16_products, .int8 = &int8_products}},
 };

@@ -139,7 +139,6 @@ const kernels kernels_neon_i8mm = {
     .name = "i8mm",
     .supported = neon_has_matrix_products,
     .base = &kernels_neon,
-    .bf16 = &bf16_products,
-    .int16 = &int16_products,
-    .int8 = &int8_products,
+    .of = {[MATRIX_PLAIN] = {.bf16 = &bf16_products},
+           [MATRIX_AFFINE] = {.int16 = &int16_products, .int8 = &int8_products}},
 };

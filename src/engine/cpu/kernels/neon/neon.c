@@ -159,14 +159,14 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
     if (w->group_size == 128) matvec_affine(y, w, first, end, x, sums, bits, 128);
 }
 
-static void matvec(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums) {
+static void matvec_quantized(float *y, const rows *w, int64_t first, int64_t end, const float *x,
+                             const float *sums) {
     if (w->bits == 2) matvec_bits(y, w, first, end, x, sums, 2);
     if (w->bits == 3) matvec_bits(y, w, first, end, x, sums, 3);
     if (w->bits == 4) matvec_bits(y, w, first, end, x, sums, 4);
     if (w->bits == 5) matvec_bits(y, w, first, end, x, sums, 5);
     if (w->bits == 6) matvec_bits(y, w, first, end, x, sums, 6);
     if (w->bits == 8) matvec_bits(y, w, first, end, x, sums, 8);
-    if (!w->bits) matvec_plain(y, w, first, end, x);
 }
 
 static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
@@ -196,14 +196,13 @@ INLINE void unpack_affine(float *out, const rows *w, int64_t r, int bits) {
     }
 }
 
-static void unpack(float *out, const rows *w, int64_t r) {
+static void unpack_quantized(float *out, const rows *w, int64_t r) {
     if (w->bits == 2) unpack_affine(out, w, r, 2);
     if (w->bits == 3) unpack_affine(out, w, r, 3);
     if (w->bits == 4) unpack_affine(out, w, r, 4);
     if (w->bits == 5) unpack_affine(out, w, r, 5);
     if (w->bits == 6) unpack_affine(out, w, r, 6);
     if (w->bits == 8) unpack_affine(out, w, r, 8);
-    if (!w->bits) to_f32(out, at(w->values, w->dtype, r * w->n), w->dtype, w->n);
 }
 
 static float max(const float *x, int64_t n) {
@@ -218,9 +217,9 @@ static float max(const float *x, int64_t n) {
 const kernels kernels_neon = {
     .name = "neon",
     .supported = supported,
-    .matvec = matvec,
+    .of = {[MATRIX_PLAIN] = {.matvec = matvec_plain, .unpack = unpack_plain},
+           [MATRIX_AFFINE] = {.matvec = matvec_quantized, .unpack = unpack_quantized}},
     .group_sums = group_sums,
-    .unpack = unpack,
     .matmul = matmul,
     .mix = mix,
     .to_f32 = to_f32,

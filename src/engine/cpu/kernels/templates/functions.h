@@ -27,7 +27,9 @@ INLINE void matvec_plain_of(float *y, const rows *w, int64_t first, int64_t end,
     for (int64_t r = first; r < end; r++) y[r] = dot_plain(at(w->values, type, r * w->n), x, w->n, type);
 }
 
-static void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x) {
+static void matvec_plain(float *y, const rows *w, int64_t first, int64_t end, const float *x,
+                         const float *sums) {
+    (void)sums;
     if (w->dtype == DTYPE_BF16) matvec_plain_of(y, w, first, end, x, DTYPE_BF16);
     if (w->dtype == DTYPE_F16) matvec_plain_of(y, w, first, end, x, DTYPE_F16);
     if (w->dtype == DTYPE_F32) matvec_plain_of(y, w, first, end, x, DTYPE_F32);
@@ -43,6 +45,10 @@ static void to_f32(float *out, const void *in, dtype type, int64_t n) {
     if (type == DTYPE_BF16) to_f32_of(out, in, n, DTYPE_BF16);
     if (type == DTYPE_F16) to_f32_of(out, in, n, DTYPE_F16);
     if (type == DTYPE_F32) memcpy(out, in, (size_t)n * sizeof *out);
+}
+
+static void unpack_plain(float *out, const rows *w, int64_t r) {
+    to_f32(out, at(w->values, w->dtype, r * w->n), w->dtype, w->n);
 }
 
 static void rms_norm_row(float *out, const float *x, const float *w, int64_t n, float eps) {
