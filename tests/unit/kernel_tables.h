@@ -69,7 +69,7 @@ static inline uint8_t random_scale(matrix_kind kind) {
     return (uint8_t)(kind == MATRIX_NVFP4 ? 0x20 + (uniform() + 1) * 12 : 124 + (uniform() + 1) * 2);
 }
 
-static inline float fp_scale(matrix_kind kind, uint8_t scale) {
+static inline float stored_scale(matrix_kind kind, uint8_t scale) {
     return kind == MATRIX_NVFP4 ? e4m3_to_f32(scale) : e8m0_to_f32(scale);
 }
 

@@ -8,9 +8,14 @@
 
 #include <float.h>
 
-typedef enum form { BF16, F32, INT16, INT8 } form; /* the last three are for affine weights, too */
+typedef enum arithmetic {
+    BF16,
+    F32,
+    INT16,
+    INT8
+} arithmetic; /* the last three are for affine weights, too */
 
-static inline const products *products_of(const kernels *table, matrix_kind kind, form f) {
+static inline const products *products_of(const kernels *table, matrix_kind kind, arithmetic f) {
     const matrix_kernels *k = &table->of[kind];
     return f == BF16 ? k->bf16 : f == F32 ? k->f32 : f == INT16 ? k->int16 : k->int8;
 }
@@ -78,7 +83,7 @@ static inline void free_weights(weights *m) {
 }
 
 /* x as the products see it: kernels.h has the definition. */
-static inline double *rounded(const float *x, int64_t n, const rows *w, form f) {
+static inline double *rounded(const float *x, int64_t n, const rows *w, arithmetic f) {
     double *to = get_memory((size_t)n * sizeof *to);
     float most = f == INT16 ? MOST_INT16 : MOST_INT8;
     for (int64_t i = 0; i < n; i++) to[i] = f == BF16 ? bf16_to_f32(f32_to_bf16(x[i])) : x[i];
@@ -119,7 +124,7 @@ static inline double *exact_row(const rows *w, int64_t r) {
         int64_t at = r * w->n + i, bit = at * w->bits;
         if (w->kind > MATRIX_AFFINE) {
             uint8_t byte = ((const uint8_t *)w->scales)[at / w->group_size];
-            row[i] = (double)fp_scale(w->kind, byte) * fp_number(w->kind, w->values, at);
+            row[i] = (double)stored_scale(w->kind, byte) * fp_number(w->kind, w->values, at);
             continue;
         }
         if (!w->bits) {
@@ -153,7 +158,7 @@ static inline bool is_in(runs rs, int64_t r) {
     return k < count_runs(rs) && r - k * rs.apart >= rs.first && r - k * rs.apart < rs.end;
 }
 
-static inline void check_matvec(form f, const weights *m, int64_t n_rows, runs rs, const float *x) {
+static inline void check_matvec(arithmetic f, const weights *m, int64_t n_rows, runs rs, const float *x) {
     const products *p = products_of(tested, m->w.kind, f);
     float *y = get_marks(n_rows);
     double *seen = rounded(x, m->w.n, &m->w, f);
@@ -175,7 +180,7 @@ static inline void check_matvec(form f, const weights *m, int64_t n_rows, runs r
     free(y), free(seen), free(prepared);
 }
 
-static inline void check_some_rows(form f, weights m) {
+static inline void check_some_rows(arithmetic f, weights m) {
     static const runs some[] = {{0, 11, 0}, {2, 6, 0}, {9, 11, 0}, {3, 3, 0},
                                 {0, 2, 2},  {1, 2, 2}, {1, 1, 2}};
     float *x = get_tokens(1, m.w.n);
@@ -185,7 +190,7 @@ static inline void check_some_rows(form f, weights m) {
     free(x);
 }
 
-static inline void check_matvecs(form f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
+static inline void check_matvecs(arithmetic f, int64_t n, dtype type, int bits, int group_size, size_t skew) {
     check_some_rows(f, make_weights(11, n, type, bits, group_size, skew));
 }
 
@@ -209,7 +214,8 @@ static inline void multiply_panels(const products *p, float *out, int64_t stride
     free(tokens), free(tile);
 }
 
-static inline void check_panels(form f, const weights *m, int64_t n_rows, const float *x, int64_t n_tokens) {
+static inline void check_panels(arithmetic f, const weights *m, int64_t n_rows, const float *x,
+                                int64_t n_tokens) {
     enum { BESIDE = 3 };
     int64_t stride = n_rows + BESIDE, n = m->w.n;
     float *out = get_marks(n_tokens * stride);
@@ -233,15 +239,15 @@ static inline void check_panels(form f, const weights *m, int64_t n_rows, const 
     free(out), free(seen);
 }
 
-static inline void check_all_rows(form f, weights m, int64_t n_tokens, int64_t n_rows) {
+static inline void check_all_rows(arithmetic f, weights m, int64_t n_tokens, int64_t n_rows) {
     float *x = get_tokens(n_tokens, m.w.n);
     check_panels(f, &m, n_rows, x, n_tokens);
     free_weights(&m);
     free(x);
 }
 
-static inline void check_product(form f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type, int bits,
-                                 int group_size) {
+static inline void check_product(arithmetic f, int64_t n_tokens, int64_t n_rows, int64_t n, dtype type,
+                                 int bits, int group_size) {
     check_all_rows(f, make_weights(n_rows, n, type, bits, group_size, 1), n_tokens, n_rows);
 }
 
@@ -251,7 +257,7 @@ static const int widths[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
 
 static inline void test_affine_matvec(void) {
     static const int multiples[] = {1, 2, 3, 5, 17, 35};
-    for (form f = F32; f <= INT8; f++)
+    for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(b, widths)
             for
@@ -267,7 +273,7 @@ static inline void test_affine_matvec(void) {
 /* Rows so short, and so many, that kernels convert the scales of several at once. */
 static inline void test_short_rows(void) {
     enum { N_ROWS = 150 };
-    for (form f = F32; f <= INT8; f++)
+    for (arithmetic f = F32; f <= INT8; f++)
         for (int i = 0; i < 15; i++) {
             int n_groups = 1 + i / 3, group_size = n_groups == 4 ? 64 : groups[i % 3];
             if (!products_of(tested, MATRIX_AFFINE, f)) continue;
@@ -292,7 +298,7 @@ static inline void test_many_groups(void) {
 static inline void test_affine_panels(void) {
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
                                    {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
-    for (form f = F32; f <= INT8; f++)
+    for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(b, widths)
             for
@@ -309,7 +315,7 @@ static inline void test_fp_products(void) {
     static const int multiples[] = {1, 2, 3, 5, 8, 17, 35, 259};
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
                                    {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
-    for (form f = F32; f <= INT8; f++)
+    for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(k, fp_kinds) {
                 if (!products_of(tested, fp_kinds[k], f)) continue;
@@ -327,7 +333,7 @@ static inline void test_fp_products(void) {
 static inline void test_largest_fp_sums(void) {
     enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };
     float x[N_TOKENS * N];
-    for (form f = INT16; f <= INT8; f++)
+    for (arithmetic f = INT16; f <= INT8; f++)
         for (int i = 0; i < 4; i++) {
             if (!products_of(tested, MATRIX_MXFP4, f)) continue;
             weights m = make_fp_weights(N_ROWS, N, MATRIX_MXFP4, 0);
@@ -343,7 +349,7 @@ static inline void test_largest_fp_sums(void) {
 static inline void test_largest_sums(void) {
     enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };
     float x[N_TOKENS * N];
-    for (form f = INT16; f <= INT8; f++)
+    for (arithmetic f = INT16; f <= INT8; f++)
         for
             EACH(b, widths)
             for
@@ -363,7 +369,7 @@ static inline void test_plain(void) {
     static const int64_t sizes[][3] = {{1, 1, 32},   {5, 16, 64},  {12, 17, 96}, {13, 32, 128},
                                        {24, 33, 32}, {30, 49, 64}, {7, 64, 160}, {12, 32, 2112},
                                        {4, 3, 4128}, {12, 16, 40}, {3, 5, 7},    {16, 16, 39}};
-    for (form f = BF16; f <= F32; f++)
+    for (arithmetic f = BF16; f <= F32; f++)
         for
             EACH(t, float_types)
             for
@@ -379,7 +385,7 @@ static inline void test_plain(void) {
 static inline void test_not_finite(void) {
     float x[128] = {1, 2, 3};
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    for (form f = F32; f <= INT8; f++)
+    for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(i, bad) {
                 const products *p = products_of(tested, MATRIX_AFFINE, f);

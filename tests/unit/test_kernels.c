@@ -76,7 +76,7 @@ static weights make_fp_weights(int64_t n_rows, int64_t n, matrix_kind kind, size
     for (int64_t i = 0; i < n_groups; i++) {
         uint8_t scale = i % 9 == 8 && kind != MATRIX_NVFP4 ? 0 : random_scale(kind); /* 0: 2^-127 */
         m.scales[skew + (size_t)i] = (char)scale;
-        m.scale[i] = fp_scale(kind, scale);
+        m.scale[i] = stored_scale(kind, scale);
     }
     for (int64_t i = 0; i < n_rows * n; i++) m.q[i] = fp_number(kind, m.values + skew, i);
     m.w.values = m.values + skew;
@@ -197,7 +197,7 @@ static void test_fp_codes(void) {
                   .group_size = matrix_kind_group_size(kind)};
         tested->of[kind].unpack(out, &w, 0);
         for (int i = 0; i < N; i++)
-            check_near(out[i], fp_number(kind, codes, i) * fp_scale(kind, (uint8_t)s), 0, "codes", i);
+            check_near(out[i], fp_number(kind, codes, i) * stored_scale(kind, (uint8_t)s), 0, "codes", i);
     }
 }
 

@@ -46,6 +46,12 @@ static void test_largest(void **state) {
     }
 }
 
+static void test_mxfp4(void **state) {
+    (void)state;
+    check_emulated(test_fp_products);
+    check_emulated(test_largest_fp_sums);
+}
+
 static void test_not_a_number(void **state) {
     (void)state;
     check_emulated(test_not_finite);
@@ -54,10 +60,8 @@ static void test_not_a_number(void **state) {
 int main(void) {
     static const struct CMUnitTest tests[] = {
         /* static, since this file is compiled for AVX-512: nothing may be copied before the check */
-        cmocka_unit_test(test_one_token),
-        cmocka_unit_test(test_many_tokens),
-        cmocka_unit_test(test_largest),
-        cmocka_unit_test(test_not_a_number),
+        cmocka_unit_test(test_one_token), cmocka_unit_test(test_many_tokens),  cmocka_unit_test(test_largest),
+        cmocka_unit_test(test_mxfp4),     cmocka_unit_test(test_not_a_number),
     };
     if (kernels_avx512vnni.supported()) return cmocka_run_group_tests(tests, NULL, NULL);
     printf("skipped: even with emulated tiles, the AMX kernels need AVX-512 VNNI\n");

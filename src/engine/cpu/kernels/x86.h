@@ -29,6 +29,20 @@ INLINE const char *at(const void *values, dtype type, int64_t i) {
     return (const char *)values + (size_t)i * size_of(type);
 }
 
+/* The bits of an E8M0 scale as F32: 2^-127 is subnormal. */
+INLINE int e8m0_bits(uint8_t scale) {
+    return scale ? scale << 23 : 1 << 22;
+}
+
+/* Scale i of w. kind is w's: a constant of inlined functions. */
+INLINE float fp_scale(const rows *w, int64_t i, matrix_kind kind) {
+    uint8_t scale = ((const uint8_t *)w->scales)[i];
+    if (kind != MATRIX_NVFP4) return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(e8m0_bits(scale))));
+    uint16_t half = (uint16_t)((int8_t)scale << 7 & 0xbf80);
+    if ((half & 0x3f80) == 0x3f80) half |= 0x7c00; /* NaN */
+    return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))) * 256;
+}
+
 /* Brings `bytes` from p on into the cache. */
 INLINE void fetch(const char *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);

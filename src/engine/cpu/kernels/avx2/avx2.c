@@ -82,7 +82,11 @@ const kernels kernels_avx2 = {
            [MATRIX_AFFINE] = {.matvec = avx2_matvec_affine,
                               .unpack = avx2_unpack_affine,
                               .int16 = &avx2_int16,
-                              .int8 = &avx2_int8}},
+                              .int8 = &avx2_int8},
+           [MATRIX_MXFP4] =
+               {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp, .int16 = &avx2_int16, .int8 = &avx2_int8},
+           [MATRIX_MXFP8] = {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp},
+           [MATRIX_NVFP4] = {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp}},
     .group_sums = group_sums,
     .matmul = matmul,
     .mix = mix,

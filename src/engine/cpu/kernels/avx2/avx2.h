@@ -68,6 +68,10 @@ void avx2_matvec_affine(float *y, const rows *w, int64_t first, int64_t end, con
                         const float *sums);
 void avx2_unpack_affine(float *out, const rows *w, int64_t r);
 
+/* kernels/avx2/fp.c: the same for mxfp4, mxfp8 and nvfp4. */
+void avx2_matvec_fp(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums);
+void avx2_unpack_fp(float *out, const rows *w, int64_t r);
+
 extern const products avx2_int16, avx2_int8; /* kernels/avx2/int.c */
 
 #endif

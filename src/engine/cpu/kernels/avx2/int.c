@@ -47,31 +47,30 @@ INLINE void transpose(__m256i a[8]) {
 }
 
 /* Scales or biases of 8 groups from g on, for 8 rows, to their places in the panel. */
-static void pack_scales(char *panel, int64_t stride, const void *values, const rows *w, int64_t first,
-                        int64_t n_rows) {
+INLINE void pack_scales(char *panel, int64_t stride, const rows *w, int64_t first, int64_t n_rows, form f,
+                        bool biases) {
     int64_t groups = groups_of(w);
     for (int64_t g = 0; g < groups; g += 8) {
         __m256i a[8];
         for (int64_t i = 0; i < 8; i++)
-            a[i] =
-                i < n_rows
-                    ? _mm256_castps_si256(load_groups(values, w->dtype, (first + i) * groups + g, groups - g))
-                    : _mm256_setzero_si256();
+            a[i] = i < n_rows
+                       ? _mm256_castps_si256(load_groups(w, (first + i) * groups + g, groups - g, f, biases))
+                       : _mm256_setzero_si256();
         transpose(a);
         for (int64_t i = 0; i < 8 && g + i < groups; i++)
             _mm256_store_si256((void *)(panel + (g + i) * stride), a[i]);
     }
 }
 
-INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, int bits, bool words) {
-    int64_t row_bytes = w->n * bits / 8;
+INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, form f, bool words) {
+    int64_t row_bytes = w->n * f.bits / 8;
     const uint8_t *packed = (const uint8_t *)w->values + first * row_bytes;
     __m256i *to = (__m256i *)(void *)panel;
-    for (int64_t c = 0; c < w->n; c += 32, packed += 4 * bits) {
+    for (int64_t c = 0; c < w->n; c += 32, packed += 4 * f.bits) {
         __m256i a[2][8];
         if (c % w->group_size == 0) to += 2; /* scales, biases */
         for (int64_t i = 0; i < 8; i++) {
-            __m256i q = i < n_rows ? take_bytes(packed + i * row_bytes, bits) : _mm256_setzero_si256();
+            __m256i q = i < n_rows ? take_bytes(packed + i * row_bytes, f) : _mm256_setzero_si256();
             a[0][i] = words ? _mm256_cvtepu8_epi16(_mm256_castsi256_si128(q)) : q;
             if (words) a[1][i] = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(q, 1));
         }
@@ -82,30 +81,50 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
     }
 }
 
-INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
+static void pack_affine_scales(char *panel, int64_t stride, const rows *w, int64_t first, int64_t n_rows,
+                               bool biases) {
+    pack_scales(panel, stride, w, first, n_rows, (form){MATRIX_AFFINE, 0}, biases);
+}
+
+INLINE void pack_affine_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
     int64_t stride = group_bytes(w, ROWS, in_words(w, int16));
-    pack_scales(panel, stride, w->scales, w, first, n_rows);
-    pack_scales((char *)panel + HEADER / 2, stride, w->biases, w, first, n_rows);
+    pack_affine_scales(panel, stride, w, first, n_rows, false);
+    pack_affine_scales(panel + HEADER / 2, stride, w, first, n_rows, true);
     switch (w->bits) {
     case 2:
-        pack_values(panel, w, first, n_rows, 2, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2}, int16);
         break;
     case 3:
-        pack_values(panel, w, first, n_rows, 3, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3}, int16);
         break;
     case 4:
-        pack_values(panel, w, first, n_rows, 4, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4}, int16);
         break;
     case 5:
-        pack_values(panel, w, first, n_rows, 5, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5}, int16);
         break;
     case 6:
-        pack_values(panel, w, first, n_rows, 6, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6}, int16);
         break;
     case 8:
-        pack_values(panel, w, first, n_rows, 8, true);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8}, true);
         break;
     }
+}
+
+INLINE void pack_mxfp4_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
+    int64_t stride = group_bytes(w, ROWS, int16);
+    form f = {MATRIX_MXFP4, 4};
+    pack_scales(panel, stride, w, first, n_rows, f, false);
+    pack_scales(panel + HEADER / 2, stride, w, first, n_rows, f, true);
+    pack_values(panel, w, first, n_rows, f, int16);
+}
+
+INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
+    if (w->kind == MATRIX_MXFP4)
+        pack_mxfp4_rows(panel, w, first, n_rows, int16);
+    else
+        pack_affine_rows(panel, w, first, n_rows, int16);
 }
 
 INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens,
@@ -282,9 +301,9 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
     p.w_panel = (int64_t)panel_bytes(w, ROWS, words), p.w_group = group_bytes(w, ROWS, words);
     if (words)
         multiply_of(out, out_stride, &p, n_tokens, n_rows, 0);
-    else if (w->bits <= 4)
+    else if (w->bits <= 4 && w->kind == MATRIX_AFFINE)
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(4));
-    else if (w->bits == 5)
+    else if (w->bits <= 5) /* mxfp4's integers are below 32 */
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(5));
     else
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(6));
@@ -305,25 +324,27 @@ INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool 
     token t = token_at(prepared, w);
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, rs, &t, 2, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2}, true, false);
         break;
     case 3:
-        matvec_of(y, w, rs, &t, 3, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3}, true, false);
         break;
     case 4:
-        if (w->group_size == 32)
-            matvec_of(y, w, rs, &t, 4, int16, true);
+        if (w->kind == MATRIX_MXFP4)
+            matvec_of(y, w, rs, &t, (form){MATRIX_MXFP4, 4}, int16, true);
+        else if (w->group_size == 32)
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4}, int16, true);
         else
-            matvec_of(y, w, rs, &t, 4, int16, false);
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4}, int16, false);
         break;
     case 5:
-        matvec_of(y, w, rs, &t, 5, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 5}, true, false);
         break;
     case 6:
-        matvec_of(y, w, rs, &t, 6, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 6}, true, false);
         break;
     case 8:
-        matvec_of(y, w, rs, &t, 8, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 8}, true, false);
         break;
     }
 }

@@ -1,6 +1,7 @@
 /* kernels/avx2/int.h - integers on AVX2: activations in fixed point, quantized weights, one token's product.
  * vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add neighbours. Sums within
- * a group are integers, and exact. */
+ * a group are integers, and exact. mxfp4's numbers become the integers E2M1_BYTES (kernels.h), looked up by
+ * their code. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_INT_H
 #define ENGINE_CPU_KERNELS_AVX2_INT_H
 
@@ -88,12 +89,26 @@ INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int b
     *odd = _mm256_srli_epi16(v, 16 - bits);
 }
 
+/* How a matrix is stored: constants of inlined functions. */
+typedef struct form {
+    matrix_kind kind;
+    int bits;
+} form;
+
+/* Codes of 4 bits, one a byte, as the integers that are multiplied. */
+INLINE __m256i integers(__m256i codes, form f) {
+    if (f.kind == MATRIX_AFFINE) return codes;
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(E2M1_BYTES)), codes);
+}
+
 /* 32 values as bytes, in order. */
-INLINE __m256i take_bytes(const uint8_t *packed, int bits) {
+INLINE __m256i take_bytes(const uint8_t *packed, form f) {
+    int bits = f.bits;
     if (bits == 8) return load(packed);
     if (bits == 4) {
         __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)packed));
-        return _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi8(15));
+        wide = _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi8(15));
+        return integers(wide, f);
     }
     __m256i even, odd;
     take_words(&even, &odd, packed, bits);
@@ -192,29 +207,35 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
 
 /* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half: only the
  * first half of the packed bytes exists. */
-INLINE __m256 dot_block(const uint8_t *packed, const char *x, int bits, bool words, bool half) {
+INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool words, bool half) {
     __m256i sum, even, odd;
-    if (bits != 4) {
-        take_words(&even, &odd, packed, bits);
+    if (f.bits != 4) {
+        take_words(&even, &odd, packed, f.bits);
         sum = _mm256_madd_epi16(even, load(x));
         return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_madd_epi16(odd, load(x + 32))));
     }
     __m256i q = half ? _mm256_zextsi128_si256(_mm_loadu_si128((const void *)packed)) : load(packed);
-    if (!words) {
+    if (!words || f.kind != MATRIX_AFFINE) {
         __m256i mask = _mm256_set1_epi8(15);
-        sum = _mm256_maddubs_epi16(_mm256_and_si256(q, mask), load(x));
-        q = _mm256_and_si256(_mm256_srli_epi16(q, 4), mask);
-        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(q, load(x + 32)));
+        even = integers(_mm256_and_si256(q, mask), f);
+        odd = integers(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), f);
+    }
+    if (!words) {
+        sum = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
         return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
     }
-    __m256i mask = _mm256_set1_epi16(15);
-    sum = _mm256_madd_epi16(_mm256_and_si256(q, mask), load(x));
-    sum = _mm256_add_epi32(sum,
-                           _mm256_madd_epi16(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), load(x + 32)));
-    sum = _mm256_add_epi32(sum,
-                           _mm256_madd_epi16(_mm256_and_si256(_mm256_srli_epi16(q, 8), mask), load(x + 64)));
-    return _mm256_cvtepi32_ps(
-        _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(q, 12), load(x + 96))));
+    __m256i v[4];
+    if (f.kind == MATRIX_AFFINE) {
+        for (unsigned k = 0; k < 4; k++) v[k] = _mm256_srli_epi16(q, 4 * k);
+        for (int k = 0; k < 3; k++) v[k] = _mm256_and_si256(v[k], _mm256_set1_epi16(15));
+    } else {
+        v[0] = _mm256_and_si256(even, _mm256_set1_epi16(255)), v[2] = _mm256_srli_epi16(even, 8);
+        v[1] = _mm256_and_si256(odd, _mm256_set1_epi16(255)), v[3] = _mm256_srli_epi16(odd, 8);
+    }
+    sum = _mm256_madd_epi16(v[0], load(x));
+    UNROLL
+    for (int k = 1; k < 4; k++) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v[k], load(x + 32 * k)));
+    return _mm256_cvtepi32_ps(sum);
 }
 
 /* The scales of a block's lanes; two: of groups of half a block. */
@@ -226,17 +247,28 @@ INLINE __m256 block_scale(const float *scales, bool two) {
                                 _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
-INLINE __m256 load_groups(const void *values, dtype type, int64_t from, int64_t n) {
-    const char *p = at(values, type, from);
-    return n >= CHUNK_GROUPS ? load8(p, type) : load_some(p, type, n);
+/* Scales of 8 groups from `from` on, of which n exist, or their biases. Beyond them, affine: zeros. */
+INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool biases) {
+    if (f.kind == MATRIX_AFFINE) {
+        const char *p = at(biases ? w->biases : w->scales, w->dtype, from);
+        return n >= CHUNK_GROUPS ? load8(p, w->dtype) : load_some(p, w->dtype, n);
+    }
+    const uint8_t *p = (const uint8_t *)w->scales + from;
+    __m128i bytes = n >= CHUNK_GROUPS ? _mm_loadl_epi64((const void *)p)
+                                      : _mm_cvtsi64_si128((int64_t)load_bytes(p, (int)n));
+    __m256i exponents = _mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23);
+    __m256 scales = _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(1 << 22)));
+    return _mm256_mul_ps(scales, _mm256_set1_ps(biases ? -6 : 0.5f)); /* see E2M1_BYTES */
 }
 
 /* y[k * apart] = dot(row r + k * apart, x) for k < R. two: as in block_scale. */
-INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bits, bool words, bool two,
-                     int R, int64_t apart) {
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f, bool words, bool two, int R,
+                     int64_t apart) {
+    int bits = f.bits;
     int64_t group_size = w->group_size, groups = groups_of(w), row_bytes = w->n * bits / 8;
     int64_t width = block_width(bits), bytes = width * bits / 8;
     unsigned log2_group = (unsigned)__builtin_ctz((unsigned)group_size);
+    size_t scale_bytes = f.kind == MATRIX_AFFINE ? size_of(w->dtype) : 1;
     const char *x = t->values;
     const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
     float scales[RUNS][CHUNK_GROUPS];
@@ -249,24 +281,25 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
         UNROLL
         for (int k = 0; k < R; k++) {
             int64_t place = (r + k * apart) * groups + from;
-            _mm_prefetch(at(w->scales, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
-            _mm_prefetch(at(w->biases, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
-            __m256 scale = load_groups(w->scales, w->dtype, place, groups);
+            _mm_prefetch((const char *)w->scales + (size_t)place * scale_bytes + SCALES_AHEAD, _MM_HINT_T0);
+            if (f.kind == MATRIX_AFFINE)
+                _mm_prefetch(at(w->biases, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
+            __m256 scale = load_groups(w, place, groups, f, false);
             _mm256_storeu_ps(scales[k], _mm256_mul_ps(scale, _mm256_loadu_ps(t->scales + from)));
-            total[k] = _mm256_fmadd_ps(load_groups(w->biases, w->dtype, place, groups),
-                                       _mm256_loadu_ps(t->sums + g), total[k]);
+            total[k] = _mm256_fmadd_ps(load_groups(w, place, groups, f, true), _mm256_loadu_ps(t->sums + g),
+                                       total[k]);
         }
         for (; c + width <= end; c += width, x += block_bytes(bits, words), packed += bytes) {
             UNROLL
             for (int k = 0; k < R; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, x, bits, words, false);
+                __m256 dot = dot_block(q, x, f, words, false);
                 total[k] = _mm256_fmadd_ps(dot, block_scale(scales[k] + (c >> log2_group), two), total[k]);
             }
         }
         for (int k = 0; two && c < end && k < R; k++) {
-            __m256 dot = dot_block(packed + k * apart * row_bytes, x, bits, words, true);
+            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, words, true);
             total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + (c >> log2_group)), total[k]);
         }
     }
@@ -307,7 +340,7 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
             for (int k = 0; k < RUNS; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes + g * row_bytes / SHORT_GROUPS;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, t->values + g * block, 4, words, false);
+                __m256 dot = dot_block(q, t->values + g * block, (form){MATRIX_AFFINE, 4}, words, false);
                 total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + i + g), total[k]);
             }
         }
@@ -317,14 +350,14 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
     }
 }
 
-INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, int bits, bool words, bool two) {
+INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, form f, bool words, bool two) {
     int64_t r = rs.first;
     fetch_runs(w, rs, AHEAD);
-    bool is_short = rs.apart && bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
+    bool is_short = rs.apart && f.bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
     for (; is_short && r + SHORT_ROWS <= rs.end; r += SHORT_ROWS)
         dot_short_rows(y + r, w, r, t, words, rs.apart);
-    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, bits, words, two, RUNS, rs.apart);
-    for (; r < rs.end; r++) dot_rows(y + r, w, r, t, bits, words, two, 1, 0);
+    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, f, words, two, RUNS, rs.apart);
+    for (; r < rs.end; r++) dot_rows(y + r, w, r, t, f, words, two, 1, 0);
 }
 
 #endif

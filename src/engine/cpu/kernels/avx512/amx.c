@@ -216,5 +216,5 @@ const kernels kernels_avx512amx = {
     .name = "avx512amx",
     .supported = supported,
     .base = &kernels_avx512vnni,
-    .of = {[MATRIX_AFFINE] = {.int16 = &amx_int16}},
+    .of = {[MATRIX_AFFINE] = {.int16 = &amx_int16}, [MATRIX_MXFP4] = {.int16 = &amx_int16}},
 };

@@ -10,7 +10,7 @@ static bool supported(void) {
     return x86_has(X86_AVX512F | X86_AVX512BW | X86_AVX512VL | X86_AVX512DQ) && kernels_avx2.supported();
 }
 
-/* ---- affine rows times one token ---- */
+/* ---- quantized rows times one token ---- */
 
 /* 4 bits: 64 bytes, where bits 4 k and on of the 16 words are looked up, which needs no conversion. Else two
  * registers of 16 values. */
@@ -18,9 +18,8 @@ INLINE int block_width(int bits) {
     return bits == 4 ? 128 : 32;
 }
 
-INLINE int block_bytes(int bits, bool words) {
-    (void)words;
-    return block_width(bits) * (int)sizeof(float);
+INLINE int block_bytes(form f) {
+    return block_width(f.bits) * (int)sizeof(float);
 }
 
 /* 16 values of 2 to 8 bits: 2 * bits bytes. */
@@ -38,16 +37,30 @@ INLINE __m512 quants16(const uint8_t *packed, int bits) {
     return _mm512_cvtepi32_ps(_mm512_and_si512(q, _mm512_set1_epi32((1 << bits) - 1)));
 }
 
-INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
-    (void)words;
-    if (bits != 4)
-        return _mm512_castps_si512(_mm512_fmadd_ps(quants16(packed + 2 * bits, bits), _mm512_load_ps(x + 64),
-                                                   _mm512_mul_ps(quants16(packed, bits), _mm512_load_ps(x))));
+/* What the 4-bit codes of f stand for. */
+INLINE __m512 values_of(form f) {
+    if (f.kind == MATRIX_AFFINE) return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return _mm512_setr_ps(0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.f, -0.5f, -1, -1.5f, -2, -3, -4, -6);
+}
+
+/* 16 numbers without scale and bias; those of mxfp8 divided by 256. */
+INLINE __m512 numbers16(const uint8_t *packed, form f) {
+    if (f.kind == MATRIX_MXFP8) return from_e4m3(_mm_loadu_si128((const void *)packed));
+    if (f.kind == MATRIX_AFFINE) return quants16(packed, f.bits);
+    return _mm512_permutexvar_ps(_mm512_cvtps_epi32(quants16(packed, f.bits)), values_of(f));
+}
+
+INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
+    if (f.bits != 4) {
+        __m512 sum = _mm512_mul_ps(numbers16(packed, f), _mm512_load_ps(x));
+        sum = _mm512_fmadd_ps(numbers16(packed + 2 * f.bits, f), _mm512_load_ps(x + 64), sum);
+        if (f.kind == MATRIX_MXFP8) sum = _mm512_mul_ps(sum, _mm512_set1_ps(256));
+        return _mm512_castps_si512(sum);
+    }
     __m512i q = load_bytes(packed, n_bytes);
-    __m512 values = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values), _mm512_load_ps(x));
+    __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values_of(f)), _mm512_load_ps(x));
     for (unsigned k = 1; k < 8; k++)
-        sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4 * k), values),
+        sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4 * k), values_of(f)),
                               _mm512_load_ps(x + k * 64), sum);
     return _mm512_castps_si512(sum);
 }
@@ -58,6 +71,19 @@ INLINE __m512i add_dots(__m512i a, __m512i b) {
 
 INLINE __m512 dots_to_floats(__m512i a) {
     return _mm512_castsi512_ps(a);
+}
+
+INLINE __m512 scales_of(const rows *w, int64_t i, int64_t n, form f) {
+    return take_scales(w, i, n, f);
+}
+
+INLINE __m512 biases_of(const rows *w, int64_t i, int64_t n, form f) {
+    (void)f;
+    return take_biases(w, i, n);
+}
+
+INLINE bool has_biases(form f) {
+    return f.kind == MATRIX_AFFINE;
 }
 
 #include "engine/cpu/kernels/avx512/matvec.h"
@@ -94,15 +120,29 @@ INLINE void matvec_plain(float *y, const rows *w, runs rs, const float *x, dtype
 }
 
 static void matvec_f32(float *y, const rows *w, runs rs, const void *prepared) {
-    if (w->bits) matvec(y, w, rs, prepared, false);
-    if (!w->bits && w->dtype == DTYPE_BF16) matvec_plain(y, w, rs, prepared, DTYPE_BF16);
-    if (!w->bits && w->dtype == DTYPE_F16) matvec_plain(y, w, rs, prepared, DTYPE_F16);
-    if (!w->bits && w->dtype == DTYPE_F32) matvec_plain(y, w, rs, prepared, DTYPE_F32);
+    switch (w->kind) {
+    case MATRIX_AFFINE:
+        matvec_affine(y, w, rs, prepared, false);
+        break;
+    case MATRIX_MXFP4:
+        matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP4, 4, false});
+        break;
+    case MATRIX_MXFP8:
+        matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP8, 8, false});
+        break;
+    case MATRIX_NVFP4:
+        matvec_of(y, w, rs, prepared, (form){MATRIX_NVFP4, 4, false});
+        break;
+    default:
+        if (w->dtype == DTYPE_BF16) matvec_plain(y, w, rs, prepared, DTYPE_BF16);
+        if (w->dtype == DTYPE_F16) matvec_plain(y, w, rs, prepared, DTYPE_F16);
+        if (w->dtype == DTYPE_F32) matvec_plain(y, w, rs, prepared, DTYPE_F32);
+    }
 }
 
 static size_t prepared_bytes(const rows *w) {
     if (!w->bits) return (size_t)round_up(w->n, 16) * sizeof(float);
-    return prepared_size(w, block_bytes(w->bits, false));
+    return prepared_size(w, block_width(w->bits) * (int)sizeof(float));
 }
 
 /* A copy of x; in blocks of 4-bit weights register k has columns k, k + 8, ... */
@@ -112,7 +152,7 @@ static void prepare(void *prepared, const rows *w, const float *x) {
     if (w->bits) {
         for (int64_t g = 0; g < w->n / w->group_size; g++) to[g] = 1;
         to += padded_groups(w);
-        kernels_avx2.group_sums(to, x, w->n, w->group_size);
+        if (w->kind == MATRIX_AFFINE) kernels_avx2.group_sums(to, x, w->n, w->group_size);
         to += padded_groups(w);
     }
     if (w->bits != 4) {
@@ -142,12 +182,16 @@ INLINE __m512 load1(const void *values, dtype type, int64_t i) {
 }
 
 /* 16 columns of row r from column c on, as floats, zeros beyond the last. */
-INLINE __m512i take_row(const rows *w, int64_t r, int64_t c, int bits) {
-    int64_t i = r * w->n + c, g = i >> (bits ? __builtin_ctz((unsigned)w->group_size) : 0);
-    if (!bits) return _mm512_castps_si512(load_some(at(w->values, w->dtype, i), w->dtype, w->n - c));
-    __m512 q = quants16((const uint8_t *)w->values + i * bits / 8, bits);
-    return _mm512_castps_si512(
-        _mm512_fmadd_ps(q, load1(w->scales, w->dtype, g), load1(w->biases, w->dtype, g)));
+INLINE __m512i take_row(const rows *w, int64_t r, int64_t c, form f) {
+    bool plain = f.kind == MATRIX_PLAIN;
+    int64_t i = r * w->n + c, g = i >> (plain ? 0 : __builtin_ctz((unsigned)w->group_size));
+    if (plain) return _mm512_castps_si512(load_some(at(w->values, w->dtype, i), w->dtype, w->n - c));
+    __m512 q = numbers16((const uint8_t *)w->values + i * f.bits / 8, f);
+    if (f.kind == MATRIX_AFFINE)
+        return _mm512_castps_si512(
+            _mm512_fmadd_ps(q, load1(w->scales, w->dtype, g), load1(w->biases, w->dtype, g)));
+    if (f.kind == MATRIX_MXFP8) q = _mm512_mul_ps(q, _mm512_set1_ps(256));
+    return _mm512_castps_si512(_mm512_mul_ps(q, _mm512_set1_ps(fp_scale(w, g, f.kind))));
 }
 
 static size_t row_panel_bytes(const rows *w) {
@@ -159,39 +203,56 @@ static size_t token_panel_bytes(const rows *w) {
 }
 
 /* A panel: [columns][ROWS or TOKENS], zeros where there is no row, token or column. */
-INLINE void pack_row_panel(void *panel, const rows *w, int64_t first, int64_t n_rows, int bits) {
+INLINE void pack_row_panel(void *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
     float *to = panel;
     for (int64_t c = 0; c < w->n; c += 16, to += 16 * ROWS) {
         __m512i a[ROWS];
         for (int64_t i = 0; i < ROWS; i++)
-            a[i] = i < n_rows ? take_row(w, first + i, c, bits) : _mm512_setzero_si512();
+            a[i] = i < n_rows ? take_row(w, first + i, c, f) : _mm512_setzero_si512();
         transpose(a);
         for (int i = 0; i < ROWS; i++) _mm512_store_si512(to + i * ROWS, a[i]);
     }
 }
 
-static void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows) {
+static void pack_affine_rows(void *panel, const rows *w, int64_t first, int64_t n_rows) {
     switch (w->bits) {
     case 2:
-        pack_row_panel(panel, w, first, n_rows, 2);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, false});
         break;
     case 3:
-        pack_row_panel(panel, w, first, n_rows, 3);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3, false});
         break;
     case 4:
-        pack_row_panel(panel, w, first, n_rows, 4);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4, false});
         break;
     case 5:
-        pack_row_panel(panel, w, first, n_rows, 5);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5, false});
         break;
     case 6:
-        pack_row_panel(panel, w, first, n_rows, 6);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6, false});
         break;
     case 8:
-        pack_row_panel(panel, w, first, n_rows, 8);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8, false});
+        break;
+    }
+}
+
+static void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows) {
+    switch (w->kind) {
+    case MATRIX_AFFINE:
+        pack_affine_rows(panel, w, first, n_rows);
+        break;
+    case MATRIX_MXFP4:
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_MXFP4, 4, false});
+        break;
+    case MATRIX_MXFP8:
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_MXFP8, 8, false});
+        break;
+    case MATRIX_NVFP4:
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_NVFP4, 4, false});
         break;
     default:
-        pack_row_panel(panel, w, first, n_rows, 0);
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_PLAIN, 0, false});
     }
 }
 
@@ -279,6 +340,10 @@ const kernels kernels_avx512 = {
     .supported = supported,
     .base = &kernels_avx2,
     .gated = gated_row,
-    .of = {[MATRIX_PLAIN] = {.f32 = &f32_products}, [MATRIX_AFFINE] = {.f32 = &f32_products}},
+    .of = {[MATRIX_PLAIN] = {.f32 = &f32_products},
+           [MATRIX_AFFINE] = {.f32 = &f32_products},
+           [MATRIX_MXFP4] = {.f32 = &f32_products},
+           [MATRIX_MXFP8] = {.f32 = &f32_products},
+           [MATRIX_NVFP4] = {.f32 = &f32_products}},
     .attention = &attention_avx512,
 };

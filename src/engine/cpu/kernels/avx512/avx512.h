@@ -40,6 +40,38 @@ INLINE __m512i load_bytes(const void *p, int64_t n) {
     return n >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << n) - 1, p);
 }
 
+/* How a matrix is stored, and whether activations have 16 bits, else 8, where they are in fixed point:
+ * constants of inlined functions. */
+typedef struct form {
+    matrix_kind kind;
+    int bits;
+    bool words;
+} form;
+
+/* 16 E4M3 numbers divided by 256, which are F16's with the same digits. */
+INLINE __m512 from_e4m3(__m128i bytes) {
+    __m256i halves = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+    halves = _mm256_and_si256(halves, _mm256_set1_epi16((int16_t)0xbf80));
+    __m256i most = _mm256_set1_epi16(0x3f80); /* NaN: F16's exponent must be all ones, too */
+    __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(halves, most), most);
+    halves = _mm256_mask_mov_epi16(halves, nan, _mm256_set1_epi16(0x7e00));
+    return _mm512_cvtph_ps(halves);
+}
+
+/* Scales i and on of w, of which n exist, at most 16, then zeros. */
+INLINE __m512 take_scales(const rows *w, int64_t i, int64_t n, form f) {
+    if (f.kind == MATRIX_AFFINE) return load_some(at(w->scales, w->dtype, i), w->dtype, n);
+    __m128i bytes = _mm_maskz_loadu_epi8(first_lanes(n), (const char *)w->scales + i);
+    if (f.kind == MATRIX_NVFP4) return _mm512_mul_ps(from_e4m3(bytes), _mm512_set1_ps(256));
+    __m512i exponents = _mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23);
+    __m512i least = _mm512_set1_epi32(1 << 22); /* 2^-127 is subnormal */
+    return _mm512_castsi512_ps(_mm512_maskz_max_epi32(first_lanes(n), exponents, least));
+}
+
+INLINE __m512 take_biases(const rows *w, int64_t i, int64_t n) {
+    return load_some(at(w->biases, w->dtype, i), w->dtype, n);
+}
+
 /* What a tile's sums begin with: zeros or, when `add`, what out holds. Its line is fetched in either case,
  * since stores that miss wait for each other. */
 INLINE __m512 first_sums(const float *out, __mmask16 lanes, bool add) {

@@ -1,13 +1,15 @@
-/* kernels/avx512/matvec.h - affine rows times one token, for any form of the token: a template.
+/* kernels/avx512/matvec.h - quantized rows times one token, for any form of the token: a template.
  * The including file defines what a block of columns is, at most 16 groups and at least a quarter of one:
- *   block_width(bits)             its columns
- *   block_bytes(bits, words)      what it takes of a prepared token
- *   dot_block(packed, n_bytes, x, bits, words)
+ *   block_width(bits)   its columns
+ *   block_bytes(f)      what it takes of a prepared token
+ *   dot_block(packed, n_bytes, x, f)
  *       a row's block times the token's, in 16 lanes of 32 bits: lane i is of columns i * width / 16 and on,
  *       or, where a block lies in one group, of any. Of the packed bytes, n_bytes exist.
  *   add_dots(a, b), dots_to_floats(a)
  *       sums of such lanes, whatever numbers they are, and what they are as floats
- * `words` is a constant for the including file's use. */
+ *   scales_of(w, i, n, f), biases_of(w, i, n, f)
+ *       what is multiplied with a group's dot product and with the sum of its activations, of groups i and
+ * on, of which n exist, at most 16, then zeros has_biases(f)       whether there are biases */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
@@ -46,14 +48,14 @@ INLINE token token_at(const void *prepared, const rows *w, int bits) {
 /* total[k] += n columns of the row at packed + k * apart bytes times those of the token at x; group g of
  * these columns has its scale in lane g of scale[k]. */
 INLINE void dot_blocks(__m512 total[RUNS], const __m512 scale[RUNS], const token *t, const uint8_t *packed,
-                       const char *x, int64_t n, int bits, bool words, int R, int64_t apart) {
-    int64_t width = block_width(bits), bytes = width * bits / 8;
-    for (int64_t c = 0; c < n; c += width, x += block_bytes(bits, words), packed += bytes) {
+                       const char *x, int64_t n, form f, int R, int64_t apart) {
+    int64_t width = block_width(f.bits), bytes = width * f.bits / 8;
+    for (int64_t c = 0; c < n; c += width, x += block_bytes(f), packed += bytes) {
         __m512i group = _mm512_add_epi32(t->lanes, _mm512_set1_epi32((int)(c >> t->log2_group)));
         for (int k = 0; k < R; k++) {
             const uint8_t *q = packed + k * apart;
             _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-            __m512 dot = dots_to_floats(dot_block(q, (n - c) * bits / 8, x, bits, words));
+            __m512 dot = dots_to_floats(dot_block(q, (n - c) * f.bits / 8, x, f));
             total[k] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(group, scale[k]), total[k]);
         }
     }
@@ -66,8 +68,8 @@ INLINE void store_sums(float *y, int64_t apart, const __m512 total[RUNS], int R)
 }
 
 /* y[k * apart] = dot(row r + k * apart, x) for k < R. */
-INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bits, bool words, int R,
-                     int64_t apart) {
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f, int R, int64_t apart) {
+    int bits = f.bits;
     int64_t groups = w->n / w->group_size, row_bytes = w->n * bits / 8, part = CHUNK_GROUPS * w->group_size;
     const char *x = t->values;
     __m512 total[RUNS], scale[RUNS];
@@ -75,15 +77,15 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, int bit
     for (int64_t g = 0, first = 0; g < groups; g += CHUNK_GROUPS, first += part) {
         for (int k = 0; k < R; k++) {
             int64_t place = (r + k * apart) * groups + g;
-            const char *s = at(w->scales, w->dtype, place), *b = at(w->biases, w->dtype, place);
-            scale[k] = _mm512_mul_ps(load_some(s, w->dtype, groups - g), _mm512_load_ps(t->scales + g));
-            total[k] =
-                _mm512_fmadd_ps(load_some(b, w->dtype, groups - g), _mm512_load_ps(t->sums + g), total[k]);
+            scale[k] = _mm512_mul_ps(scales_of(w, place, groups - g, f), _mm512_load_ps(t->scales + g));
+            if (!has_biases(f)) continue;
+            __m512 bias = biases_of(w, place, groups - g, f);
+            total[k] = _mm512_fmadd_ps(bias, _mm512_load_ps(t->sums + g), total[k]);
         }
         const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes + first * bits / 8;
-        dot_blocks(total, scale, t, packed, x, w->n - first < part ? w->n - first : part, bits, words, R,
+        dot_blocks(total, scale, t, packed, x, w->n - first < part ? w->n - first : part, f, R,
                    apart * row_bytes);
-        x += part / block_width(bits) * block_bytes(bits, words);
+        x += part / block_width(bits) * block_bytes(f);
     }
     store_sums(y, apart, total, R);
 }
@@ -108,7 +110,7 @@ INLINE __m512 short_scales(const void *scales, const rows *w, int64_t r) {
 
 /* y[i] = dot(row r + i, x) for i < SHORT_ROWS. x_scales, x_sums: of the token, lane 4 g + i has group g's. */
 INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, __m512 x_scales, __m512 x_sums,
-                           bool words) {
+                           form f) {
     const uint8_t *packed = (const uint8_t *)w->values + r * SHORT_BLOCKS * 64;
     __m512i half[SHORT_BLOCKS];
     for (int b = 0; b < SHORT_BLOCKS; b++) {
@@ -116,7 +118,7 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, _
         for (int i = 0; i < SHORT_ROWS; i++) {
             const uint8_t *q = packed + (i * SHORT_BLOCKS + b) * 64;
             _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-            dot[i] = dot_block(q, 64, t->values + b * block_bytes(4, words), 4, words);
+            dot[i] = dot_block(q, 64, t->values + b * block_bytes(f), f);
         }
         half[b] = add_pairs(add_pairs(dot[0], dot[1]), add_pairs(dot[2], dot[3]));
     }
@@ -133,7 +135,7 @@ INLINE bool is_short(const rows *w) {
 }
 
 /* Runs of short rows; returns the first row of each run that is left. */
-INLINE int64_t dot_short_runs(float *y, const rows *w, runs rs, const token *t, bool words) {
+INLINE int64_t dot_short_runs(float *y, const rows *w, runs rs, const token *t, form f) {
     __m512i group =
         _mm512_srli_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), 2);
     __m512 x_scales = _mm512_permutexvar_ps(group, _mm512_load_ps(t->scales));
@@ -141,38 +143,38 @@ INLINE int64_t dot_short_runs(float *y, const rows *w, runs rs, const token *t, 
     int64_t r = rs.first;
     for (; r + SHORT_ROWS <= rs.end; r += SHORT_ROWS)
         for (int k = 0; k < count_runs(rs); k++)
-            dot_short_rows(y + r + k * rs.apart, w, r + k * rs.apart, t, x_scales, x_sums, words);
+            dot_short_rows(y + r + k * rs.apart, w, r + k * rs.apart, t, x_scales, x_sums, f);
     return r;
 }
 
-INLINE void matvec_of(float *y, const rows *w, runs rs, const void *prepared, int bits, bool words) {
+INLINE void matvec_of(float *y, const rows *w, runs rs, const void *prepared, form f) {
     int64_t r = rs.first;
-    token t = token_at(prepared, w, bits);
+    token t = token_at(prepared, w, f.bits);
     fetch_runs(w, rs, AHEAD);
-    if (bits == 4 && is_short(w)) r = dot_short_runs(y, w, rs, &t, words);
-    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, &t, bits, words, RUNS, rs.apart);
-    for (; r < rs.end; r++) dot_rows(y + r, w, r, &t, bits, words, 1, 0);
+    if (f.bits == 4 && f.kind == MATRIX_AFFINE && is_short(w)) r = dot_short_runs(y, w, rs, &t, f);
+    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, &t, f, RUNS, rs.apart);
+    for (; r < rs.end; r++) dot_rows(y + r, w, r, &t, f, 1, 0);
 }
 
-INLINE void matvec(float *y, const rows *w, runs rs, const void *x, bool words) {
+INLINE void matvec_affine(float *y, const rows *w, runs rs, const void *x, bool words) {
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, rs, x, 2, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 2, words});
         break;
     case 3:
-        matvec_of(y, w, rs, x, 3, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 3, words});
         break;
     case 4:
-        matvec_of(y, w, rs, x, 4, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 4, words});
         break;
     case 5:
-        matvec_of(y, w, rs, x, 5, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 5, words});
         break;
     case 6:
-        matvec_of(y, w, rs, x, 6, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 6, words});
         break;
     case 8:
-        matvec_of(y, w, rs, x, 8, words);
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 8, words});
         break;
     }
 }

@@ -1,8 +1,9 @@
 /* kernels/avx512/vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and later).
  * vpdpbusd multiplies 64 unsigned with 64 signed bytes, vpdpwssd 32 with 32 words, both adding to 32-bit
- * sums: int8 and int16 are one code with two numbers' widths. Quantized values are used as they are; the
- * scale is applied once per group. That 16 bits in fixed point serve as exact activations was found here;
- * int8 activations per group are llama.cpp's idea. */
+ * sums: int8 and int16 are one code with two numbers' widths. Quantized values are used as they are, and
+ * mxfp4's numbers as the integers E2M1_BYTES (kernels.h); the scale is applied once per group. That 16 bits
+ * in fixed point serve as exact activations was found here; int8 activations per group are llama.cpp's idea.
+ */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
 /* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
@@ -39,24 +40,24 @@ INLINE int parts_of(int bits) {
 }
 
 /* Of words these are the high bytes, and as many registers follow with the low ones: at most 4. */
-INLINE int registers(int bits, bool words) {
-    return parts_of(bits) * (words ? 2 : 1);
+INLINE int registers(form f) {
+    return parts_of(f.bits) * (f.words ? 2 : 1);
 }
 
-INLINE int block_bytes(int bits, bool words) {
-    return registers(bits, words) * 64;
+INLINE int block_bytes(form f) {
+    return registers(f) * 64;
 }
 
 /* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes: bytes
  * times bytes need fewer instructions than words times words. */
-INLINE void arrange(char *block, int bits, bool words) {
-    int n = registers(bits, words), parts = parts_of(bits);
+INLINE void arrange(char *block, form f) {
+    int n = registers(f), parts = parts_of(f.bits);
     __m512i v[4];
     for (int i = 0; i < n; i++) v[i] = _mm512_load_si512(block + i * 64);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < parts; k++) {
             char *to = block + k * 64 + i * (64 / n);
-            if (words) {
+            if (f.words) {
                 __m512i high = _mm512_srli_epi16(_mm512_add_epi16(v[i], _mm512_set1_epi16(128)), 8);
                 char *low = to + parts * 64;
                 if (parts == 2) {
@@ -88,20 +89,26 @@ INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
     return _mm512_and_si512(v, _mm512_set1_epi8((char)((1 << bits) - 1)));
 }
 
+/* Codes of 4 bits, one a byte, as the integers that are multiplied. */
+INLINE __m512i integers(__m512i codes, form f) {
+    if (f.kind == MATRIX_AFFINE) return codes;
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(E2M1_BYTES)), codes);
+}
+
 /* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16 and on.
  */
-INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, int bits, bool words) {
+INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
     __m512i sum = _mm512_setzero_si512(), q[2];
-    int parts = parts_of(bits);
-    if (bits == 4) {
+    int parts = parts_of(f.bits);
+    if (f.bits == 4) {
         __m512i both = load_bytes(packed, n_bytes);
-        q[0] = _mm512_and_si512(both, _mm512_set1_epi8(15));
-        q[1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
+        q[0] = integers(_mm512_and_si512(both, _mm512_set1_epi8(15)), f);
+        q[1] = integers(_mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15)), f);
     } else {
-        q[0] = unpack_bytes(packed, bits, n_bytes);
+        q[0] = unpack_bytes(packed, f.bits, n_bytes);
     }
     for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + k * 64), false);
-    if (!words) return sum;
+    if (!f.words) return sum;
     sum = _mm512_slli_epi32(sum, 8);
     for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + (parts + k) * 64), false);
     return sum;
@@ -115,18 +122,46 @@ INLINE __m512 dots_to_floats(__m512i a) {
     return _mm512_cvtepi32_ps(a);
 }
 
+/* mxfp4's are those of E2M1_BYTES. */
+INLINE __m512 scales_of(const rows *w, int64_t i, int64_t n, form f) {
+    __m512 scales = take_scales(w, i, n, f);
+    return f.kind == MATRIX_AFFINE ? scales : _mm512_mul_ps(scales, _mm512_set1_ps(0.5f));
+}
+
+INLINE __m512 biases_of(const rows *w, int64_t i, int64_t n, form f) {
+    if (f.kind == MATRIX_AFFINE) return take_biases(w, i, n);
+    return _mm512_mul_ps(take_scales(w, i, n, f), _mm512_set1_ps(-6));
+}
+
+INLINE bool has_biases(form f) {
+    (void)f;
+    return true;
+}
+
 #include "engine/cpu/kernels/avx512/matvec.h"
 
+INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool words) {
+    if (w->kind == MATRIX_MXFP4)
+        matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP4, 4, words});
+    else
+        matvec_affine(y, w, rs, prepared, words);
+}
+
+/* mxfp4 is prepared as 4 bits are. */
+INLINE form prepared_form(const rows *w, bool words) {
+    return (form){MATRIX_AFFINE, w->bits, words};
+}
+
 INLINE void prepare(void *prepared, const rows *w, const float *x, bool words) {
+    form f = prepared_form(w, words);
     int64_t groups = w->n / w->group_size, padded = padded_groups(w);
     float *scales = prepared, *sums = scales + padded;
     char *values = (char *)(sums + padded);
-    memset(prepared, 0, prepared_size(w, block_bytes(w->bits, words))); /* padding */
+    memset(prepared, 0, prepared_size(w, block_bytes(f))); /* padding */
     for (int64_t g = 0; g < groups; g++)
         quantize_group(values + g * w->group_size * (words ? 2 : 1), scales + g, sums + g,
                        x + g * w->group_size, w->group_size, words);
-    for (int64_t c = 0; c < w->n; c += block_width(w->bits), values += block_bytes(w->bits, words))
-        arrange(values, w->bits, words);
+    for (int64_t c = 0; c < w->n; c += block_width(w->bits), values += block_bytes(f)) arrange(values, f);
 }
 
 /* ---- many tokens ---- */
@@ -146,15 +181,17 @@ INLINE size_t panel_size(const rows *w, int count, bool words) {
 }
 
 /* Scales or biases of 16 groups from g on, for 16 rows, to their places in the panel. */
-static void pack_scales(char *panel, size_t group_bytes, const void *values, const rows *w, int64_t first,
-                        int64_t n_rows) {
+INLINE void pack_scales(char *panel, size_t group_bytes, const rows *w, int64_t first, int64_t n_rows, form f,
+                        bool biases) {
     int64_t groups = w->n / w->group_size;
     for (int64_t g = 0; g < groups; g += 16) {
         __m512i a[16];
-        for (int64_t i = 0; i < 16; i++)
-            a[i] = i < n_rows ? _mm512_castps_si512(load_some(at(values, w->dtype, (first + i) * groups + g),
-                                                              w->dtype, groups - g))
-                              : _mm512_setzero_si512();
+        for (int64_t i = 0; i < 16; i++) {
+            int64_t at_group = (first + i) * groups + g, n = i < n_rows ? groups - g : 0;
+            __m512 some = _mm512_setzero_ps();
+            if (n) some = biases ? biases_of(w, at_group, n, f) : scales_of(w, at_group, n, f);
+            a[i] = _mm512_castps_si512(some);
+        }
         transpose(a);
         for (int64_t i = 0; i < 16 && g + i < groups; i++)
             _mm512_store_si512(panel + (size_t)(g + i) * group_bytes, a[i]);
@@ -169,8 +206,10 @@ INLINE char *unit_place(char *panel, const rows *w, int64_t unit, bool words) {
 }
 
 /* 4-bit values. */
-INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
+INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
+    bool words = f.words;
     __m512i mask = _mm512_set1_epi32(words ? 0x000f000f : 0x0f0f0f0f);
+    __m512i low = _mm512_set1_epi32(words ? 0x00ff00ff : -1); /* the bytes that hold values */
     int64_t row_bytes = w->n / 2;
     for (int64_t at_byte = 0; at_byte < row_bytes; at_byte += 64) {
         const char *from = (const char *)w->values + first * row_bytes + at_byte;
@@ -185,7 +224,10 @@ INLINE void pack_nibbles(char *panel, const rows *w, int64_t first, int64_t n_ro
         for (int64_t i = 0; i < 16 && i * 4 < rest; i++) { /* 8 columns of 16 rows */
             char *to = unit_place(panel, w, (at_byte + i * 4) * 2 / unit_of(words), words);
             for (int k = 0; k < 8 / unit_of(words); k++, to += 64, a[i] = _mm512_srli_epi32(a[i], 4))
-                _mm512_store_si512(to, _mm512_and_si512(a[i], mask));
+                if (f.kind == MATRIX_AFFINE)
+                    _mm512_store_si512(to, _mm512_and_si512(a[i], mask));
+                else
+                    _mm512_store_si512(to, _mm512_and_si512(integers(_mm512_and_si512(a[i], mask), f), low));
         }
     }
 }
@@ -212,10 +254,7 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
     }
 }
 
-INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
-    size_t group_bytes = panel_group_bytes(w, ROWS, words);
-    pack_scales(panel, group_bytes, w->scales, w, first, n_rows);
-    pack_scales((char *)panel + 64, group_bytes, w->biases, w, first, n_rows);
+INLINE void pack_affine_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
     switch (w->bits) {
     case 2:
         pack_values(panel, w, first, n_rows, 2, words);
@@ -224,7 +263,7 @@ INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows,
         pack_values(panel, w, first, n_rows, 3, words);
         break;
     case 4:
-        pack_nibbles(panel, w, first, n_rows, words);
+        pack_nibbles(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4, words});
         break;
     case 5:
         pack_values(panel, w, first, n_rows, 5, words);
@@ -235,6 +274,25 @@ INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows,
     case 8:
         pack_values(panel, w, first, n_rows, 8, words);
         break;
+    }
+}
+
+static void pack_affine_scales(char *panel, size_t group_bytes, const rows *w, int64_t first, int64_t n_rows,
+                               bool biases) {
+    pack_scales(panel, group_bytes, w, first, n_rows, (form){MATRIX_AFFINE, 0, false}, biases);
+}
+
+INLINE void pack_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
+    size_t group_bytes = panel_group_bytes(w, ROWS, words);
+    form f = {MATRIX_MXFP4, 4, words};
+    if (w->kind == MATRIX_MXFP4) {
+        pack_scales(panel, group_bytes, w, first, n_rows, f, false);
+        pack_scales(panel + 64, group_bytes, w, first, n_rows, f, true);
+        pack_nibbles(panel, w, first, n_rows, f);
+    } else {
+        pack_affine_scales(panel, group_bytes, w, first, n_rows, false);
+        pack_affine_scales(panel + 64, group_bytes, w, first, n_rows, true);
+        pack_affine_rows(panel, w, first, n_rows, words);
     }
 }
 
@@ -350,7 +408,7 @@ INLINE void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
 
 #define FIXED_POINT(name, words)                                                                             \
     static size_t prepared_bytes_##name(const rows *w) {                                                     \
-        return prepared_size(w, block_bytes(w->bits, words));                                                \
+        return prepared_size(w, block_bytes(prepared_form(w, words)));                                       \
     }                                                                                                        \
     static void prepare_##name(void *prepared, const rows *w, const float *x) {                              \
         prepare(prepared, w, x, words);                                                                      \
@@ -395,5 +453,6 @@ const kernels kernels_avx512vnni = {
     .name = "avx512vnni",
     .supported = supported,
     .base = &kernels_avx512,
-    .of = {[MATRIX_AFFINE] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
+    .of = {[MATRIX_AFFINE] = {.int16 = &vnni_int16, .int8 = &vnni_int8},
+           [MATRIX_MXFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
 };
