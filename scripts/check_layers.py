@@ -17,7 +17,7 @@ ARROWS = {
     "generate": ["model", "checkpoint", "text"],
     "model": ["engine", "checkpoint"],
     "engine": ["base"],
-    "checkpoint": ["base"],
+    "checkpoint": ["sys"],
     "text": ["base"],
     "hub": ["base"],
     "sys": ["base"],

@@ -21,7 +21,8 @@ static int print_help(void) {
     printf("mlxbench measures how fast language models run on this machine.\n\n"
            "usage: mlxbench [COMMAND] [options]\n\ncommands:\n");
     for (int i = 0; i < N_COMMANDS; i++) printf("  %-10s  %s\n", commands[i].name, commands[i].about);
-    printf("\nmlxbench COMMAND --help shows a command's options; mlxbench --version the version.\n\n"
+    printf("\nmlxbench COMMAND --help shows a command's options, --help all the rare ones, too;\nmlxbench "
+           "--version the version.\n\n"
            "example:\n  mlxbench --model synthetic:llama-3.2-1b-4bit --n-prompt 128,1024 --repeats 3\n"
            "  two prompt lengths, three runs each, on random weights of a real model's shapes\n");
     return 0;
@@ -35,6 +36,16 @@ static int fail_unknown(const char *word) {
     return -1;
 }
 
+/* `mlxbench help [COMMAND [all]]`. */
+static int show_help(int n, char **words) {
+    static char help[] = "--help";
+    if (!n) return print_help();
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (!strcmp(words[0], commands[i].name))
+            return commands[i].run(n + 1, (char *[]){words[0], help, n > 1 ? words[1] : NULL, NULL});
+    return fail_unknown(words[0]);
+}
+
 static int run(int argc, char **argv) {
     const char *word = argc > 1 ? argv[1] : "";
     if (!strcmp(word, "--help") || !strcmp(word, "-h")) return print_help();
@@ -44,6 +55,7 @@ static int run(int argc, char **argv) {
         argv[0] = bench;
         return commands[0].run(argc, argv);
     }
+    if (!strcmp(word, "help")) return show_help(argc - 2, argv + 2);
     for (int i = 0; i < N_COMMANDS; i++)
         if (!strcmp(word, commands[i].name)) return commands[i].run(argc - 1, argv + 1);
     return fail_unknown(word);

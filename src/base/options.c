@@ -67,6 +67,10 @@ static int set_value(const option *o, const char *argument, const char *value) {
         *(bool *)o->value = true;
     } else if (o->kind == OPTION_TEXT) {
         *(const char **)o->value = value;
+    } else if (o->kind == OPTION_LIST) {
+        str *list = o->value;
+        str_printf(list, "%s%s", list->data ? "," : "", value);
+        return list->failed ? -1 : 0;
     } else if (o->kind == OPTION_TEXTS) {
         option_texts *texts = o->value;
         if (texts->n >= OPTION_MAX_TEXTS)
@@ -95,7 +99,7 @@ int options_parse(const option *options, size_t n, const option_usage *usage, in
     for (int i = 1; i < argc; i++) {
         const char *argument = argv[i], *value, *unused;
         if (is_help(argument)) {
-            options_help(stdout, options, n, usage);
+            options_help(stdout, options, n, usage, i + 1 < argc && !strcmp(argv[i + 1], "all"));
             return 1;
         }
         const option *o = find_option(options, n, argument, &value);
@@ -159,13 +163,25 @@ static size_t print_left(char *text, size_t size, const option *o) {
     return used < 0 ? 0 : (size_t)used < size ? (size_t)used : size - 1;
 }
 
-void options_help(FILE *out, const option *options, size_t n, const option_usage *usage) {
+static void print_help(FILE *out, const option *o, size_t width, size_t right) {
+    str text = {0};
+    str_puts(&text, o->help);
+    if (o->standard) str_printf(&text, " (%s)", o->standard);
+    bool fits = width + 2 <= right; /* else the help begins on the next line */
+    fprintf(out, "%s%*s", fits ? "" : "\n", (int)(fits ? right - width : right), "");
+    print_wrapped(out, text.failed ? o->help : text.data, right, right);
+    str_free(&text);
+}
+
+void options_help(FILE *out, const option *options, size_t n, const option_usage *usage, bool all) {
     static const option help = {
         .name = "help", .short_name = "h", .help = "show this page", .kind = OPTION_FLAG};
     char left[HELP_WIDTH];
-    size_t right = print_left(left, sizeof left, &help);
+    size_t right = print_left(left, sizeof left, &help), n_hidden = 0;
     for (size_t i = 0; i < n; i++) {
         size_t width = print_left(left, sizeof left, &options[i]);
+        n_hidden += options[i].rare && !all;
+        if (options[i].rare && !all) continue;
         if (width > right && width <= LONGEST_LEFT) right = width;
     }
     right += 2;
@@ -176,11 +192,13 @@ void options_help(FILE *out, const option *options, size_t n, const option_usage
     fprintf(out, "\noptions:\n");
     for (size_t i = 0; i <= n; i++) {
         const option *o = i < n ? &options[i] : &help;
+        if (o->rare && !all) continue;
         size_t width = print_left(left, sizeof left, o);
-        bool fits = width + 2 <= right; /* else the help begins on the next line */
-        fprintf(out, "%s%s%*s", left, fits ? "" : "\n", (int)(fits ? right - width : right), "");
-        print_wrapped(out, o->help, right, right);
+        fputs(left, out);
+        print_help(out, o, width, right);
     }
+    if (n_hidden && usage->command)
+        fprintf(out, "%zu more: mlxbench %s --help all\n", n_hidden, usage->command);
     fprintf(out, "\nexample:\n%*s", HELP_INDENT, "");
     print_wrapped(out, usage->example, HELP_INDENT, HELP_INDENT);
 }

@@ -4,7 +4,7 @@
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
 
-#include "engine/engine.h"
+#include "generate/generate.h"
 #include "results/results.h"
 
 /* ---- the plan ---- */
@@ -36,9 +36,22 @@ int plan_check(const plan *p);
 /* What the plan's rows will have, with that many repeats. */
 sweep plan_sweep(const plan *p, int64_t repeats);
 
-/* MLX reads its own knobs (the parameters mlx_...) from the environment, once per process: sets those that
- * were given. Before any engine is opened. -1 with a usage error when one of them has several values. */
-int mlx_knobs_set(const plan *p);
+/* One configuration, of the parameters that `mlxbench generate` has: a value each (no lists; NULL: its
+ * default there), borrowed. The others are zero. -1 with a usage error, as plan_parse. */
+int params_parse(params *out, const char *const texts[N_PARAMS]);
+
+/* The parameters as their users want them; unset threads become the cores there are. A member of the engine's
+ * settings is borrowed from p. */
+generate_options params_generate(const params *p);
+engine_options params_engine(const params *p);
+
+/* Appends what a user should know of a run of n_tokens in all, though it is possible, a line each: more
+ * threads than cores, more tokens than the model was made for. */
+void params_notes(const params *p, const checkpoint *c, const engine *e, int64_t n_tokens, str *out);
+
+/* MLX reads variables of its own from the environment, once per process. Sets those that were given as
+ * NAME=VALUE, before any engine is opened; -1 with a usage error when one is no such pair. */
+int mlx_env_set(const option_texts *given);
 
 /* ---- running ---- */
 

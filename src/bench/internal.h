@@ -24,13 +24,9 @@ typedef struct loaded {
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text);
 void loaded_free(loaded *l);
 
-/* The parameters as their users want them; unset threads become the cores there are. */
-generate_options params_generate(const params *p);
-engine_options params_engine(const params *p);
-
-/* Makes the parameters mlx_... those that MLX runs with; unset where it decides itself, and when no engine
- * uses MLX. */
-void mlx_knobs_show(params *p, bool used);
+/* MLX's variables in the environment, whoever set them, sorted: "MLX_ENABLE_TF32=0 MLX_METAL_JIT=1". NULL
+ * when there are none. Lives until the next call. */
+const char *mlx_env_text(void);
 
 /* ---- prompt.c ---- */
 
@@ -55,6 +51,8 @@ typedef struct progress {
     int64_t prompt_ns, generate_ns;     /* and the time they took */
     int64_t run_prompt, run_generate;   /* tokens of this run */
     int64_t prefilled, generated, told_ns;
+    uint64_t said[64]; /* hashes of the notes that were shown */
+    int n_said;
 } progress;
 
 void progress_begin(progress *p, const plan *all, const bench_options *o);
@@ -64,7 +62,8 @@ void progress_token(progress *p, int64_t n, int64_t now);    /* n tokens are the
 void progress_run_done(progress *p, const sample *s);
 void progress_skip(progress *p, const params *c, int64_t n); /* n runs of c will not be finished */
 void progress_clear(const progress *p);                      /* before anything else is printed */
-void progress_note(const progress *p, const char *format, ...) PRINTF_LIKE(2, 3);
-void progress_text(const char *text, size_t n); /* --verbose */
+void progress_note(progress *p, const char *format, ...) PRINTF_LIKE(2, 3); /* a second time: nothing */
+void progress_notes(progress *p, const char *lines);                        /* one for each line */
+void progress_text(const char *text, size_t n);                             /* --verbose */
 
 #endif

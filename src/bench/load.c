@@ -16,11 +16,15 @@ generate_options params_generate(const params *p) {
 engine_options params_engine(const params *p) {
     static core_list cores; /* asked once: later this thread may be kept on one of them */
     if (!cores.n) sys_cores(&cores);
-    return (engine_options){.threads = p->threads ? (int)p->threads : cores.n_fast,
-                            .cores = cores.n,
-                            .cpus = strcmp(p->affinity, "cores") ? NULL : cores.cpus,
-                            .mlx_lm_graph = !strcmp(p->graph, "mlx-lm"),
-                            .int8_activations = !strcmp(p->activations, "int8")};
+    engine_options o = {
+        .threads = p->threads ? (int)p->threads : cores.n_fast, .cores = cores.n, .cpus = cores.cpus};
+    for (int i = 0; i < N_PARAMS; i++)
+        if (param_table[i].kind == KIND_SETTING) {
+            engine_setting *s = &o.settings[o.n_settings++];
+            s->name = param_table[i].name;
+            memcpy(&s->value, (const char *)p + param_table[i].offset, sizeof s->value);
+        }
+    return o;
 }
 
 void loaded_free(loaded *l) {
@@ -41,7 +45,7 @@ static int open_all(loaded *l, const params *p, const bench_options *o, bool wit
     if (!l->checkpoint) return -1;
     engine_options how = params_engine(p);
     l->engine = engine_open(p->engine, &how);
-    if (!l->engine) return -1;
+    if (!l->engine || generate_check_weights(l->checkpoint, l->engine, sys_available_memory())) return -1;
     l->model = model_load(l->checkpoint, l->engine);
     if (!l->model) return -1;
     l->load_ns = clock_ns() - start;

@@ -17,7 +17,7 @@ static int parse_value(const param *p, const char *text, param_value *out) {
     char name[64], number[32];
     snprintf(name, sizeof name, "--%s", p->option);
     if (!*text) return fail_usage("%s: an element of the list is empty", name);
-    if (p->kind == KIND_TEXT) {
+    if (param_is_text(p)) {
         out->text = text;
     } else if (p->kind == KIND_OPTIONAL && !strcmp(text, "none")) {
         out->number = 0;
@@ -32,12 +32,20 @@ static int parse_value(const param *p, const char *text, param_value *out) {
     return 0;
 }
 
-/* The element at *list without the spaces around it; moves *list behind it, or to NULL after the last one. */
+/* The element at *list without the spaces around it; moves *list behind it, or to NULL after the last one.
+ * "\," is a comma of the element. */
 static char *next_element(arena *memory, const char **list) {
-    const char *start = *list + strspn(*list, " "), *end = *list + strcspn(*list, ",");
-    *list = *end ? end + 1 : NULL;
-    while (end > start && end[-1] == ' ') end--;
-    return arena_string_n(memory, start, end > start ? (size_t)(end - start) : 0);
+    const char *c = *list + strspn(*list, " ");
+    char *text = arena_string(memory, c), *to = text;
+    if (!text) return NULL;
+    for (; *c && *c != ','; c++) {
+        c += c[0] == '\\' && c[1] == ',';
+        *to++ = *c;
+    }
+    *list = *c ? c + 1 : NULL;
+    while (to > text && to[-1] == ' ') to--;
+    *to = '\0';
+    return text;
 }
 
 static int parse_list(plan *p, int i, const char *list) {
@@ -71,15 +79,32 @@ void plan_free(plan *p) {
     *p = (plan){0};
 }
 
+static void set_member(params *out, const param *p, const param_value *v) {
+    char *member = (char *)out + p->offset;
+    if (param_is_text(p))
+        memcpy(member, &v->text, sizeof v->text);
+    else
+        memcpy(member, &v->number, sizeof v->number);
+}
+
+int params_parse(params *out, const char *const texts[N_PARAMS]) {
+    *out = (params){0};
+    for (int i = 0; i < N_PARAMS; i++) {
+        const param *p = &param_table[i];
+        const char *text = texts[i] ? texts[i] : p->generate_default;
+        param_value v;
+        if (!p->of_generate || !text) continue;
+        if (parse_value(p, text, &v)) return -1;
+        set_member(out, p, &v);
+    }
+    return 0;
+}
+
 params plan_params(const plan *p, int64_t i) {
     params out;
     for (int k = N_PARAMS - 1; k >= 0; k--) {
         const param_value *v = &p->values[k][i % p->n_values[k]];
-        char *member = (char *)&out + param_table[k].offset;
-        if (param_table[k].kind == KIND_TEXT)
-            memcpy(member, &v->text, sizeof v->text);
-        else
-            memcpy(member, &v->number, sizeof v->number);
+        set_member(&out, &param_table[k], v);
         i /= p->n_values[k];
     }
     return out;
@@ -95,7 +120,7 @@ int plan_check(const plan *p) {
 }
 
 static value value_of(int i, const param_value *v) {
-    if (param_table[i].kind == KIND_TEXT) return (value){.kind = VALUE_TEXT, .text = v->text};
+    if (param_is_text(&param_table[i])) return (value){.kind = VALUE_TEXT, .text = v->text};
     if (param_table[i].kind == KIND_OPTIONAL && !v->number) return (value){.kind = VALUE_NONE};
     return (value){.kind = VALUE_NUMBER, .number = v->number};
 }

@@ -86,14 +86,36 @@ void progress_clear(const progress *p) {
     fflush(stderr);
 }
 
-void progress_note(const progress *p, const char *format, ...) {
+/* FNV-1a. */
+static uint64_t hash_text(const char *text) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+    return h;
+}
+
+/* Was this note shown before, for another model, engine or configuration? */
+static bool is_known(progress *p, const char *text) {
+    uint64_t hash = hash_text(text);
+    for (int i = 0; i < p->n_said; i++)
+        if (p->said[i] == hash) return true;
+    if (p->n_said < (int)(sizeof p->said / sizeof *p->said)) p->said[p->n_said++] = hash;
+    return false;
+}
+
+void progress_note(progress *p, const char *format, ...) {
+    char text[4096];
     va_list args;
     va_start(args, format);
-    progress_clear(p);
-    fputs("mlxbench: note: ", stderr);
-    vfprintf(stderr, format, args);
-    fputs("\n", stderr);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    if (is_known(p, text)) return;
+    progress_clear(p);
+    fprintf(stderr, "mlxbench: note: %s\n", text);
+}
+
+void progress_notes(progress *p, const char *lines) {
+    for (size_t n; (n = strcspn(lines, "\n")) > 0; lines += n + (lines[n] == '\n'))
+        progress_note(p, "%.*s", (int)n, lines);
 }
 
 void progress_text(const char *text, size_t n) {

@@ -82,12 +82,13 @@ static void set_what_ran(const bench *b, params *p, bool failed) {
     if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
     if (!failed) {
         p->threads = info.threads;
-        if (!info.threads) p->affinity = NULL;
-        p->graph = info.graph;
-        p->activations = info.activations;
+        for (int i = 0; i < N_PARAMS && l->engine; i++) {
+            const char *used = engine_setting_used(l->engine, param_table[i].name);
+            if (param_table[i].kind == KIND_SETTING)
+                memcpy((char *)p + param_table[i].offset, &used, sizeof used);
+        }
         if (!l->prompt_text.n) p->prompt_source = "random";
     }
-    mlx_knobs_show(p, !strcmp(p->engine, "mlx"));
 }
 
 static facts get_facts(bench *b) {
@@ -111,6 +112,7 @@ static facts get_facts(bench *b) {
     f.synthetic = checkpoint_is_synthetic(l->checkpoint);
     f.engine_version = info.version;
     f.device = info.device;
+    f.mlx_env = strcmp(info.name, "mlx") ? NULL : mlx_env_text();
     return f;
 }
 
@@ -163,6 +165,13 @@ static int check(const bench *b, const params *p) {
     return generate_check_memory(b->loaded.model, &how, p->n_prompt, p->n_generate, sys_available_memory());
 }
 
+static void note_oddities(bench *b, const params *p) {
+    str notes = {0};
+    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->n_prompt + p->n_generate, &notes);
+    if (notes.length) progress_notes(&b->progress, notes.data);
+    str_free(&notes);
+}
+
 static int run_configuration(bench *b, const params *p) {
     const bench_options *o = b->options;
     loaded *l = &b->loaded;
@@ -170,6 +179,7 @@ static int run_configuration(bench *b, const params *p) {
     bool random = !strcmp(p->prompt_source, "random");
     engine_options how = params_engine(p);
     if (check(b, p) || engine_configure(l->engine, &how)) return -1;
+    note_oddities(b, p);
     sample s = {.token_ns = mem_new((size_t)p->n_generate, sizeof *s.token_ns, "the timestamps"),
                 .ids = mem_new((size_t)p->n_generate, sizeof *s.ids, "the generated ids")};
     int32_t *prompt = make_prompt(random ? &no_text : &l->prompt_text, model_describe(l->model)->vocab_size,
@@ -209,7 +219,7 @@ static int load(bench *b, const params *p) {
 }
 
 /* mlx-lm generate.py: wired_limit, which warns of the same models. */
-static void note_wired_limit(const bench *b, const char *name) {
+static void note_wired_limit(bench *b, const char *name) {
     int64_t limit = engine_describe(b->loaded.engine).wired_limit,
             weights = engine_memory_used(b->loaded.engine).weights;
     if (limit && (double)weights > 0.9 * (double)limit)

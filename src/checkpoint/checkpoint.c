@@ -1,6 +1,7 @@
 /* checkpoint.c - opening and closing a checkpoint, its tensor table, and the memory it owns.
  * The formats differ only in how they fill the table; everything after that is common. */
 #include "checkpoint/internal.h"
+#include "sys/sys.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -21,20 +22,6 @@ struct owned_memory {
     size_t size, used;
 };
 
-/* Bytes that can be had without swapping; SIZE_MAX where that is unknown. */
-static size_t free_memory(void) {
-    size_t bytes = SIZE_MAX;
-#ifdef __linux__
-    FILE *file = fopen("/proc/meminfo", "r");
-    char line[256];
-    unsigned long long kib;
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = (size_t)kib * 1024;
-    if (file) fclose(file);
-#endif
-    return bytes;
-}
-
 /* A block with room for size bytes; what is not touched of it costs nothing. */
 static struct owned_memory *new_block(checkpoint *c, size_t size, const char *what) {
     struct owned_memory *block = arena_alloc(c->arena, sizeof *block);
@@ -54,8 +41,8 @@ static struct owned_memory *new_block(checkpoint *c, size_t size, const char *wh
 }
 
 void *own_memory(checkpoint *c, size_t bytes, const char *what) {
-    size_t available = free_memory();
-    if (bytes > available)
+    int64_t available = sys_available_memory();
+    if (available && bytes > (uint64_t)available)
         return fail_null("out of memory: %s needs %.2f GB, %.2f GB are free", what, (double)bytes / 1e9,
                          (double)available / 1e9);
     struct owned_memory *owned = c->owned;
@@ -75,6 +62,12 @@ static int by_name(const void *a, const void *b) {
 static int by_place(const void *a, const void *b) {
     const char *x = ((const stored *)a)->data.data, *y = ((const stored *)b)->data.data;
     return (x > y) - (x < y);
+}
+
+int64_t checkpoint_stored_bytes(const checkpoint *c) {
+    int64_t bytes = 0;
+    for (size_t i = 0; i < c->n_tensors; i++) bytes += (int64_t)c->tensors[i].bytes;
+    return bytes;
 }
 
 stored *find_stored(const checkpoint *c, const char *name) {

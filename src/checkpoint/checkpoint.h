@@ -91,6 +91,9 @@ int checkpoint_ignore(checkpoint *c, const char *part);
 /* To be called when all weights were taken: -1 naming a surplus tensor that nothing used. */
 int checkpoint_check_all_used(const checkpoint *c);
 
+/* Bytes of all tensors in the files, before any is taken; 0 for synthetic ones, which are made one by one. */
+int64_t checkpoint_stored_bytes(const checkpoint *c);
+
 /* Facts for results: parameters and bytes of the weights taken so far, and a short text such as
  * "4-bit g64", "8-bit g32 + 4-bit g32", "bf16". The text lives as long as the checkpoint. */
 int64_t checkpoint_parameters(const checkpoint *c);

@@ -73,8 +73,8 @@ static int append_name(void *context, const char *name, const json *config) {
 static int unknown_preset(const char *preset) {
     str names = {0};
     if (!checkpoint_presets(append_name, &names) && !names.failed)
-        fail_usage("unknown preset \"synthetic:%s\"; known: %s - each with -4bit, -8bit, -bf16 (or -2bit, "
-                   "-3bit, -5bit, -6bit, -f16, -f32) at the end",
+        fail_usage("unknown preset \"synthetic:%s\"; known: %s - each as it is, with 4 bits, or with "
+                   "-2bit, -3bit, -5bit, -6bit, -8bit, -bf16, -f16, -f32 at the end",
                    preset, names.data ? names.data : "none");
     str_free(&names);
     return -1;
@@ -107,8 +107,12 @@ int synthetic_open(checkpoint *c, const char *preset, uint64_t seed) {
         size_t n = strlen(formats[i].suffix);
         if (length > n && !strcmp(preset + length - n, formats[i].suffix)) break;
     }
-    if (i == n_formats || strchr(preset, '/')) return unknown_preset(preset);
-    str_printf(&path, "presets/%.*s.json", (int)(length - strlen(formats[i].suffix)), preset);
+    if (strchr(preset, '/')) return unknown_preset(preset);
+    if (i < n_formats)
+        length -= strlen(formats[i].suffix);
+    else
+        i = 0; /* a preset by itself, as `mlxbench models` lists it: with 4 bits */
+    str_printf(&path, "presets/%.*s.json", (int)length, preset);
     str found = {0};
     if (path.failed || share_find(path.data, &found)) {
         str_free(&path);

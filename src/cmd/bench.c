@@ -3,14 +3,14 @@
 #include "bench/bench.h"
 #include "checkpoint/checkpoint.h"
 #include "cmd/cmd.h"
+#include "cmd/common.h"
 #include "cmd/fetch.h"
 #include "report/report.h"
 
-#include <errno.h>
-#include <stdio.h>
-
 typedef struct command {
+    str models; /* --model, all times it was given; no data: never */
     const char *lists[N_PARAMS];
+    option_texts mlx_env;
     const char *prompt; /* NULL: not given */
     option_texts outputs;
     report_options report;
@@ -21,15 +21,15 @@ typedef struct command {
 } command;
 
 #define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
-enum { MAX_PROMPT_BYTES = 64 << 20 };
 
 static const option_usage usage = {
     .synopsis = "mlxbench [bench] [options]",
-    .about = "Measures prompt and generation speed. Options with N,... or the like take lists separated by "
-             "commas: "
-             "every combination is run, and each model is loaded once.",
-    .example = "mlxbench --model synthetic:llama-3.2-1b-4bit -np 128,1024 -r 3 -o md -o csv:results.csv\n"
+    .about =
+        "Measures prompt and generation speed. Options with N,... or the like take lists (\\, is a comma in "
+        "a name), --model several times, too: every combination is run, each model loaded once.",
+    .example = "mlxbench -m synthetic:llama-3.2-1b-4bit -np 128,1024 -r 3 -o md -o csv:results.csv\n"
                "two prompt lengths, three runs each, a table to read and a file to keep",
+    .command = "bench",
 };
 
 static int parse_options(command *c, int argc, char **argv) {
@@ -39,8 +39,8 @@ static int parse_options(command *c, int argc, char **argv) {
          .metavar = "TEXT",
          .kind = OPTION_TEXT,
          .value = &c->prompt,
-         .help =
-             "text that is repeated and cut to n-prompt tokens; - reads standard input (" DEFAULT_PROMPT ")"},
+         .standard = DEFAULT_PROMPT,
+         .help = "text that is repeated and cut to n-prompt tokens" PROMPT_HELP},
         {.name = "repeats",
          .short_name = "r",
          .metavar = "N",
@@ -48,19 +48,25 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->bench.repeats,
          .min = 1,
          .max = 1000000,
-         .help = "measured runs per configuration (1)"},
+         .standard = "1",
+         .help = "measured runs per configuration"},
         {.name = "warmup",
          .metavar = "N",
          .kind = OPTION_NUMBER,
          .value = &c->bench.warmup,
          .max = 1000,
-         .help = "unmeasured runs before them (1)"},
+         .standard = "1",
+         .rare = true,
+         .help = "unmeasured runs before them"},
         {.name = "seed",
          .metavar = "N",
          .kind = OPTION_NUMBER,
          .value = &c->bench.seed,
          .max = ((int64_t)1 << 53) - 1, /* what a JSON number can say exactly */
-         .help = "for random prompts and synthetic weights (0)"},
+         .standard = "0",
+         .rare = true,
+         .help = "for random prompts and synthetic weights"},
+        mlx_env_option(&c->mlx_env),
         {.name = "output",
          .short_name = "o",
          .metavar = "FORMAT[:FILE]",
@@ -71,58 +77,32 @@ static int parse_options(command *c, int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &c->report.force,
          .help = "replace result files that are there"},
-        {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .help = OFFLINE_HELP},
+        {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
          .kind = OPTION_FLAG,
          .value = &c->bench.verbose,
+         .rare = true,
          .help = "print the generated text to stderr"},
     };
     enum { N_OTHER = sizeof other / sizeof *other };
     option options[N_PARAMS + N_OTHER];
     for (int i = 0; i < N_PARAMS; i++) {
-        const param *p = &param_table[i];
-        options[i] = (option){.name = p->option,
-                              .short_name = p->short_option,
-                              .metavar = p->metavar,
-                              .help = p->help,
-                              .kind = OPTION_TEXT,
-                              .value = &c->lists[i]};
+        options[i] = param_option(i);
+        options[i].kind = i == PARAM_model ? OPTION_LIST : OPTION_TEXT;
+        options[i].metavar = param_table[i].list_metavar;
+        options[i].value = i == PARAM_model ? (void *)&c->models : (void *)&c->lists[i];
+        options[i].standard = c->lists[i] = param_table[i].default_list;
     }
     memcpy(options + N_PARAMS, other, sizeof other);
-    return options_parse(options, N_PARAMS + N_OTHER, &usage, argc, argv);
-}
-
-static int read_stdin(str *out) {
-    char buffer[1 << 16];
-    size_t n;
-    while ((n = fread(buffer, 1, sizeof buffer, stdin)) > 0) {
-        str_append(out, buffer, n);
-        if (out->length > MAX_PROMPT_BYTES)
-            return fail_usage("--prompt -: standard input is longer than %d bytes", MAX_PROMPT_BYTES);
-        if (interrupted()) return fail_interrupted();
-    }
-    if (interrupted()) return fail_interrupted();
-    return ferror(stdin) ? fail("cannot read standard input: %s", strerror(errno)) : 0;
-}
-
-/* As in the original, \n and \t on the command line stand for a line break and a tab. */
-static void unescape(str *out, const char *text) {
-    for (; *text; text++) {
-        bool line = !strncmp(text, "\\n", 2), tab = !strncmp(text, "\\t", 2);
-        str_append(out, line ? "\n" : tab ? "\t" : text, 1);
-        text += line || tab;
-    }
+    int status = options_parse(options, N_PARAMS + N_OTHER, &usage, argc, argv);
+    if (c->models.data) c->lists[PARAM_model] = c->models.data;
+    return status;
 }
 
 static int get_prompt(command *c) {
     c->bench.prompt_given = c->prompt != NULL;
-    if (!c->prompt || strcmp(c->prompt, "-"))
-        unescape(&c->prompt_text, c->prompt ? c->prompt : DEFAULT_PROMPT);
-    else if (read_stdin(&c->prompt_text))
-        return -1;
-    if (c->prompt_text.failed) return -1;
-    if (!c->prompt_text.length) return fail_usage("--prompt: an empty text gives no token");
+    if (read_prompt_text(c->prompt ? c->prompt : DEFAULT_PROMPT, &c->prompt_text)) return -1;
     c->bench.prompt = c->prompt_text.data;
     c->bench.prompt_length = c->prompt_text.length;
     return 0;
@@ -165,7 +145,7 @@ static int write_row(void *context, const row *r) {
 }
 
 static int run(command *c) {
-    if (plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_knobs_set(&c->plan)) return -1;
+    if (plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_env_set(&c->mlx_env)) return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
     if (!inputs || get_prompt(c) || check_names(c, inputs)) return -1;
@@ -180,11 +160,11 @@ static int run(command *c) {
 
 int cmd_bench(int argc, char **argv) {
     command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = fetch_found}};
-    for (int i = 0; i < N_PARAMS; i++) c.lists[i] = param_table[i].default_list;
     report_output_help(&c.output_help);
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
     if (!done) done = run(&c);
     plan_free(&c.plan);
+    str_free(&c.models);
     str_free(&c.prompt_text);
     str_free(&c.output_help);
     return done < 0 ? -1 : 0;

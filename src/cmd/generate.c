@@ -1,7 +1,7 @@
 /* generate.c - `mlxbench generate`: run a model on a prompt and stream what it says.
  * Not a measurement: the way to see that a model computes what it should, and to compare ids and logits. */
-#include "generate/generate.h"
 #include "cmd/cmd.h"
+#include "cmd/common.h"
 #include "cmd/fetch.h"
 #include "sys/sys.h"
 
@@ -10,10 +10,11 @@
 #include <stdlib.h>
 
 typedef struct command {
-    const char *model_name, *engine_name, *graph, *activations, *prompt, *prompt_ids, *follow_ids,
-        *logits_file;
-    int64_t max_tokens, threads, seed, kv_bits;
-    int usable_cores;
+    const char *values[N_PARAMS]; /* of the options of benchmark parameters; NULL: not given */
+    params params;
+    option_texts mlx_env;
+    const char *prompt, *prompt_ids, *follow_ids, *logits_file;
+    int64_t max_tokens, seed;
     bool ignore_eos, ids, offline;
     generate_options options;
     checkpoint *checkpoint;
@@ -28,73 +29,96 @@ typedef struct command {
 static const option_usage usage = {
     .synopsis = "mlxbench generate --model M (--prompt TEXT | --prompt-ids 1,2,3) [options]",
     .about = "Generates greedily and streams the text. With --prompt-ids and --ids no tokenizer is needed.",
-    .example = "mlxbench generate --model models/SmolLM2-135M-Instruct.Q4_1.gguf --prompt \"The capital of "
-               "France is\"\n"
+    .example = "mlxbench generate -m models/SmolLM2-135M-Instruct.Q4_1.gguf -p \"The capital of France is\"\n"
                "the model's own continuation, up to 100 tokens",
+    .command = "generate",
 };
 
 static int parse_options(command *c, int argc, char **argv) {
-    const option options[] = {
-        {"model", NULL, "M", "a folder, a GGUF file, synthetic:PRESET or a Hugging Face name", OPTION_TEXT,
-         &c->model_name, 0, 0},
-        {"prompt", "p", "TEXT", "the prompt", OPTION_TEXT, &c->prompt, 0, 0},
-        {"prompt-ids", NULL, "N,...", "the prompt as token ids", OPTION_TEXT, &c->prompt_ids, 0, 0},
-        {"follow-ids", NULL, "N,...", "go on with these instead of the chosen ids: a given text's logits",
-         OPTION_TEXT, &c->follow_ids, 0, 0},
-        {"max-tokens", "n", "N", "tokens to generate (100)", OPTION_NUMBER, &c->max_tokens, 1, INT32_MAX},
-        {"ignore-eos", NULL, NULL, "go on after an end-of-sequence token", OPTION_FLAG, &c->ignore_eos, 0, 0},
-        {"ids", NULL, NULL, "print token ids on one line instead of text", OPTION_FLAG, &c->ids, 0, 0},
-        {"logits", NULL, "FILE.npy", "write the logits of every new token, float32 [n_new, vocab]",
-         OPTION_TEXT, &c->logits_file, 0, 0},
-        {"engine", NULL, "NAME", "what computes: auto, cpu, mlx (auto)", OPTION_TEXT, &c->engine_name, 0, 0},
-        {"threads", "t", "N", "CPU threads (physical cores; of two kinds the fast ones)", OPTION_NUMBER,
-         &c->threads, 1, 1024},
-        {"graph", NULL, "KIND", "operations of the engine mlx: fused, mlx-lm (fused)", OPTION_TEXT, &c->graph,
-         0, 0},
-        {"activations", NULL, "KIND", "of the engine cpu: exact, int8 (exact)", OPTION_TEXT, &c->activations,
-         0, 0},
-        {"seed", NULL, "N", "for synthetic weights (0)", OPTION_NUMBER, &c->seed, 0, INT64_MAX},
-        {"prefill-step-size", "pss", "N", "prompt tokens per prefill chunk (2048)", OPTION_NUMBER,
-         &c->options.prefill_step_size, 1, 1000000000},
-        {"max-kv-size", NULL, "N", "entries of the rotating KV cache (no limit)", OPTION_NUMBER,
-         &c->options.max_kv_size, 1, 1000000000},
-        {"kv-bits", NULL, "N", "bits of the quantized KV cache: 2, 3, 4, 5, 6 or 8 (not quantized)",
-         OPTION_NUMBER, &c->options.kv_bits, 2, 8},
-        {"kv-group-size", NULL, "N", "its group size: 32, 64 or 128 (64)", OPTION_NUMBER,
-         &c->options.kv_group_size, 32, 128},
-        {"quantized-kv-start", NULL, "N", "quantize a cache once it holds this many tokens (0)",
-         OPTION_NUMBER, &c->options.quantized_kv_start, 0, 1000000000},
-        {"offline", NULL, NULL, OFFLINE_HELP, OPTION_FLAG, &c->offline, 0, 0},
+    const option other[] = {
+        {.name = "prompt",
+         .short_name = "p",
+         .metavar = "TEXT",
+         .kind = OPTION_TEXT,
+         .value = &c->prompt,
+         .help = "the prompt" PROMPT_HELP},
+        {.name = "prompt-ids",
+         .metavar = "N,...",
+         .kind = OPTION_TEXT,
+         .value = &c->prompt_ids,
+         .help = "the prompt as token ids"},
+        {.name = "follow-ids",
+         .metavar = "N,...",
+         .kind = OPTION_TEXT,
+         .value = &c->follow_ids,
+         .rare = true,
+         .help = "go on with these instead of the chosen ids: a given text's logits"},
+        {.name = "max-tokens",
+         .short_name = "n",
+         .metavar = "N",
+         .kind = OPTION_NUMBER,
+         .value = &c->max_tokens,
+         .min = 1,
+         .max = INT32_MAX,
+         .standard = "100",
+         .help = "tokens to generate"},
+        {.name = "ignore-eos",
+         .kind = OPTION_FLAG,
+         .value = &c->ignore_eos,
+         .help = "go on after an end-of-sequence token"},
+        {.name = "ids",
+         .kind = OPTION_FLAG,
+         .value = &c->ids,
+         .help = "print token ids on one line instead of text"},
+        {.name = "logits",
+         .metavar = "FILE.npy",
+         .kind = OPTION_TEXT,
+         .value = &c->logits_file,
+         .rare = true,
+         .help = "write the logits of every new token, float32 [n_new, vocab]"},
+        {.name = "seed",
+         .metavar = "N",
+         .kind = OPTION_NUMBER,
+         .value = &c->seed,
+         .max = INT64_MAX,
+         .standard = "0",
+         .rare = true,
+         .help = "for synthetic weights"},
+        mlx_env_option(&c->mlx_env),
+        {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
     };
-    int status = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
+    enum { N_OTHER = sizeof other / sizeof *other };
+    option options[N_PARAMS + N_OTHER];
+    size_t n = 0;
+    for (int i = 0; i < N_PARAMS; i++) {
+        if (!param_table[i].of_generate) continue;
+        options[n] = param_option(i);
+        options[n].kind = OPTION_TEXT;
+        options[n].value = &c->values[i];
+        options[n++].standard = param_table[i].generate_default;
+    }
+    memcpy(options + n, other, sizeof other);
+    int status = options_parse(options, n + N_OTHER, &usage, argc, argv);
     if (status) return status;
-    if (!c->model_name) return fail_usage("generate: --model is missing");
+    if (!c->values[PARAM_model]) return fail_usage("generate: --model is missing");
     if (!c->prompt == !c->prompt_ids) return fail_usage("generate: give --prompt or --prompt-ids");
-    return 0;
-}
-
-/* Whether text is the second of the two words that --name knows. */
-static int parse_choice(const char *name, const char *text, const char *first, const char *second,
-                        bool *is_second) {
-    *is_second = !strcmp(text, second);
-    if (*is_second || !strcmp(text, first)) return 0;
-    return fail_usage("--%s: \"%s\" is not one of %s,%s", name, text, first, second);
+    return params_parse(&c->params, c->values) || mlx_env_set(&c->mlx_env) ? -1 : 0;
 }
 
 static int open_engine(command *c) {
-    engine_options how = {.threads = (int)c->threads, .cores = c->usable_cores};
-    if (parse_choice("graph", c->graph, "fused", "mlx-lm", &how.mlx_lm_graph)) return -1;
-    if (parse_choice("activations", c->activations, "exact", "int8", &how.int8_activations)) return -1;
-    c->engine = engine_open(c->engine_name, &how);
+    engine_options how = params_engine(&c->params);
+    c->engine = engine_open(c->params.engine, &how);
     return c->engine ? 0 : -1;
 }
 
 static int open_model(command *c) {
     str path = {0};
-    if (!fetch_model(c->model_name, HUB_MODEL, c->offline, &path) && !path.failed)
+    if (!fetch_model(c->params.model, HUB_MODEL, c->offline, &path) && !path.failed)
         c->checkpoint = checkpoint_open(path.data, (uint64_t)c->seed);
     str_free(&path);
-    if (!c->checkpoint || open_engine(c)) return -1;
+    if (!c->checkpoint || open_engine(c) ||
+        generate_check_weights(c->checkpoint, c->engine, sys_available_memory()))
+        return -1;
     c->model = model_load(c->checkpoint, c->engine);
     if (!c->model) return -1;
     for (int i = 0; checkpoint_note(c->checkpoint, i); i++)
@@ -123,11 +147,16 @@ static int read_ids(const char *text, const char *name, token_ids *out) {
 }
 
 static int read_prompt(command *c) {
+    c->options = params_generate(&c->params);
     if (c->follow_ids && read_ids(c->follow_ids, "--follow-ids", &c->follow_tokens)) return -1;
     c->options.follow = c->follow_tokens.items;
     c->options.n_follow = c->follow_tokens.n;
     if (c->prompt_ids) return read_ids(c->prompt_ids, "--prompt-ids", &c->prompt_tokens);
-    return tokenizer_encode(c->tokenizer, c->prompt, strlen(c->prompt), true, &c->prompt_tokens);
+    str text = {0};
+    int failed = read_prompt_text(c->prompt, &text) ||
+                 tokenizer_encode(c->tokenizer, text.data, text.length, true, &c->prompt_tokens);
+    str_free(&text);
+    return failed ? -1 : 0;
 }
 
 enum { NPY_HEADER = 128 };
@@ -185,9 +214,22 @@ static int show(command *c, int32_t id, bool first, str *text) {
     return text->failed ? -1 : put(text->data ? text->data : "", text->length);
 }
 
+static void note(const char *text) {
+    fprintf(stderr, "mlxbench: note: %s\n", text);
+}
+
+/* What is possible and probably not meant. */
+static void note_all(const command *c) {
+    str lines = {0};
+    params_notes(&c->params, c->checkpoint, c->engine, c->prompt_tokens.n + c->max_tokens, &lines);
+    for (char *rest = lines.data, *line; rest && (line = strsep(&rest, "\n")) && *line;) note(line);
+    str_free(&lines);
+}
+
 static int stream(command *c, session *s) {
     str text = {0};
     int32_t id;
+    bool at_once = false;
     int64_t n = 0, vocab = model_describe(c->model)->vocab_size;
     int status = 0, more = 1;
     while (!status && (more = session_next(s, &id)) > 0) {
@@ -195,6 +237,7 @@ static int stream(command *c, session *s) {
             status = fail("cannot write %s: %s", c->logits_file, strerror(errno));
         bool end = is_end(c, id);
         if (!status && (c->ids || !end)) status = show(c, id, !n, &text);
+        at_once = end && !n;
         n++;
         if (end) break;
     }
@@ -205,6 +248,10 @@ static int stream(command *c, session *s) {
         str_puts(&text, "\n");
         status = text.failed ? -1 : put(text.data, text.length);
     }
+    if (!status && at_once)
+        note("the model ended at once, with its end-of-sequence token. A model made for chats expects its "
+             "chat's "
+             "format around the prompt; --ignore-eos goes on.");
     str_free(&text);
     return close_logits(c, n) || status ? -1 : 0;
 }
@@ -215,6 +262,7 @@ static int run(command *c) {
                               sys_available_memory()))
         return -1;
     if (open_logits(c)) return -1;
+    note_all(c);
     session *s = session_new(c->model, c->engine, &c->options, c->prompt_tokens.items, c->prompt_tokens.n,
                              c->max_tokens);
     int status = s ? stream(c, s) : -1;
@@ -223,15 +271,7 @@ static int run(command *c) {
 }
 
 int cmd_generate(int argc, char **argv) {
-    core_list cores;
-    sys_cores(&cores);
-    command c = {.engine_name = "auto",
-                 .graph = "fused",
-                 .activations = "exact",
-                 .max_tokens = 100,
-                 .threads = cores.n_fast,
-                 .usable_cores = cores.n,
-                 .options = {.prefill_step_size = 2048, .kv_group_size = 64}};
+    command c = {.max_tokens = 100};
     int status = parse_options(&c, argc, argv);
     if (!status) status = run(&c);
     if (c.logits) fclose(c.logits);

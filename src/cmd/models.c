@@ -140,7 +140,8 @@ static int put_found(void *context, const hub_entry *entry) {
 }
 
 static int write_models(str *out) {
-    str_puts(out, "Presets, random weights of a model's shapes (add -4bit, -8bit or -bf16):\n");
+    str_puts(out,
+             "Presets, random weights of a model's shapes (4 bits; or with -8bit or -bf16 at the end):\n");
     if (checkpoint_presets(put_preset, out)) return -1;
     put_types(out);
     put_engines(out);

@@ -85,6 +85,7 @@ int cmd_tokenize(int argc, char **argv) {
     bool no_special = false, to_text = false, offline = false;
     const option options[] = {
         {.name = "model",
+         .short_name = "m",
          .metavar = "M",
          .kind = OPTION_TEXT,
          .value = &name,

@@ -5,15 +5,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* type NULL: in a module of its own. */
+/* type NULL: in a module of its own. The last one is not listed: it is for tests. */
 static const struct {
     const char *name;
     const engine_class *type;
 } engines[] = {{"cpu", &cpu_engine}, {"mlx", NULL}, {"fake", &fake_engine}};
-enum { N_ENGINES = sizeof engines / sizeof *engines };
+enum { N_ENGINES = sizeof engines / sizeof *engines, N_LISTED = N_ENGINES - 1 };
 
 const char *engine_name(int i) {
-    return i >= 0 && i < N_ENGINES ? engines[i].name : NULL;
+    return i >= 0 && i < N_LISTED ? engines[i].name : NULL;
 }
 
 static engine *open_engine(int i, const engine_options *options) {
@@ -46,7 +46,7 @@ engine *engine_open(const char *name, const engine_options *options) {
     for (int i = 0; i < N_ENGINES; i++)
         if (!strcmp(name, engines[i].name)) return open_engine(i, options);
     str known = {0};
-    for (int i = 0; i < N_ENGINES; i++) str_printf(&known, ", %s", engines[i].name);
+    for (int i = 0; i < N_LISTED; i++) str_printf(&known, ", %s", engines[i].name);
     fail_usage("unknown engine \"%s\"; known: auto%s", name, known.data ? known.data : "");
     str_free(&known);
     return NULL;
@@ -64,6 +64,17 @@ int engine_configure(engine *e, const engine_options *options) {
 
 engine_info engine_describe(const engine *e) {
     return e->type->describe(e);
+}
+
+bool engine_asks(const engine_options *o, const char *name, const char *value) {
+    for (int i = 0; i < o->n_settings; i++)
+        if (!strcmp(o->settings[i].name, name))
+            return o->settings[i].value && !strcmp(o->settings[i].value, value);
+    return false;
+}
+
+const char *engine_setting_used(const engine *e, const char *name) {
+    return e->type->setting(e, name);
 }
 
 engine_memory engine_memory_used(const engine *e) {

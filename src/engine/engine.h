@@ -25,14 +25,27 @@ typedef struct result result;      /* a value that outlives its graph */
 
 /* ---- engines ---- */
 
-/* An engine ignores what means nothing to it, and describes what it uses (engine_info). */
+/* A setting by name, as users give it and rows show it (results/params.def lists them):
+ *   graph        mlx: "mlx-lm", exactly its operations, or "fused", kernels of our own where there are some
+ *   activations  cpu: "exact", or "int8": what quantized weights are multiplied with is rounded to 8 bits
+ *   affinity     cpu: "none", or "cores": each thread stays on a CPU of its own
+ * Both strings are borrowed for the call alone; value NULL: not given. */
+typedef struct engine_setting {
+    const char *name, *value;
+} engine_setting;
+
+/* An engine reads the settings it knows; the others mean nothing to it. */
+enum { ENGINE_MAX_SETTINGS = 16 };
 typedef struct engine_options {
     int threads;     /* CPU threads; 0: one per physical core */
     int cores;       /* physical cores this process may use; 0: unknown. More threads wait without spinning */
-    const int *cpus; /* cpu: thread i stays on CPU cpus[i % cores]; NULL: the system decides */
-    bool mlx_lm_graph;     /* mlx: exactly mlx-lm's operations; false: fused kernels where there are some */
-    bool int8_activations; /* cpu: what quantized weights are multiplied with is rounded to 8 bits */
+    const int *cpus; /* [cores] a CPU of each, for affinity; lives as long as the program. NULL: unknown */
+    int n_settings;
+    engine_setting settings[ENGINE_MAX_SETTINGS];
 } engine_options;
+
+/* Whether setting `name` was given this value. One that was not given is the engine's own choice. */
+bool engine_asks(const engine_options *o, const char *name, const char *value);
 
 /* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says from where);
  * "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says why, or lists the known
@@ -45,18 +58,20 @@ int engine_configure(engine *e, const engine_options *options);
 
 /* What ran: for every result row. Strings live as long as the engine. */
 typedef struct engine_info {
-    const char *name;        /* "cpu" */
-    const char *version;     /* the engine's own version */
-    const char *device;      /* "avx2", a GPU's name, ... */
-    int threads;             /* in use; 0 where it means nothing */
-    const char *graph;       /* in use: "fused" or "mlx-lm"; NULL where it means nothing */
-    const char *activations; /* in use: "exact" or "int8"; NULL where it means nothing */
+    const char *name;    /* "cpu" */
+    const char *version; /* the engine's own version */
+    const char *device;  /* "avx2", a GPU's name, ... */
+    int threads;         /* in use; 0 where it means nothing */
     bool lookahead;      /* graph_end returns before the work is done: the next step should be queued first */
     int64_t wired_limit; /* bytes that its GPU keeps resident at most; 0 where there is no such limit */
 } engine_info;
 engine_info engine_describe(const engine *e);
 
-/* Names of all engines of this build, for help and `mlxbench models`: i = 0, 1, ... until NULL. */
+/* The value of a setting that is in use; NULL where it means nothing to this engine. */
+const char *engine_setting_used(const engine *e, const char *name);
+
+/* Names of this build's engines, for help and `mlxbench models`: i = 0, 1, ... until NULL. (The engine
+ * "fake", which computes nothing, is there for tests alone and not among them.) */
 const char *engine_name(int i);
 
 /* Bytes held, from the engine's own allocator. weights counts mapped checkpoint bytes in use, too. peak is

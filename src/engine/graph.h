@@ -116,6 +116,7 @@ typedef struct engine_class {
     void (*close)(engine *e);
     int (*configure)(engine *e, const engine_options *options);
     engine_info (*describe)(const engine *e);
+    const char *(*setting)(const engine *e, const char *name); /* engine_setting_used */
     engine_memory (*memory_used)(const engine *e);
     void (*reset_peak)(engine *e);
     weight *(*new_weight)(engine *e, const weight_source *source); /* fills all but the public part */
@@ -144,15 +145,10 @@ extern const engine_class cpu_engine, fake_engine;
 
 /* ---- engines in loadable modules ---- */
 
-/* To be raised with every change of what a module shares with the program: this header and those it includes.
- */
-enum { ENGINE_MODULE_ABI = 7 };
-
 /* What a module exports, as a function of the name below and of this type. It may use the program's
  * functions. */
 typedef struct engine_module {
-    int abi;           /* ENGINE_MODULE_ABI it was compiled with */
-    size_t node_size;  /* sizeof(node) there: a cheap check that both see the same structures */
+    uint64_t abi; /* ENGINE_ABI: the build's hash of this header and those it includes (CMakeLists.txt) */
     const char *built; /* what it was compiled against, for messages: "MLX 0.32.4" */
     const engine_class *type;
 } engine_module;

@@ -44,7 +44,7 @@ static const engine_class *load(const char *name, const char *path) {
     *(void **)&get = dlsym(library, ENGINE_MODULE_SYMBOL); /* POSIX's way around ISO C */
     const engine_module *m = get ? get() : NULL;
     if (!m) return fail_null("engine %s: %s is no engine of mlxbench", name, path);
-    if (m->abi != ENGINE_MODULE_ABI || m->node_size != sizeof(node))
+    if (m->abi != ENGINE_ABI)
         return fail_null("engine %s: %s (%s) was built with another mlxbench; build both together", name,
                          path, m->built);
     return m->type; /* never unloaded: libraries with threads of their own do not survive it */

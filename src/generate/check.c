@@ -67,6 +67,17 @@ int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_p
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 
+int generate_check_weights(const checkpoint *c, const engine *e, int64_t available) {
+    engine_info info = engine_describe(e);
+    bool on_gpu = !strcmp(info.name, "mlx") && strcmp(info.device, "cpu");
+    int64_t need = checkpoint_stored_bytes(c);
+    if (on_gpu || !available || need <= available) return 0;
+    return fail(
+        "%s: its weights take %.2f GB, but %.2f GB of memory are free; a smaller model, or one with fewer "
+        "bits per weight, may fit",
+        checkpoint_config_name(c), (double)need / 1e9, (double)available / 1e9);
+}
+
 int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,
                           int64_t available) {
     int64_t need = generate_kv_bytes(m, o, n_prompt, max_tokens);

@@ -55,6 +55,10 @@ cache_spec *generate_caches(const model *m, const generate_options *o, int *n);
 /* Bytes that the caches of such a session will need at the end. */
 int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens);
 
+/* -1 with a message when c's weights are more than `available` bytes (0: unknown): to be asked before they
+ * are loaded. On a GPU the engine itself says what does not fit. */
+int generate_check_weights(const checkpoint *c, const engine *e, int64_t available);
+
 /* -1 with a message when they are more than `available` bytes (0: unknown): to be asked before a session is
  * made, so that a context beyond memory is refused before the system starts to swap, or to kill. */
 int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,

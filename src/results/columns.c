@@ -6,24 +6,22 @@
 #include <stdio.h>
 
 const param param_table[N_PARAMS] = {
-#define PARAM(field_, kind_, option_, short_, metavar_, default_, min_, max_, choices_, help_)               \
-    {.name = #field_,                                                                                        \
-     .kind = KIND_##kind_,                                                                                   \
-     .option = option_,                                                                                      \
-     .short_option = short_,                                                                                 \
-     .metavar = metavar_ ",...",                                                                             \
-     .default_list = default_,                                                                               \
-     .min = min_,                                                                                            \
-     .max = max_,                                                                                            \
-     .choices = choices_,                                                                                    \
-     .help = help_ " (" default_ ")",                                                                        \
-     .offset = offsetof(params, field_)},
+#define ENTRY(field_, kind_, option_, short_, metavar_, default_, min_, max_, choices_, help_)               \
+    .name = #field_, .kind = KIND_##kind_, .option = option_, .short_option = short_, .metavar = metavar_,   \
+    .list_metavar = metavar_ ",...", .default_list = default_, .min = min_, .max = max_,                     \
+    .choices = choices_, .help = help_, .offset = offsetof(params, field_)
+#define PARAM(...) {ENTRY(__VA_ARGS__)},
+#define COMMON(field, kind, option, short_option, metavar, standard, of_generate_, ...)                      \
+    {ENTRY(field, kind, option, short_option, metavar, standard, __VA_ARGS__), .of_generate = true,          \
+     .generate_default = of_generate_},
 #include "results/params.def"
+#undef ENTRY
 };
 
 /* A list's kind as that of its values. */
 enum {
     LISTED_TEXT = VALUE_TEXT,
+    LISTED_SETTING = VALUE_TEXT,
     LISTED_NUMBER = VALUE_NUMBER,
     LISTED_OPTIONAL = VALUE_NUMBER,
     LISTED_BOOL = VALUE_BOOL

@@ -10,6 +10,7 @@
 /* ---- what the lists are made of ---- */
 
 #define TYPE_TEXT     const char *
+#define TYPE_SETTING  const char * /* NULL: means nothing to the engine */
 #define TYPE_NUMBER   int64_t
 #define TYPE_OPTIONAL int64_t /* 0: unset */
 #define TYPE_BOOL     int8_t  /* 1, 0; -1: unset */
@@ -26,18 +27,24 @@ enum {
     N_PARAMS
 };
 
-typedef enum param_kind { KIND_TEXT, KIND_NUMBER, KIND_OPTIONAL } param_kind;
+typedef enum param_kind { KIND_TEXT, KIND_SETTING, KIND_NUMBER, KIND_OPTIONAL } param_kind;
 
 typedef struct param {
     const char *name; /* of the column and of the member */
     param_kind kind;
-    const char *option, *short_option, *metavar, *default_list;
+    const char *option, *short_option, *metavar, *list_metavar, *default_list; /* "N", "N,..." */
+    bool of_generate;             /* `mlxbench generate` has it, too */
+    const char *generate_default; /* there; NULL: none */
     int64_t min, max;
     const char *choices;
-    const char *help; /* with the default */
-    size_t offset;    /* of the member */
+    const char *help;
+    size_t offset; /* of the member */
 } param;
 extern const param param_table[N_PARAMS];
+
+static inline bool param_is_text(const param *p) {
+    return p->kind == KIND_TEXT || p->kind == KIND_SETTING;
+}
 
 /* The model, the engine, the machine, and what is needed to run it again. Strings are borrowed. */
 typedef struct facts {

@@ -60,6 +60,10 @@ static value value_of_TEXT(const char *text) {
     return text && *text ? (value){.kind = VALUE_TEXT, .text = text} : (value){.kind = VALUE_NONE};
 }
 
+static value value_of_SETTING(const char *text) {
+    return value_of_TEXT(text);
+}
+
 static value value_of_NUMBER(int64_t number) {
     return (value){.kind = VALUE_NUMBER, .number = number};
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 CONFIG = dict(model_type="llama", hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
               num_key_value_heads=1, head_dim=32, vocab_size=96, rms_norm_eps=1e-5, rope_theta=10000.0,
-              max_position_embeddings=2048, tie_word_embeddings=True)
+              max_position_embeddings=1000000, tie_word_embeddings=True)
 
 
 def weights():

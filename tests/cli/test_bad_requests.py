@@ -82,6 +82,61 @@ def test_text_without_a_tokenizer(fails, tmp_path):
         fails(1, ["tokenizer"], command, "--model", folder, "--prompt", "hello")
 
 
+def test_prompt_from_a_file(run, fails, good_folder, tmp_path):
+    """-p TEXT, -p - and -p @FILE are the same prompt, in both commands."""
+    (tmp_path / "p").write_text("a b\tc\n")
+    seen = set()
+    for prompt, text in [("a b\\tc\\n", None), (f"@{tmp_path}/p", None), ("-", "a b\tc\n")]:
+        done = run("generate", "-m", good_folder, "-p", prompt, "--ids", "-n", 8, "--ignore-eos", input=text, check=True)
+        seen.add(done.stdout)
+        run("bench", "-m", good_folder, "--engine", "fake", "-p", prompt, "-np", 8, "-n", 2, input=text, check=True)
+    assert len(seen) == 1
+    for command in ["generate", "bench"]:
+        fails(2, ["--prompt", "nonesuch"], command, "-m", good_folder, "-p", f"@{tmp_path}/nonesuch")
+        (tmp_path / "empty").write_text("")
+        fails(2, ["--prompt", "empty"], command, "-m", good_folder, "-p", f"@{tmp_path}/empty")
+
+
+def test_unusual_requests_get_a_note_each_once(run, good_folder, good_gguf, tmp_path):
+    short = files.write_folder(tmp_path, config=files.CONFIG | {"max_position_embeddings": 2048})
+    longer = ["-np", 2046, "-n", "4,5", "-pss", 512]
+    done = run("bench", "-m", good_folder, "-m", good_gguf, "--engine", "fake,cpu", "-t", "1,900", "-np", 8, "-n", 2,
+               "--warmup", 0, check=True)
+    assert len(done.stderr.splitlines()) == 1 and "900 threads share" in done.stderr
+    done = run("bench", "-m", short, "--engine", "fake", *longer, check=True)
+    assert [f"not for {n}" in line for n, line in zip((2050, 2051), done.stderr.splitlines())] == [True, True]
+    done = run("generate", "-m", short, "--engine", "fake", "--prompt-ids", "1", "--ids", "-n", 2048, "-t", 900,
+               check=True)
+    assert len(done.stderr.splitlines()) == 2
+    assert "900 threads share" in done.stderr and "max_position_embeddings" in done.stderr
+
+
+def test_model_that_ends_at_once(run, tmp_path):
+    """One whose first token is its end: said, with what to do."""
+    config = files.CONFIG | {"eos_token_id": list(range(16))}
+    folder = files.write_folder(tmp_path, config=config)
+    ask = ["generate", "-m", folder, "--engine", "fake", "--prompt-ids", "1", "-n", 3]  # its first id is 7 + 3
+    done = run(*ask, check=True)
+    assert done.stdout.strip() == "" and len(done.stderr.splitlines()) == 1
+    assert "ended at once" in done.stderr and "--ignore-eos" in done.stderr
+    assert run(*ask, "--ignore-eos", check=True).stderr == ""
+
+
+def test_model_beyond_memory(fails, tmp_path):
+    """Refused before it is loaded: a file with a hole, larger than any memory here."""
+    size = 1 << 42
+    header = {"model.embed_tokens.weight": dict(dtype="F32", shape=[size // 256, 64], data_offsets=[0, size])}
+    folder = files.write_folder(tmp_path, file=files.safetensors_bytes(header, b""))
+    file = folder / "model.safetensors"
+    try:
+        with open(file, "r+b") as opened:
+            opened.truncate(file.stat().st_size + size)
+    except OSError as error:
+        pytest.skip(f"no file with a hole of {size} bytes here: {error}")
+    for command in [["generate", "--prompt-ids", "1", "--ids"], ["bench", "--prompt-tokens", "random"]]:
+        fails(1, ["4398.05 GB", "GB of memory are free"], *command, "-m", folder)
+
+
 def test_context_beyond_memory(fails, good_folder):
     for command, prompt, new in [("bench", ["-np", 90000000], ["-n", 100000000]),
                                  ("generate", ["--prompt-ids", "1"], ["--max-tokens", 10**9])]:

@@ -48,19 +48,36 @@ def test_version(run):
     assert re.fullmatch(r"mlxbench \d+\.\d+\.\d+\n", run("--version", check=True).stdout)
 
 
+SCREEN = 24  # lines: a terminal's usual height
+
+
 def test_help_is_made_from_the_tables(run):
     overview = run("--help", check=True).stdout
+    assert overview == run("help", check=True).stdout
     assert len(overview.splitlines()) <= 24
     commands = re.findall(r"COMMAND\((\w+), \"", (ROOT / "src/cmd/cmd.h").read_text())
     assert "bench" in commands and all(f"  {name} " in overview for name in commands)
-    page = run("bench", "--help", check=True).stdout
-    assert page == run("bench", "-h", check=True).stdout
-    options = re.findall(r'^PARAM\(\w+, \w+, "([a-z-]+)"', (ROOT / "src/results/params.def").read_text(), re.M)
-    assert len(options) >= 11 and all(f"--{name} " in page for name in options)
+    table = (ROOT / "src/results/params.def").read_text()
+    common = re.findall(r'^COMMON\(\w+, \w+, "([a-z-]+)"', table, re.M)
+    options = common + re.findall(r'^PARAM\(\w+, \w+, "([a-z-]+)"', table, re.M)
+    assert len(options) >= 11
+    for command, names in [("bench", options), ("generate", common)]:
+        page = run(command, "--help", "all", check=True).stdout
+        assert page == run("help", command, "all", check=True).stdout
+        assert all(f"--{name} " in page for name in names)
+        assert max(map(len, page.splitlines())) <= 100
+    page = run("bench", "--help", "all", check=True).stdout
     for text in ["-np, --n-prompt", "(1000)", "-pss, --prefill-step-size", "(2048)", "-r, --repeats", "mlxbench, md",
                  "(The quick brown fox jumps over the lazy dog. )", "(mlx-community/Llama-3.2-3B-Instruct-4bit)"]:
         assert text in " ".join(page.split()).replace("dog.)", "dog. )")
-    assert max(map(len, page.splitlines())) <= 100
+
+
+def test_help_fits_a_screen(run):
+    for command in re.findall(r"COMMAND\((\w+), \"", (ROOT / "src/cmd/cmd.h").read_text()):
+        page = run(command, "--help", check=True).stdout
+        assert page == run(command, "-h", check=True).stdout == run("help", command, check=True).stdout
+        assert len(page.splitlines()) <= SCREEN, page
+        assert "\nexample:\n" in page
 
 
 # ---- the sweep ----
@@ -97,19 +114,31 @@ def test_engine_options_need_no_other_load(measure):
     assert len({row["load_ns"] for row in rows}) == 1
 
 
-def test_knobs_of_mlx(run, fails, measure, good_folder):
-    row, = measure(*RANDOM, "--mlx-ops-per-buffer", 7, "--mlx-cuda-graphs", "off")
-    assert row["mlx_ops_per_buffer"] is None and row["mlx_cuda_graphs"] is None  # the engine is another one
-    for option, values in [("--mlx-ops-per-buffer", "5,50"), ("--mlx-cuda-graphs", "on,off"),
-                           ("--mlx-bfs-width", "none,3")]:
-        fails(2, [option, "MLX reads it once"], "--model", good_folder, *RANDOM, option, values)
-    fails(2, ["--mlx-cuda-graphs", "yes"], "--model", good_folder, *RANDOM, "--mlx-cuda-graphs", "yes")
+def test_bench_runs_the_graph_of_mlx_lm(measure):
+    """What its user gets elsewhere is what is measured, unless more is asked for."""
+    row, = measure(*RANDOM)
+    assert row["graph"] == "mlx-lm"
+
+
+def test_models_given_one_by_one(measure, good_folder, tmp_path):
+    odd = tmp_path / "a, b"
+    odd.symlink_to(good_folder)
+    rows = measure("-m", str(odd).replace(",", "\\,"), *RANDOM)
+    assert [row["model"] for row in rows] == [str(good_folder), str(odd)]
+
+
+def test_variables_of_mlx(run, fails, measure, good_folder):
+    row, = measure(*RANDOM, "--mlx-env", "MLX_MAX_OPS_PER_BUFFER=7")
+    assert row["mlx_env"] is None  # the engine is another one
+    for text in ["MLX_TF32", "TF32=1", "MLX_=1", "MLX_TF32=", "=", ""]:
+        fails(2, ["--mlx-env", "NAME=VALUE"], "--model", good_folder, *RANDOM, "--mlx-env", text)
     if "not usable" in next(line for line in run("hwinfo").stdout.splitlines() if line.startswith("engine mlx:")):
         pytest.skip("this build has no MLX to show them")
-    row, = measure("--engine", "mlx", *RANDOM[2:], "--mlx-ops-per-buffer", 7, "--mlx-cuda-graphs", "off",
-                   env={"MLX_MAX_OPS_PER_BUFFER": "9", "MLX_BFS_MAX_WIDTH": "3"})
-    assert (row["mlx_ops_per_buffer"], row["mlx_cuda_graphs"], row["mlx_bfs_width"]) == (7, "off", 3)
-    assert row["mlx_mb_per_buffer"] is None and row["mlx_tf32"] is None
+    row, = measure("--engine", "mlx", *RANDOM[2:], "--mlx-env", "MLX_MAX_OPS_PER_BUFFER=7", "--mlx-env",
+                   "MLX_ENABLE_TF32=0", env={"MLX_MAX_OPS_PER_BUFFER": "9", "MLX_BFS_MAX_WIDTH": "3"})
+    shown = dict(pair.split("=", 1) for pair in row["mlx_env"].split(" "))
+    assert shown["MLX_MAX_OPS_PER_BUFFER"] == "7"  # the option wins
+    assert shown["MLX_BFS_MAX_WIDTH"] == "3" and shown["MLX_ENABLE_TF32"] == "0"
 
 
 def test_option_of_another_engine_is_unset(measure):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ static engine *open_failing(const engine_options *options) {
 }
 
 const engine_module *mlxbench_engine_module(void) {
-    static const engine_module module = {ENGINE_MODULE_ABI, sizeof(node), "a test", &type};
+    static const engine_module module = {ENGINE_ABI, "a test", &type};
     type = fake_engine;
     type.run = run;
     type.open = open_failing;
@@ -62,7 +63,7 @@ static engine_info describe(const engine *e) {
 }
 
 const engine_module *mlxbench_engine_module(void) {
-    static const engine_module module = {ENGINE_MODULE_ABI, sizeof(node), "a test", &type};
+    static const engine_module module = {ENGINE_ABI, "a test", &type};
     type = fake_engine;
     type.describe = describe;
     return &module;
@@ -71,8 +72,9 @@ const engine_module *mlxbench_engine_module(void) {
 
 
 @pytest.fixture(scope="module")
-def engine_module():
+def engine_module(mlxbench):
     """engine_module(folder, source) -> the environment in which the engine mlx is that source."""
+    abi = re.search(r"-DENGINE_ABI=\w+", (mlxbench.parent / "compile_commands.json").read_text()).group()
     compiler = shutil.which("cc")
     if not compiler:
         pytest.skip("no C compiler to build a module with")
@@ -81,7 +83,7 @@ def engine_module():
         folder.mkdir(exist_ok=True)
         (folder / "module.c").write_text(source)
         flags = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", "-I", ROOT / "src", "-shared", "-fPIC", *flags, "-o",
+        subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", abi, "-I", ROOT / "src", "-shared", "-fPIC", *flags, "-o",
                         folder / MODULE, folder / "module.c"], check=True)
         return {"MLXBENCH_ENGINE_PATH": str(folder)}
 

@@ -196,7 +196,8 @@ static int32_t token(int i) {
 
 static void set_graph(engine *e, bool fused) {
     engine_options options = {};
-    options.mlx_lm_graph = !fused;
+    options.n_settings = 1;
+    options.settings[0] = {"graph", fused ? "fused" : "mlx-lm"};
     must(!engine_configure(e, &options));
 }
 

@@ -36,6 +36,7 @@ static inline measured measured_run(void) {
                   .parameters = 13000000,
                   .synthetic = true,
                   .engine_version = "0.1.0",
+                  .mlx_env = "MLX_ENABLE_TF32=0",
                   .device = "none",
                   .hw_model = "m2ultra_192gb_76gpu",
                   .chip = "Apple M2 Ultra",
@@ -49,11 +50,8 @@ static inline measured measured_run(void) {
     };
     m.params.engine = "fake";
     m.params.threads = 2;
-    m.params.graph = "mlx-lm";
+    m.params.graph = "fused";
     m.params.activations = NULL; /* means nothing to this engine */
-    m.params.mlx_ops_per_buffer = 50;
-    m.params.mlx_cuda_graphs = "off";
-    m.params.mlx_cudnn_attention = m.params.mlx_tf32 = NULL;
     return m;
 }
 

@@ -16,25 +16,66 @@ static const char *model;
 static option_texts outputs;
 static int64_t threads, step, temperature;
 
+static str sizes;
+
 static const option options[] = {
-    {"verbose", "v", NULL, "print the generated text", OPTION_FLAG, &verbose, 0, 0},
-    {"model", NULL, "M", "a folder, a file or a name", OPTION_TEXT, &model, 0, 0},
-    {"output", "o", "FORMAT[:FILE]", "where the rows go; may be repeated", OPTION_TEXTS, &outputs, 0, 0},
-    {"threads", "t", "N", "threads of the CPU engine (default: physical cores)", OPTION_NUMBER, &threads, 1,
-     64},
-    {"prefill-step-size", "pss", "N",
-     "tokens per prefill chunk, a text long enough to need a second line in the right column (default: 2048)",
-     OPTION_NUMBER, &step, 1, INT64_MAX},
-    {"temperature", NULL, "N", "may be negative", OPTION_NUMBER, &temperature, -100, 100},
+    {.name = "verbose",
+     .short_name = "v",
+     .kind = OPTION_FLAG,
+     .value = &verbose,
+     .help = "print the generated text"},
+    {.name = "model",
+     .metavar = "M",
+     .kind = OPTION_TEXT,
+     .value = &model,
+     .help = "a folder, a file or a name"},
+    {.name = "output",
+     .short_name = "o",
+     .metavar = "FORMAT[:FILE]",
+     .kind = OPTION_TEXTS,
+     .value = &outputs,
+     .help = "where the rows go; may be repeated"},
+    {.name = "threads",
+     .short_name = "t",
+     .metavar = "N",
+     .kind = OPTION_NUMBER,
+     .value = &threads,
+     .min = 1,
+     .max = 64,
+     .standard = "physical cores",
+     .help = "threads of the CPU engine"},
+    {.name = "prefill-step-size",
+     .short_name = "pss",
+     .metavar = "N",
+     .kind = OPTION_NUMBER,
+     .value = &step,
+     .min = 1,
+     .max = INT64_MAX,
+     .standard = "2048",
+     .help = "tokens per prefill chunk, a text long enough to need a second line in the right column"},
+    {.name = "temperature",
+     .metavar = "N",
+     .kind = OPTION_NUMBER,
+     .value = &temperature,
+     .min = -100,
+     .max = 100,
+     .rare = true,
+     .help = "may be negative"},
+    {.name = "size",
+     .metavar = "N,...",
+     .kind = OPTION_LIST,
+     .value = &sizes,
+     .rare = true,
+     .help = "a list"},
 };
 enum { N_OPTIONS = sizeof options / sizeof *options };
 
 static const option_usage usage = {"mlxbench try --model M [--verbose] [--output FORMAT[:FILE]] [--threads "
                                    "N] [--prefill-step-size N] [options]",
-                                   "Tries things.\nIn two lines.", "mlxbench try --model x -t 2"};
+                                   "Tries things.\nIn two lines.", "mlxbench try --model x -t 2", "try"};
 
 static int parse(const char *line) {
-    char copy[1024], *argv[64] = {"try"};
+    char copy[1024], *argv[256] = {"try"};
     int argc = 1;
     static char kept[1024]; /* values are borrowed from argv */
     snprintf(copy, sizeof copy, "%s", line);
@@ -44,6 +85,7 @@ static int parse(const char *line) {
     model = NULL;
     outputs = (option_texts){0};
     threads = step = temperature = 0;
+    str_free(&sizes);
     error_clear();
     return options_parse(options, N_OPTIONS, &usage, argc, argv);
 }
@@ -91,8 +133,9 @@ static void errors_name_the_option(void **state) {
     expect_error("-pss 0", "--prefill-step-size: 0 is too small; the least is 1");
     expect_error("-pss 9223372036854775808", "too large");
     expect_error("-pss -99999999999999999999", "too small");
-    expect_error("-o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a -o a",
-                 "more than 16 times");
+    char many[1024] = "";
+    for (int i = 0; i <= OPTION_MAX_TEXTS; i++) strcat(many, "-o a ");
+    expect_error(many, "more than 64 times");
 }
 
 static void long_words_are_harmless(void **state) {
@@ -102,24 +145,43 @@ static void long_words_are_harmless(void **state) {
     expect_error(line, "unknown option --xxx");
 }
 
-static void help_shows_the_table(void **state) {
+static void lists_grow(void **state) {
     (void)state;
+    assert_int_equal(parse("--size 1,2 -v --size=3"), 0);
+    assert_string_equal(sizes.data, "1,2,3");
+    str_free(&sizes);
+}
+
+static char *help_page(bool all) {
     char *page = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&page, &size);
     assert_non_null(out);
-    options_help(out, options, N_OPTIONS, &usage);
+    options_help(out, options, N_OPTIONS, &usage, all);
     fclose(out);
+    return page;
+}
+
+static void help_shows_the_table(void **state) {
+    (void)state;
+    char *page = help_page(false);
     assert_int_equal(strncmp(page, "usage: mlxbench try --model M", 29), 0);
     assert_non_null(strstr(page, "\nTries things.\nIn two lines.\n"));
     assert_non_null(strstr(page, "\n  -pss, --prefill-step-size N  tokens per prefill chunk"));
+    assert_non_null(strstr(page, "right column (2048)"));
     assert_non_null(strstr(page, "\n  --model M                    a folder"));
     assert_non_null(strstr(page, "\n  -h, --help                   show this page\n"));
+    assert_non_null(strstr(page, "\n2 more: mlxbench try --help all\n"));
+    assert_null(strstr(page, "--temperature"));
     assert_non_null(strstr(page, "\nexample:\n  mlxbench try --model x -t 2\n"));
     for (char *line = strtok(page, "\n"); line; line = strtok(NULL, "\n")) {
         assert_in_range(strlen(line), 1, 100);
         assert_int_not_equal(line[strlen(line) - 1], ' ');
     }
+    free(page);
+    page = help_page(true);
+    assert_non_null(strstr(page, "\n  --temperature N              may be negative\n"));
+    assert_null(strstr(page, "more: mlxbench"));
     free(page);
 }
 
@@ -133,7 +195,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_are_set),          cmocka_unit_test(errors_name_the_option),
         cmocka_unit_test(long_words_are_harmless), cmocka_unit_test(help_shows_the_table),
-        cmocka_unit_test(help_ends_the_parsing),
+        cmocka_unit_test(help_ends_the_parsing),   cmocka_unit_test(lists_grow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

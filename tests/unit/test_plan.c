@@ -28,7 +28,7 @@ static void test_defaults(void **state) {
     assert_string_equal(c.engine, "auto");
     assert_string_equal(c.prompt_source, "text");
     assert_int_equal(c.threads, 0);
-    assert_string_equal(c.graph, "fused");
+    assert_string_equal(c.graph, "mlx-lm");
     assert_string_equal(c.activations, "exact");
     assert_int_equal(c.n_prompt, 1000);
     assert_int_equal(c.n_generate, 100);
@@ -82,7 +82,7 @@ static void test_refused(void **state) {
         {PARAM_kv_group_size, "48", "--kv-group-size: \"48\" is not one of 32,64,128"},
         {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random"},
         {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random"},
-        {PARAM_graph, "fast", "--graph: \"fast\" is not one of fused,mlx-lm"},
+        {PARAM_graph, "fast", "--graph: \"fast\" is not one of mlx-lm,fused"},
         {PARAM_activations, "exact,int4", "--activations: \"int4\" is not one of exact,int8"},
         {PARAM_threads, "2000", "--threads: 2000 is outside 0 to 1024"},
     };
@@ -94,6 +94,38 @@ static void test_refused(void **state) {
             fail_msg("\"%s\" instead of \"%s\"", error_message(), cases[k].message);
         plan_free(&p);
     }
+}
+
+static void test_commas_in_names(void **state) {
+    (void)state;
+    plan p;
+    assert_int_equal(parse_with(&p, PARAM_model, "a\\,b , c\\d,\\,"), 0);
+    assert_int_equal(p.n, 3);
+    assert_string_equal(plan_params(&p, 0).model, "a,b");
+    assert_string_equal(plan_params(&p, 1).model, "c\\d");
+    assert_string_equal(plan_params(&p, 2).model, ",");
+    plan_free(&p);
+}
+
+/* generate's defaults, where they differ from bench's, and no lists. */
+static void test_of_generate(void **state) {
+    (void)state;
+    params p;
+    const char *texts[N_PARAMS] = {[PARAM_model] = "a,b", [PARAM_kv_bits] = "4"};
+    assert_int_equal(params_parse(&p, texts), 0);
+    assert_string_equal(p.model, "a,b");
+    assert_string_equal(p.graph, "fused");
+    assert_string_equal(p.engine, "auto");
+    assert_int_equal(p.kv_bits, 4);
+    assert_int_equal(p.prefill_step_size, 2048);
+    assert_int_equal(p.n_prompt, 0); /* generate has no such parameter */
+    engine_options how = params_engine(&p);
+    assert_true(engine_asks(&how, "graph", "fused"));
+    assert_true(engine_asks(&how, "affinity", "none"));
+    assert_false(engine_asks(&how, "nonesuch", "none"));
+    texts[PARAM_kv_bits] = "4,8";
+    assert_int_equal(params_parse(&p, texts), -1);
+    assert_non_null(strstr(error_message(), "--kv-bits"));
 }
 
 static void test_unset(void **state) {
@@ -154,9 +186,10 @@ static void test_sweep(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_product_order),
-        cmocka_unit_test(test_refused),  cmocka_unit_test(test_unset),
-        cmocka_unit_test(test_too_many), cmocka_unit_test(test_columns_follow_parameters),
+        cmocka_unit_test(test_defaults),        cmocka_unit_test(test_product_order),
+        cmocka_unit_test(test_refused),         cmocka_unit_test(test_unset),
+        cmocka_unit_test(test_too_many),        cmocka_unit_test(test_columns_follow_parameters),
+        cmocka_unit_test(test_commas_in_names), cmocka_unit_test(test_of_generate),
         cmocka_unit_test(test_sweep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

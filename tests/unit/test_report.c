@@ -87,23 +87,24 @@ static void test_csv(void **state) {
         "model,engine,"
         "threads,affinity,graph,activations,n_prompt,"
         "n_generate,prompt_source,max_kv_size,kv_bits,kv_group_size,quantized_kv_start,prefill_step_"
-        "size,mlx_ops_per_buffer,mlx_mb_per_buffer,mlx_cuda_graphs,mlx_cuda_graph_cache,mlx_cudnn_attention,"
-        "mlx_tf32,mlx_bfs_width,ttft_ms,"
+        "size,ttft_ms,"
         "itl_p50_ms,itl_p99_ms,total_s,load_s,weights_gb,kv_gb,scratch_gb,peak_rss_gb,model_type,"
         "quantization,"
-        "parameters,synthetic,engine_version,device,hw_model,chip,os,mlxbench_version,seed,warmup,prompt_"
+        "parameters,synthetic,engine_version,mlx_env,device,hw_model,chip,os,mlxbench_version,seed,warmup,"
+        "prompt_"
         "hash,ids_hash,measured_at,error\n"
         "1,10,20.000,4,6.000,1.234568,1,1,\"a \"\"quoted\"\", "
-        "long\nname\",fake,2,none,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,100.000,"
+        "long\nname\",fake,2,none,fused,,10,4,text,,4,64,0,2048,500.000,100.000,"
         "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
-        "g64,13000000,true,0.1.0,none,"
+        "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,"
         "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS "
         "15.1,0.1.0,3,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n"
-        "2,10,20.000,1,,1.234568,2,1,a-model,fake,2,none,mlx-lm,,10,4,text,,4,64,0,2048,50,,off,,,,,500.000,,"
+        "2,10,20.000,1,,1.234568,2,1,a-model,fake,2,none,fused,,10,4,text,,4,64,0,2048,500.000,,"
         ",0."
         "500000,0.250000,1."
         "000000,0.002000,"
-        "0.000500,1.500000,llama,4-bit g64,13000000,true,0.1.0,none,m2ultra_192gb_76gpu,Apple M2 "
+        "0.000500,1.500000,llama,4-bit "
+        "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,m2ultra_192gb_76gpu,Apple M2 "
         "Ultra,macOS 15.1,"
         "0.1.0,3,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n");
 }
@@ -149,8 +150,8 @@ static void test_md(void **state) {
         "             "
         "|  500.000 |          1.235 |\n"
         "\n"
-        "mlxbench 0.1.0, engine fake (none), 2 threads, random weights, text prompt, graph mlx-lm, "
-        "mlx_ops_per_buffer 50, mlx_cuda_graphs off; Apple M2 Ultra; macOS 15.1\n");
+        "mlxbench 0.1.0, engine fake (none), 2 threads, random weights, text prompt, graph fused; "
+        "Apple M2 Ultra; macOS 15.1\n");
     plan_free(&p);
 }
 
@@ -189,8 +190,8 @@ static void test_md_shares(void **state) {
     runs[2].facts = (facts){.error = "failed", .chip = "other", .synthetic = -1}; /* has no part in it */
     check_tail(written("md", &one_plan, runs, 3),
                "\n\nmlxbench 0.1.0, engine fake (none), weights 4-bit g64 (random), text prompt, graph "
-               "mlx-lm, kv_bits 4, "
-               "mlx_ops_per_buffer 50, mlx_cuda_graphs off; Apple M2 Ultra\n");
+               "fused, kv_bits 4; "
+               "Apple M2 Ultra\n");
 }
 
 static void test_json(void **state) {

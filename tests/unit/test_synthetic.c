@@ -44,6 +44,7 @@ static void test_formats(void **state) {
         dtype dtype;
     } formats[] = {
         {"synthetic:llama-3.2-1b-4bit", "4-bit g64", 4, DTYPE_BF16},
+        {"synthetic:llama-3.2-1b", "4-bit g64", 4, DTYPE_BF16},
         {"synthetic:llama-3.2-1b-8bit", "8-bit g64", 8, DTYPE_BF16},
         {"synthetic:llama-3.2-1b-2bit", "2-bit g64", 2, DTYPE_BF16},
         {"synthetic:llama-3.2-1b-3bit", "3-bit g64", 3, DTYPE_BF16},
@@ -162,9 +163,12 @@ static void test_too_big(void **state) {
 
 static void test_unknown(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "synthetic:none-4bit", "synthetic:llama-3.2-1b",      "synthetic:",
-        "synthetic:-4bit",     "synthetic:llama-3.2-1b-7bit", "synthetic:../presets/llama-3.2-1b-4bit"};
+    static const char *const names[] = {"synthetic:none-4bit",
+                                        "synthetic:none",
+                                        "synthetic:",
+                                        "synthetic:-4bit",
+                                        "synthetic:llama-3.2-1b-7bit",
+                                        "synthetic:../presets/llama-3.2-1b-4bit"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         error_clear();
         assert_null(checkpoint_open(names[i], 0));

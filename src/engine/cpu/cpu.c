@@ -15,17 +15,18 @@ static void free_thread_scratch(cpu *e) {
 
 static int configure(engine *base, const engine_options *options) {
     cpu *e = (cpu *)base;
-    e->int8_activations = options->int8_activations;
+    const int *cpus = engine_asks(options, "affinity", "cores") ? options->cpus : NULL;
+    e->int8_activations = engine_asks(options, "activations", "int8");
     int threads = options->threads > 0 ? options->threads : (int)sysconf(_SC_NPROCESSORS_ONLN);
     if (threads < 1) threads = 1;
-    if (e->pool && threads == e->threads && options->cpus == e->cpus) return 0;
+    if (e->pool && threads == e->threads && cpus == e->cpus) return 0;
     bool spin = !options->cores || threads <= options->cores;
     if (e->cpus) { /* the new pool must not find the caller kept on one core by the old one */
         pool_free(e->pool);
         e->pool = NULL;
         e->cpus = NULL;
     }
-    pool *p = pool_new(threads, spin, options->cpus, options->cores);
+    pool *p = pool_new(threads, spin, cpus, options->cores);
     char **scratch = p ? mem_new((size_t)threads, sizeof *scratch, "threads") : NULL;
     if (!scratch) {
         pool_free(p);
@@ -35,7 +36,7 @@ static int configure(engine *base, const engine_options *options) {
     pool_free(e->pool);
     e->pool = p;
     e->threads = threads;
-    e->cpus = options->cpus;
+    e->cpus = cpus;
     e->thread_scratch = scratch;
     return 0;
 }
@@ -90,11 +91,15 @@ static engine *open_cpu(const engine_options *options) {
 
 static engine_info describe(const engine *base) {
     const cpu *e = (const cpu *)base;
-    return (engine_info){.name = "cpu",
-                         .version = MLXBENCH_VERSION,
-                         .device = e->kernels->name,
-                         .threads = e->threads,
-                         .activations = e->int8_activations ? "int8" : "exact"};
+    return (engine_info){
+        .name = "cpu", .version = MLXBENCH_VERSION, .device = e->kernels->name, .threads = e->threads};
+}
+
+static const char *setting(const engine *base, const char *name) {
+    const cpu *e = (const cpu *)base;
+    if (!strcmp(name, "activations")) return e->int8_activations ? "int8" : "exact";
+    if (!strcmp(name, "affinity")) return e->cpus ? "cores" : "none";
+    return NULL;
 }
 
 static engine_memory memory_used(const engine *base) {
@@ -202,6 +207,7 @@ const engine_class cpu_engine = {
     .close = close_cpu,
     .configure = configure,
     .describe = describe,
+    .setting = setting,
     .memory_used = memory_used,
     .reset_peak = reset_peak,
     .new_weight = new_weight,

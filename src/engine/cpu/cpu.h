@@ -54,7 +54,7 @@ typedef struct cpu {
     pool *pool;
     const kernels *kernels;
     int threads;
-    const int *cpus; /* as in engine_options */
+    const int *cpus; /* of engine_options, with affinity; else NULL */
     bool int8_activations;
     engine_memory memory;
     cpu_weight *weights;

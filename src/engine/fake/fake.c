@@ -22,7 +22,8 @@ typedef struct fake_result {
 
 typedef struct fake {
     engine base;
-    engine_options options;
+    int threads;
+    bool mlx_lm_graph, int8_activations, on_cores;
     engine_memory memory;
     fake_weight *weights;
 } fake;
@@ -33,7 +34,11 @@ static void note_peak(fake *e) {
 }
 
 static int configure(engine *base, const engine_options *options) {
-    ((fake *)base)->options = *options;
+    fake *e = (fake *)base;
+    e->threads = options->threads;
+    e->mlx_lm_graph = engine_asks(options, "graph", "mlx-lm");
+    e->int8_activations = engine_asks(options, "activations", "int8");
+    e->on_cores = engine_asks(options, "affinity", "cores");
     return 0;
 }
 
@@ -59,13 +64,18 @@ static void close_fake(engine *base) {
 }
 
 static engine_info describe(const engine *base) {
-    const engine_options *o = &((const fake *)base)->options;
     return (engine_info){.name = "fake",
                          .version = MLXBENCH_VERSION,
                          .device = "none",
-                         .threads = o->threads,
-                         .graph = o->mlx_lm_graph ? "mlx-lm" : "fused",
-                         .activations = o->int8_activations ? "int8" : "exact"};
+                         .threads = ((const fake *)base)->threads};
+}
+
+static const char *setting(const engine *base, const char *name) {
+    const fake *e = (const fake *)base;
+    if (!strcmp(name, "graph")) return e->mlx_lm_graph ? "mlx-lm" : "fused";
+    if (!strcmp(name, "activations")) return e->int8_activations ? "int8" : "exact";
+    if (!strcmp(name, "affinity")) return e->on_cores ? "cores" : "none";
+    return NULL;
 }
 
 static engine_memory memory_used(const engine *base) {
@@ -173,6 +183,7 @@ const engine_class fake_engine = {.name = "fake",
                                   .close = close_fake,
                                   .configure = configure,
                                   .describe = describe,
+                                  .setting = setting,
                                   .memory_used = memory_used,
                                   .reset_peak = reset_peak,
                                   .new_weight = new_weight,

@@ -76,7 +76,7 @@ static engine *open_mlx(const engine_options *options) {
                                  .device = device_name(device),
                                  .total_memory = memory_of(device),
                                  .wired_limit = wired_limit_of(device),
-                                 .mlx_lm_graph = options->mlx_lm_graph,
+                                 .mlx_lm_graph = engine_asks(options, "graph", "mlx-lm"),
                                  .has_kernels = device == mx::Device::gpu && mx::cu::is_available()};
         return &e->base;
     } catch (const std::exception &error) {
@@ -88,7 +88,7 @@ static engine *open_mlx(const engine_options *options) {
 }
 
 static int configure(engine *base, const engine_options *options) {
-    engine_of(base)->mlx_lm_graph = options->mlx_lm_graph;
+    engine_of(base)->mlx_lm_graph = engine_asks(options, "graph", "mlx-lm");
     return 0;
 }
 
@@ -111,8 +111,12 @@ static engine_info describe(const engine *base) {
     info.device = engine_of(base)->device.c_str();
     info.lookahead = true;
     info.wired_limit = engine_of(base)->wired_limit;
-    info.graph = fuses(*engine_of(base)) ? "fused" : "mlx-lm";
     return info;
+}
+
+static const char *setting(const engine *base, const char *name) {
+    if (std::strcmp(name, "graph") != 0) return nullptr;
+    return fuses(*engine_of(base)) ? "fused" : "mlx-lm";
 }
 
 /* ---- memory ---- */
@@ -418,6 +422,7 @@ static const engine_class mlx_class = {
     .close = close_mlx,
     .configure = configure,
     .describe = describe,
+    .setting = setting,
     .memory_used = memory_used,
     .reset_peak = reset_peak,
     .new_weight = new_weight,
@@ -431,9 +436,7 @@ static const engine_class mlx_class = {
 };
 
 extern "C" __attribute__((visibility("default"))) const engine_module *mlxbench_engine_module(void) {
-    static const engine_module module = {.abi = ENGINE_MODULE_ABI,
-                                         .node_size = sizeof(node),
-                                         .built = "MLX " BUILT_AGAINST,
-                                         .type = &mlx_class};
+    static const engine_module module = {
+        .abi = ENGINE_ABI, .built = "MLX " BUILT_AGAINST, .type = &mlx_class};
     return &module;
 }

@@ -79,7 +79,7 @@ struct mlx_engine {
     std::string device;
     double total_memory; /* bytes */
     int64_t wired_limit; /* bytes, of Metal; else 0 */
-    bool mlx_lm_graph;   /* as in engine_options */
+    bool mlx_lm_graph;   /* the setting graph */
     bool has_kernels;    /* there are fused kernels for this device */
     fusion fused{};
     std::vector<std::unique_ptr<mlx_weight>> weights{};
