@@ -30,7 +30,9 @@ install: program ## copy the program, the engine mlx and the presets below PREFI
 	@echo "mlxbench: installed as $(DESTDIR)$(PREFIX)/bin/mlxbench (make uninstall removes it)"
 
 uninstall: ## remove what make install put below PREFIX
-	rm -rf "$(DESTDIR)$(PREFIX)/bin/mlxbench" "$(DESTDIR)$(PREFIX)/lib/mlxbench" "$(DESTDIR)$(PREFIX)/share/mlxbench"
+	rm -rf "$(DESTDIR)$(PREFIX)/bin/mlxbench" "$(DESTDIR)$(PREFIX)/lib/mlxbench" "$(DESTDIR)$(PREFIX)/share/mlxbench" \
+	    "$(DESTDIR)$(PREFIX)/share/man/man1/mlxbench.1" "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/mlxbench" \
+	    "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_mlxbench" "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/mlxbench.fish"
 
 cross: ## build for macOS (Apple and Intel) and Linux with glibc 2.28 (x86-64, ARM), and check it (TARGETS="macos-arm64 ...")
 	@sh scripts/cross/build.sh $(TARGETS)

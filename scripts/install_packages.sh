@@ -36,6 +36,8 @@ if [ "$what" = check ]; then
     # for the ARM kernels' tests, which are left out elsewhere
     [ "$(uname -m)" != x86_64 ] || ! has apt-get || { has aarch64-linux-gnu-gcc && has qemu-aarch64; } ||
         lacks "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" ""
+    # for the completions' tests, which are left out elsewhere
+    ! has apt-get || { has zsh && has fish; } || lacks "zsh fish" ""
     # for the second compiler's warnings and the fuzzers
     ! has apt-get || echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
         clang -x c -fsanitize=fuzzer -o /dev/null - 2>/dev/null || lacks "clang libclang-rt-dev" ""

@@ -202,7 +202,10 @@ static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) 
     memcpy(data, a.data, bytes);
     file_map_release(a.data, bytes);
     mx::array x(std::move(memory), shape, mlx_dtype(a.dtype));
-    if (e.stream.device == mx::Device::cpu) return x;
+    /* Metal's memory is the system's, and this is where its kernels read: a copy would be a second one for a
+     * moment. No copy at all - MLX takes pages of a mapped file as they are - is not had: Metal asks for
+     * whole pages, and a checkpoint's tensors begin anywhere. */
+    if (e.stream.device == mx::Device::cpu || mx::metal::is_available()) return x;
     x = mx::copy(x); /* into memory of the GPU's own */
     mx::eval(x);
     return x;
