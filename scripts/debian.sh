@@ -28,6 +28,7 @@ debian_make() {
 # debian_copy FOLDER: copies this checkout, as git would commit it, to /src of the system; what was built there stays.
 debian_copy() {
     mkdir -p "$1/src"
+    (cd "$1/src" && rm -rf src tests cmake share scripts) # files that are no more; the copies keep their times
     git ls-files -co --exclude-standard | tar -c -T - | tar -x -C "$1/src"
 }
 
