@@ -116,11 +116,11 @@ else
     echo "not run: needs clang and its fuzzing library"
 fi
 
-step "command line under the sanitizers" "2 min"
-MLXBENCH=build-asan/mlxbench pytest tests/cli
+step "command line and downloads under the sanitizers" "4 min"
+MLXBENCH=build-asan/mlxbench pytest tests/cli tests/hub
 
 step "all other tests" "4 min"
-pytest tests
+pytest --ignore=tests/hub tests
 
 if [ -n "${FULL:-}" ]; then
     step "other compilers" "40 min"

@@ -22,7 +22,7 @@ for pair in ${*:-$all}; do
         *) cxx=clang++-${compiler#clang-} ;;
     esac
     root=$systems/$suite
-    debian_make $root $suite cmake make pkg-config libpcre2-dev libutf8proc-dev libcjson-dev libcmocka-dev \
+    debian_make $root $suite cmake make pkg-config libpcre2-dev libutf8proc-dev libcjson-dev libcurl4-openssl-dev libcmocka-dev \
         $(for other in $all; do case $other in
             $suite/gcc-*) echo g++-${other#*-} ;;
             $suite/*) echo ${other#*/} ;;

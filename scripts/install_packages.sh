@@ -14,6 +14,7 @@ lacks() { # lacks APT_PACKAGES BREW_PACKAGES
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 has_library() { pkg-config --exists "$1" 2>/dev/null; }
+has_header() { printf '#include <%s>\n' "$1" | ${CC:-cc} -x c -fsyntax-only - 2>/dev/null; }
 compiles() { # a C compiler and the C library's headers
     printf '#include <stdio.h>\nint main(void) { return 0; }\n' | ${CC:-cc} -x c -fsyntax-only - 2>/dev/null
 }
@@ -27,12 +28,14 @@ has pkg-config || lacks pkg-config pkgconf
 has_library libpcre2-8 || lacks libpcre2-dev pcre2
 has_library libutf8proc || lacks libutf8proc-dev utf8proc
 has_library libcjson || lacks libcjson-dev cjson
+has_header curl/curl.h || lacks libcurl4-openssl-dev ""
 if [ "$what" != build ]; then
     # pip fetches MLX, the demo model and what the tests need.
     $python -m pip --version >/dev/null 2>&1 || lacks python3-pip ""
 fi
 if [ "$what" = check ]; then
     has_library cmocka || lacks libcmocka-dev cmocka
+    has openssl || lacks openssl "" # a certificate for the tests of downloads
     # for the ARM kernels' tests, which are left out elsewhere
     [ "$(uname -m)" != x86_64 ] || ! has apt-get || { has aarch64-linux-gnu-gcc && has qemu-aarch64; } ||
         lacks "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" ""

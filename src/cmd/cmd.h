@@ -9,7 +9,8 @@
     COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
     COMMAND(generate, "run a model on a prompt and stream what it says")                                     \
     COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
-    COMMAND(models, "list presets, families, engines and the models in the Hugging Face cache")              \
+    COMMAND(models, "list presets, families, engines and the models on this machine; remove one")            \
+    COMMAND(pull, "download a model from the Hugging Face Hub, or complete it")                              \
     COMMAND(report, "show results from a file, in any format")                                               \
     COMMAND(tokenize, "turn text into token ids, or ids into text")
 

@@ -2,11 +2,149 @@
  * On a terminal one line is rewritten; elsewhere there is a line now and then. */
 #include "cmd/fetch.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define SECOND 1000000000LL
+enum { RATE_SAMPLES = 16, PLAIN_SECONDS = 15 };
+
+typedef struct display {
+    bool bar, lines; /* one line that is rewritten, or lines now and then */
+    bool shown;      /* the rewritten line is on the screen */
+    int64_t start, next_line;
+    struct {
+        int64_t at, received;
+    } samples[RATE_SAMPLES]; /* a ring over the last seconds */
+    int n_samples;
+} display;
+
+/* Bytes per second over the last samples, which are half a second apart. */
+static double rate(display *s, int64_t received) {
+    int64_t now = clock_ns();
+    int last = (s->n_samples + RATE_SAMPLES - 1) % RATE_SAMPLES;
+    if (!s->n_samples || now - s->samples[last].at > SECOND / 2) {
+        last = s->n_samples++ % RATE_SAMPLES;
+        s->samples[last].at = now;
+        s->samples[last].received = received;
+    }
+    int first = s->n_samples > RATE_SAMPLES ? s->n_samples % RATE_SAMPLES : 0;
+    double seconds = (double)(now - s->samples[first].at) / 1e9;
+    return seconds > 0.2 ? (double)(received - s->samples[first].received) / seconds : 0;
+}
+
+static void put_size(str *out, double bytes) {
+    if (bytes >= 1e9)
+        str_printf(out, "%.2f GB", bytes / 1e9);
+    else
+        str_printf(out, "%.1f MB", bytes / 1e6);
+}
+
+static void put_duration(str *out, double seconds) {
+    if (seconds >= 3600)
+        str_printf(out, "%.0f h %02.0f min", seconds / 3600, (double)((long)seconds % 3600 / 60));
+    else
+        str_printf(out, "%ld:%02ld", (long)seconds / 60, (long)seconds % 60);
+}
+
+/* "42 %, 2.70 of 6.40 GB, 85.1 MB/s, 0:43 left, model.safetensors 61 %" */
+static void put_progress(str *out, display *s, const hub_progress *p) {
+    double speed = rate(s, p->received);
+    str_printf(out, "%.0f %%, ", p->total ? 100.0 * (double)p->have / (double)p->total : 100.0);
+    put_size(out, (double)p->have);
+    str_puts(out, " of ");
+    put_size(out, (double)p->total);
+    if (speed > 0) {
+        str_puts(out, ", ");
+        put_size(out, speed);
+        str_puts(out, "/s, ");
+        put_duration(out, (double)(p->total - p->have) / speed);
+        str_puts(out, " left");
+    }
+    str_printf(out, ", %d of %d files", p->files_done, p->files);
+    if (!p->file) return;
+    str_puts(out, ", ");
+    str_put_printable(out, p->file);
+    if (p->file_size) str_printf(out, " %.0f %%", 100.0 * (double)p->file_have / (double)p->file_size);
+}
+
+static size_t terminal_width(void) {
+    struct winsize size;
+    return !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+static void rewrite(display *s, str *line) {
+    size_t width = terminal_width() - 1;
+    if (line->length > width) line->data[width] = '\0';
+    make_printable(line->data); /* half a character at the end */
+    fprintf(stderr, "\r%s\033[K", line->data);
+    fflush(stderr);
+    s->shown = true;
+}
+
+static void wipe(display *s) {
+    if (s->shown) fprintf(stderr, "\r\033[K");
+    s->shown = false;
+}
+
+static void show(void *context, const hub_progress *p) {
+    display *s = context;
+    str line = {0};
+    if (p->note && (s->bar || s->lines)) {
+        wipe(s);
+        str_put_printable(&line, p->note);
+        if (!line.failed) fprintf(stderr, "mlxbench: %s\n", line.data);
+        str_clear(&line);
+    }
+    bool due = s->bar || (s->lines && clock_ns() >= s->next_line);
+    if (p->total && due) {
+        put_progress(&line, s, p);
+        if (s->bar && !line.failed)
+            rewrite(s, &line);
+        else if (!line.failed && s->next_line) /* the first of them would say that nothing has come */
+            fprintf(stderr, "mlxbench: %s\n", line.data);
+        s->next_line = clock_ns() + PLAIN_SECONDS * SECOND;
+    }
+    str_free(&line);
+}
+
+/* HF_HUB_DISABLE_PROGRESS_BARS: neither a bar nor lines; begin and end are told all the same. */
+static bool wants_progress(void) {
+    const char *value = getenv("HF_HUB_DISABLE_PROGRESS_BARS"), *const yes[] = {"1", "on", "yes", "true"};
+    for (size_t i = 0; value && i < sizeof yes / sizeof *yes; i++)
+        if (!strcasecmp(value, yes[i])) return false;
+    return true;
+}
+
+int fetch_pull(const char *model, hub_need need, str *path) {
+    bool progress = wants_progress(), terminal = isatty(STDERR_FILENO);
+    display s = {.bar = progress && terminal, .lines = progress && !terminal, .start = clock_ns()};
+    hub_pull_options options = {.need = need, .progress = show, .context = &s};
+    str name = {0};
+    str_put_printable(&name, model);
+    if (name.failed) return -1;
+    fprintf(stderr, "mlxbench: downloading %s\n", name.data);
+    int status = hub_pull(model, &options, path);
+    wipe(&s);
+    if (!status)
+        fprintf(stderr, "mlxbench: %s is complete (%.1f s)\n", name.data,
+                (double)(clock_ns() - s.start) / 1e9);
+    str_free(&name);
+    return status;
+}
+
 int fetch_found(const char *model, str *path) {
     return hub_find(model, HUB_MODEL, path) ? -1 : 0;
 }
 
 int fetch_model(const char *model, hub_need need, bool offline, str *path) {
-    (void)offline;
-    return hub_find(model, need, path) ? -1 : 0;
+    int status = hub_find(model, need, path);
+    if (status != HUB_MISSING || path->failed) return status ? -1 : 0;
+    if (offline || hub_offline())
+        return fail("%s; nothing is downloaded now: %s", error_message(),
+                    offline ? "--offline" : "HF_HUB_OFFLINE is set");
+    error_clear();
+    return fetch_pull(model, need, path);
 }

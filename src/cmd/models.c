@@ -87,23 +87,41 @@ static void put_quantization(str *out, const json *config) {
         str_put_printable(out, type ? type : "?");
 }
 
-/* Why a model can't run here, or nothing. An engine that computes nothing loads it, which maps its files and
- * checks everything about them. */
-static void put_obstacle(str *out, const hub_entry *entry) {
+static bool is_known(const char *type) {
+    model_kind kind;
+    for (int i = 0; type && model_kind_get(i, &kind); i++)
+        if (!strcmp(type, kind.model_type)) return true;
+    fail("unknown model_type \"%s\"", type ? type : "");
+    return false;
+}
+
+/* Loads a model into an engine that computes nothing, which maps its files and checks everything about them.
+ * Of GGUF files only types are looked at: loading would convert their weights. */
+static bool can_run(const hub_entry *entry) {
     engine *fake = NULL;
     model *m = NULL;
     checkpoint *c = checkpoint_open(entry->folder, 0);
-    if (c && (fake = engine_open("fake", &(engine_options){.threads = 1}))) m = model_load(c, fake);
+    bool gguf = c && checkpoint_is_gguf(c);
+    bool good = gguf && !checkpoint_check_types(c) &&
+                is_known(json_string(json_get(checkpoint_config(c), "model_type")));
+    if (c && !gguf && (fake = engine_open("fake", &(engine_options){.threads = 1}))) {
+        m = model_load(c, fake);
+        good = m != NULL;
+    }
+    model_free(m);
+    engine_close(fake);
+    checkpoint_close(c);
+    return good;
+}
+
+static void put_verdict(str *out, const hub_entry *entry) {
     int64_t available = sys_available_memory();
-    if (!m)
+    if (!can_run(entry))
         str_printf(out, "does not run here: %s", error_message());
     else if (available && entry->bytes > available)
         str_printf(out, "larger than the %.1f GB of memory that are free", (double)available / 1e9);
     else
         str_puts(out, "runs here");
-    model_free(m);
-    engine_close(fake);
-    checkpoint_close(c);
     error_clear();
 }
 
@@ -131,7 +149,7 @@ static int put_found(void *context, const hub_entry *entry) {
     if (entry->missing)
         str_printf(out, "incomplete: %s; mlxbench pull %s", entry->missing, entry->name);
     else
-        put_obstacle(out, entry);
+        put_verdict(out, entry);
     str_puts(out, strcmp(entry->place, "LM Studio") ? "\n" : " (LM Studio)\n");
     json_free(config);
     str_free(&path);

@@ -1,5 +1,6 @@
 /* cache.c - reading and writing the cache's folders, links and refs.
- * Everything is written beside its place and renamed into it, so that others never see half of it. */
+ * Files are written in the repository's folder and renamed into place, and links are made in one step, so
+ * that others never see half of anything, nor what a killed process leaves. */
 #include "hub/cache.h"
 #include "hub/places.h"
 
@@ -243,44 +244,54 @@ static int make_parent(const char *path) {
     return status;
 }
 
+/* A link is made in one step; what is in its place and is another one goes first. False when it can't be. */
+static bool make_link(const char *target, const char *place) {
+    if (!symlink(target, place)) return true;
+    if (errno != EEXIST) return false;
+    char now[256];
+    ssize_t n = readlink(place, now, sizeof now);
+    if (n == (ssize_t)strlen(target) && !memcmp(now, target, (size_t)n)) return true;
+    return !unlink(place) && !symlink(target, place);
+}
+
 int cache_link(const char *repo_folder, const char *commit, const repo_file *file) {
-    str place = {0}, target = {0}, temporary = {0}, blob = {0};
+    str place = {0}, target = {0}, blob = {0};
     str_printf(&place, "%s/snapshots/%s/%s", repo_folder, commit, file->path);
     str_puts(&target, "../../");
     for (const char *c = file->path; *c; c++)
         if (*c == '/') str_puts(&target, "../");
     str_printf(&target, "blobs/%s", file->etag);
-    str_printf(&temporary, "%s.%ld", place.data ? place.data : "", (long)getpid());
     cache_blob(&blob, repo_folder, file->etag);
-    int status = place.failed || target.failed || temporary.failed || blob.failed ? -1 : 0;
-    if (!status) status = make_parent(place.data);
-    if (!status) {
-        unlink(temporary.data);
-        bool linked = !places_true("HF_HUB_DISABLE_SYMLINKS") && !symlink(target.data, temporary.data);
-        if (rename(linked ? temporary.data : blob.data, place.data))
-            status = fail("cannot write %s: %s", place.data, strerror(errno));
-    }
+    int status = place.failed || target.failed || blob.failed ? -1 : make_parent(place.data);
+    bool linked = !status && !places_true("HF_HUB_DISABLE_SYMLINKS") && make_link(target.data, place.data);
+    if (!status && !linked && rename(blob.data, place.data))
+        status = fail("cannot write %s: %s", place.data, strerror(errno));
     str_free(&place);
     str_free(&target);
-    str_free(&temporary);
     str_free(&blob);
+    return status;
+}
+
+int cache_write(const char *repo_folder, const char *path, const char *text, size_t n) {
+    str temporary = {0};
+    str_printf(&temporary, "%s/.mlxbench.%ld", repo_folder, (long)getpid());
+    int status = temporary.failed ? -1 : make_parent(path);
+    FILE *file = status ? NULL : fopen(temporary.data, "w");
+    bool written = file && fwrite(text, 1, n, file) == n;
+    if (file && fclose(file)) written = false;
+    if (!status && (!written || rename(temporary.data, path))) {
+        status = fail("cannot write %s: %s", path, strerror(errno));
+        unlink(temporary.data);
+    }
+    str_free(&temporary);
     return status;
 }
 
 int cache_write_ref(const char *repo_folder, const char *revision, const char *commit) {
     if (!strcmp(revision, commit)) return 0;
-    str path = {0}, temporary = {0};
+    str path = {0};
     str_printf(&path, "%s/refs/%s", repo_folder, revision);
-    str_printf(&temporary, "%s.%ld", path.data ? path.data : "", (long)getpid());
-    int status = path.failed || temporary.failed ? -1 : make_parent(path.data);
-    FILE *file = status ? NULL : fopen(temporary.data, "w");
-    bool written = file && fputs(commit, file) >= 0;
-    if (file && fclose(file)) written = false;
-    if (!status && (!written || rename(temporary.data, path.data))) {
-        status = fail("cannot write %s: %s", path.data, strerror(errno));
-        unlink(temporary.data);
-    }
+    int status = path.failed ? -1 : cache_write(repo_folder, path.data, commit, strlen(commit));
     str_free(&path);
-    str_free(&temporary);
     return status;
 }

@@ -49,6 +49,9 @@ int make_folders(const char *path);
  * itself moves there, as with huggingface_hub. */
 int cache_link(const char *repo_folder, const char *commit, const repo_file *file);
 
+/* Writes a small file of the repository's folder, in one step; makes the folders above it. */
+int cache_write(const char *repo_folder, const char *path, const char *text, size_t n);
+
 /* Writes refs/REVISION, in one step. Nothing to do for a commit. */
 int cache_write_ref(const char *repo_folder, const char *revision, const char *commit);
 

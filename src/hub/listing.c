@@ -3,11 +3,9 @@
 #include "hub/listing.h"
 #include "hub/name.h"
 
-#include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 enum { LARGEST_FILE_GB = 4096 };
 
@@ -17,7 +15,7 @@ void listing_free(listing *l) {
     *l = (listing){0};
 }
 
-static int add(listing *l, const char *path, const char *etag, int64_t size, bool lfs) {
+int listing_add(listing *l, const repo_file *file) {
     if (l->n >= LISTING_MOST) return fail("the Hub lists more than %d files; that is no model", LISTING_MOST);
     if (l->n == l->capacity) {
         int capacity = l->capacity ? 2 * l->capacity : 32;
@@ -27,9 +25,8 @@ static int add(listing *l, const char *path, const char *etag, int64_t size, boo
         l->capacity = capacity;
     }
     repo_file *f = &l->items[l->n];
-    *f = (repo_file){.path = strdup(path), .size = size, .lfs = lfs};
-    if (!f->path) return fail("no memory for a list of files");
-    snprintf(f->etag, sizeof f->etag, "%s", etag);
+    *f = *file;
+    if (!(f->path = strdup(file->path))) return fail("no memory for a list of files");
     l->n++;
     return 0;
 }
@@ -43,7 +40,9 @@ static int add_checked(listing *l, const char *where, const char *path, const js
         return fail("%s: \"%s\" has no hash of the expected form", where, path);
     if (!(size >= 0 && size <= LARGEST_FILE_GB * 1e9) || size != (double)(int64_t)size)
         return fail("%s: \"%s\" has an impossible size", where, path);
-    return add(l, path, etag, (int64_t)size, sha256 != NULL);
+    repo_file f = {.path = (char *)path, .size = (int64_t)size, .lfs = sha256 != NULL};
+    snprintf(f.etag, sizeof f.etag, "%s", etag);
+    return listing_add(l, &f);
 }
 
 int listing_read_tree(listing *l, const char *text, size_t n) {
@@ -79,9 +78,9 @@ int listing_read_commit(const char *text, size_t n, char commit[41]) {
     return status;
 }
 
-int listing_read_file(listing *l, const char *path) {
+int listing_read_text(listing *l, const char *text, size_t n, const char *path) {
     int64_t version = 0;
-    json *root = json_parse_file(path);
+    json *root = json_parse(text, n, path);
     if (!root) return -1;
     int status = json_get_int(root, path, "format_version", true, 1, 1, &version);
     const json *item = status ? NULL : json_first(json_get(root, "files"));
@@ -96,32 +95,27 @@ int listing_read_file(listing *l, const char *path) {
     return status;
 }
 
-int listing_write_file(const listing *l, const char *path) {
-    str text = {0}, temporary = {0};
-    str_puts(&text, "{\n \"format_version\": 1,\n \"files\": {");
+int listing_read_file(listing *l, const char *path) {
+    file_map map;
+    if (file_map_open(&map, path)) return -1;
+    int status = listing_read_text(l, map.data, map.size, path);
+    file_map_close(&map);
+    return status;
+}
+
+void listing_write_text(const listing *l, str *text) {
+    str_puts(text, "{\n \"format_version\": 1,\n \"files\": {");
     for (int i = 0; i < l->n; i++) {
         const repo_file *f = &l->items[i];
-        str_puts(&text, i ? ",\n  " : "\n  ");
-        json_quote(&text, f->path);
-        str_printf(&text, ": {\"size\": %lld, ", (long long)f->size);
+        str_puts(text, i ? ",\n  " : "\n  ");
+        json_quote(text, f->path);
+        str_printf(text, ": {\"size\": %lld, ", (long long)f->size);
         if (f->lfs)
-            str_printf(&text, "\"lfs_sha256\": \"%s\", \"lfs_size\": %lld}", f->etag, (long long)f->size);
+            str_printf(text, "\"lfs_sha256\": \"%s\", \"lfs_size\": %lld}", f->etag, (long long)f->size);
         else
-            str_printf(&text, "\"blob_id\": \"%s\"}", f->etag);
+            str_printf(text, "\"blob_id\": \"%s\"}", f->etag);
     }
-    str_puts(&text, "\n }\n}\n");
-    str_printf(&temporary, "%s.%ld", path, (long)getpid());
-    int status = text.failed || temporary.failed ? -1 : 0;
-    FILE *file = status ? NULL : fopen(temporary.data, "w");
-    bool written = file && fwrite(text.data, 1, text.length, file) == text.length;
-    if (file && fclose(file)) written = false;
-    if (!status && (!written || rename(temporary.data, path))) {
-        status = fail("cannot write %s: %s", path, strerror(errno));
-        unlink(temporary.data);
-    }
-    str_free(&text);
-    str_free(&temporary);
-    return status;
+    str_puts(text, "\n }\n}\n");
 }
 
 bool hub_is_weights(const char *path) {

@@ -21,6 +21,9 @@ enum { LISTING_MOST = 50000 }; /* files of one repository */
 
 void listing_free(listing *l);
 
+/* Adds a copy of one file. -1 with a message. */
+int listing_add(listing *l, const repo_file *file);
+
 /* Adds the files of one page of the Hub's answer to /api/models/NAME/tree/COMMIT: an array of
  * {"type": "file", "path", "size", "oid", "lfs": {"oid", "size"}}. Files whose names can't be written below a
  * folder are left out. -1 when it is not such an answer. */
@@ -32,7 +35,8 @@ int listing_read_commit(const char *text, size_t n, char commit[41]);
 /* Reads and writes what huggingface_hub writes as trees/COMMIT.json: {"format_version": 1, "files": {path:
  * {"size", "blob_id", "lfs_sha256", "lfs_size"}}}. Source: its _tree_cache.py. */
 int listing_read_file(listing *l, const char *path);
-int listing_write_file(const listing *l, const char *path);
+int listing_read_text(listing *l, const char *text, size_t n, const char *path);
+void listing_write_text(const listing *l, str *text);
 
 /* Is a file one that `need` asks for? Configuration, tokenizer, chat templates, and with HUB_MODEL
  * model*.safetensors and its index: what mlx-lm loads. */

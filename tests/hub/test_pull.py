@@ -1,0 +1,409 @@
+"""Downloading: what comes is what the Hub has, in huggingface_hub's layout; interrupted, it goes on where it was."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import pty
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import filelock
+import huggingface_hub
+import pytest
+from snapshots import check_snapshot, needed
+
+
+def test_layout(hub, cache, tiny, pull):
+    repo = hub.add("org/tiny", tiny)
+    snapshot = pull()
+    assert snapshot == cache / "models--org--tiny" / "snapshots" / repo.commit
+    check_snapshot(snapshot, needed(tiny))
+    assert (cache / "models--org--tiny" / "refs" / "main").read_text() == repo.commit
+    assert {path.name for path in (cache / "models--org--tiny" / "blobs").iterdir()} == {
+        repo.etag(name) for name in needed(tiny)}
+    assert (cache / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+
+def test_ranges_side_by_side(hub, sharded, pull):
+    repo = hub.add("org/tiny", sharded)
+    check_snapshot(pull(), needed(sharded))
+    ranges = {r[3].get("Range") for r in hub.asked("/cdn/" + repo.etag("model-00001-of-00002.safetensors"))}
+    assert ranges == {"bytes=0-16777215", "bytes=16777216-33554431", "bytes=33554432-36000000"}
+    assert hub.sent == sum(map(len, needed(sharded).values()))
+
+
+def test_second_time_costs_nothing(hub, tiny, pull):
+    hub.add("org/tiny", tiny)
+    first = pull()
+    del hub.requests[:]
+    assert pull() == first
+    assert [r[2].split("/")[1] for r in hub.requests] == ["api", "api"]
+
+
+def test_pages(hub, tiny, pull):
+    hub.add("org/tiny", tiny)
+    hub.page_size = 2
+    check_snapshot(pull(), needed(tiny))
+
+
+def test_new_commit_shares_what_is_the_same(hub, tiny, pull):
+    hub.add("org/tiny", tiny)
+    first = pull()
+    changed = {**tiny, "config.json": tiny["config.json"] + b"\n"}
+    repo = hub.add("org/tiny", changed)
+    hub.sent = 0
+    second = pull()
+    check_snapshot(second, needed(changed))
+    assert second != first and first.exists() and hub.sent == len(changed["config.json"])
+    assert (second.parents[1] / "refs" / "main").read_text() == repo.commit
+
+
+def test_revisions(hub, cache, tiny, pull, pull_fails):
+    repo = hub.add("org/tiny", tiny)
+    repo.refs["refs/pr/1"] = repo.refs["v1.0"] = repo.commit
+    pull("org/tiny@refs/pr/1")
+    pull(f"{hub.endpoint}/org/tiny/tree/v1.0")
+    refs = cache / "models--org--tiny" / "refs"
+    assert (refs / "refs" / "pr" / "1").read_text() == (refs / "v1.0").read_text() == repo.commit
+    assert not (refs / "main").exists()
+    pull(f"hf:org/tiny@{repo.commit}")
+    assert not (refs / repo.commit).exists()
+    pull_fails('org/tiny has no revision "v2"', name="org/tiny@v2")
+
+
+def test_gguf(hub, cache, pull, pull_fails):
+    hub.add("org/quants", {"a-Q4_0.gguf": b"GGUF4", "sub folder/ä-Q8_0.gguf": b"GGUF8", "README.md": b""})
+    assert pull("org/quants/a-Q4_0.gguf").read_bytes() == b"GGUF4"
+    assert pull("org/quants/sub folder/ä-Q8_0.gguf").read_bytes() == b"GGUF8"
+    assert os.readlink(cache / "models--org--quants/snapshots" / hub.repos["org/quants"].commit /
+                       "sub folder/ä-Q8_0.gguf").startswith("../../../blobs/")
+    pull_fails("collection of GGUF files", "org/quants/FILE.gguf", "a-Q4_0.gguf", name="org/quants")
+    pull_fails("no file b.gguf", "a-Q4_0.gguf", name="org/quants/b.gguf")
+
+
+def test_not_a_model(hub, pull_fails):
+    hub.add("org/data", {"README.md": b"", "config.json": b"{}", "pytorch_model.bin": b""})
+    pull_fails("no config.json with model*.safetensors", name="org/data")
+
+
+def test_empty_and_tiny_files(hub, tiny, pull):
+    files = {**tiny, "merges.txt": b"", "model.safetensors": b"x"}
+    hub.add("org/tiny", files)
+    assert (pull() / "merges.txt").read_bytes() == b""
+
+
+def test_other_commands_download(hub, cache, tiny, mlxbench_run):
+    hub.add("org/tiny", tiny)
+    done = mlxbench_run("tokenize", "--model", "org/tiny")
+    assert done.returncode == 0, done.stderr
+    snapshot = cache / "models--org--tiny" / "snapshots" / hub.repos["org/tiny"].commit
+    assert (snapshot / "tokenizer.json").exists() and not (snapshot / "model.safetensors").exists()
+    offline = mlxbench_run("generate", "--model", "org/tiny", "--prompt-ids", "1,2", "--ids", "--offline")
+    assert offline.returncode == 1 and "model*.safetensors" in offline.stderr and "--offline" in offline.stderr
+    for command in (["generate", "--prompt-ids", "1,2", "--ids", "-n", "2"], ["bench", "-np", "4", "-n", "2"]):
+        done = mlxbench_run(*command, "--model", "org/tiny", "--engine", "cpu")
+        assert done.returncode == 0 and done.stdout, done.stderr
+    assert mlxbench_run("pull", "org/tiny", "--offline").returncode == 0
+
+
+def test_offline(hub, tiny, mlxbench_run, pull):
+    hub.add("org/tiny", tiny)
+    for arguments, more in ((["--offline"], {}), ([], {"HF_HUB_OFFLINE": "1"})):
+        done = mlxbench_run("bench", "--model", "org/tiny", *arguments, **more)
+        assert done.returncode == 1 and "mlxbench pull org/tiny" in done.stderr
+    assert not hub.requests
+    snapshot = pull()
+    done = mlxbench_run("pull", "--offline", "org/tiny", HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and done.stdout == f"{snapshot}\n"
+    assert mlxbench_run("pull", "org/tiny", HF_HUB_OFFLINE="1").returncode == 1
+
+
+# ---- huggingface_hub as the oracle ----
+
+
+def test_huggingface_hub_reads_ours(hub, cache, tiny, pull):
+    hub.add("org/tiny", tiny)
+    snapshot = pull()
+    read = huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, local_files_only=True)
+    assert pathlib.Path(read) == snapshot
+    info = huggingface_hub.scan_cache_dir(cache)
+    assert not info.warnings
+    (repo,) = info.repos
+    assert repo.repo_id == "org/tiny" and repo.refs.keys() == {"main"} and repo.nb_files == len(needed(tiny))
+    hub.sent = 0
+    huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.endpoint,
+                                      allow_patterns=["*.json", "model*.safetensors"])
+    assert hub.sent == 0, "it fetched again what we have fetched"
+
+
+def test_we_read_huggingface_hubs(hub, cache, tiny, mlxbench_run, pull):
+    hub.add("org/tiny", tiny)
+    theirs = huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.endpoint,
+                                               allow_patterns=["*.json", "model*.safetensors"])
+    del hub.requests[:]
+    done = mlxbench_run("generate", "--model", "org/tiny", "--prompt-ids", "1,2", "--ids", "-n", "2", "--engine", "cpu")
+    assert done.returncode == 0 and not hub.requests, done.stderr
+    hub.sent = 0
+    assert str(pull()) == theirs and hub.sent == 0
+
+
+def test_their_incomplete_one_is_completed(hub, cache, tiny, mlxbench_run):
+    hub.add("org/tiny", tiny)
+    huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.endpoint, allow_patterns=["*.json"])
+    done = mlxbench_run("bench", "--model", "org/tiny", "--offline")
+    assert done.returncode == 1 and "missing: model.safetensors" in done.stderr
+    done = mlxbench_run("bench", "--model", "org/tiny", "-np", "4", "-n", "2", "--engine", "cpu")
+    assert done.returncode == 0, done.stderr
+
+
+def test_mlx_lm_loads_ours(hub, cache, tiny, env, pull):
+    hub.add("org/tiny", tiny)
+    pull()
+    code = ("import mlx.core as mx; mx.set_default_device(mx.cpu); from mlx_lm import load;"
+            "model, tokenizer = load('org/tiny'); print(len(model.layers))")
+    done = subprocess.run([sys.executable, "-c", code], env={**env, "HF_HUB_OFFLINE": "1"}, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == "2\n", done.stderr
+
+
+# ---- breaks ----
+
+
+def incomplete(cache):
+    return list((cache / "models--org--tiny" / "blobs").glob("*.incomplete"))
+
+
+def test_interrupt_and_resume(hub, cache, sharded, mlxbench, env, pull, mlxbench_run):
+    hub.add("org/tiny", sharded)
+    hub.rate = 8e6
+    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
+    deadline = time.monotonic() + 30
+    while hub.sent < 12_000_000 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and err.splitlines()[-1] == "mlxbench: interrupted"
+    assert incomplete(cache)
+    listed = mlxbench_run("models").stdout
+    assert "org/tiny" in listed and "incomplete: 0.0 of 0.0 GB, missing: model-00001-of-00002.safetensors" in listed
+    hub.rate = None
+    sent, hub.sent = hub.sent, 0
+    check_snapshot(pull(), needed(sharded))
+    total = sum(map(len, needed(sharded).values()))
+    assert hub.sent < total - 8_000_000, (sent, hub.sent, total)
+
+
+def test_connections_that_break(hub, sharded, pull):
+    """Each range breaks off after a part of it; nothing that came is asked for again."""
+    hub.add("org/tiny", sharded)
+    broken = []
+
+    def fault(handler):
+        if len(broken) >= 6:
+            return False
+        broken.append(1)
+        data = next(d for d in sharded.values() if hashlib.sha256(d).hexdigest() == handler.groups[0])
+        asked = handler.asked_range(len(data))
+        first, last = asked or (0, len(data) - 1)
+        handler.send_response(206 if asked else 200)
+        if asked:
+            handler.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        handler.send_header("Content-Length", str(last - first + 1))
+        handler.end_headers()
+        part = data[first:first + (last - first) // 2]
+        handler.wfile.write(part)
+        hub.sent += len(part)
+        handler.close_connection = True
+        return True
+
+    hub.faults["cdn"] = fault
+    check_snapshot(pull(), needed(sharded))
+    assert hub.sent <= sum(map(len, needed(sharded).values())) + 1
+
+
+def test_stall(hub, tiny, pull):
+    hub.add("org/tiny", tiny)
+    stalled = []
+
+    def fault(handler):
+        if stalled:
+            return False
+        stalled.append(1)
+        time.sleep(4)
+        handler.close_connection = True
+        return True
+
+    hub.faults["cdn"] = fault
+    check_snapshot(pull(), needed(tiny))
+    assert stalled
+
+
+def test_server_without_ranges(hub, cache, sharded, pull):
+    hub.add("org/tiny", sharded)
+    hub.ranges = False
+    check_snapshot(pull(), needed(sharded))
+
+
+def test_two_at_once_download_once(hub, sharded, mlxbench, env):
+    hub.add("org/tiny", sharded)
+    hub.rate = 20e6
+    both = [subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True) for _ in range(2)]
+    out = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], out
+    assert out[0][0] == out[1][0]
+    check_snapshot(pathlib.Path(out[0][0].strip()), needed(sharded))
+    assert hub.sent == sum(map(len, needed(sharded).values()))
+
+
+def test_waits_for_huggingface_hub(hub, cache, tiny, mlxbench, env):
+    """Its lock on a blob holds us up, and nothing else does."""
+    repo = hub.add("org/tiny", tiny)
+    locks = cache / ".locks" / "models--org--tiny"
+    locks.mkdir(parents=True)
+    with filelock.FileLock(locks / f"{repo.etag('model.safetensors')}.lock"):
+        process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        assert process.poll() is None
+        assert not hub.asked("/cdn/")
+        assert hub.asked("/resolve/")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and "model.safetensors: another process downloads it; waiting" in err
+    check_snapshot(pathlib.Path(out.strip()), needed(tiny))
+
+
+def test_damaged_partial_file(hub, cache, sharded, mlxbench, env, pull):
+    """What a power failure may leave: a table that claims bytes which are not there."""
+    repo = hub.add("org/tiny", sharded)
+    hub.rate = 8e6
+    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while hub.sent < 12_000_000:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=10)
+    hub.rate = None
+    etag = repo.etag("model-00001-of-00002.safetensors")
+    partial = cache / "models--org--tiny" / "blobs" / f"{etag}.mlxbench.incomplete"
+    with open(partial, "r+b") as file:
+        file.write(bytes(100_000))
+    check_snapshot(pull(), needed(sharded))
+
+
+@pytest.mark.parametrize("size", [0, 100, 36_000_001, 36_000_002, 36_000_040, 37_000_000])
+def test_foreign_partial_file(hub, cache, sharded, pull, size):
+    repo = hub.add("org/tiny", sharded)
+    blobs = cache / "models--org--tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{repo.etag('model-00001-of-00002.safetensors')}.mlxbench.incomplete").write_bytes(b"\xff" * size)
+    check_snapshot(pull(), needed(sharded))
+
+
+def test_a_truncated_blob_is_replaced(hub, tiny, pull, mlxbench_run):
+    hub.add("org/tiny", tiny)
+    blob = (pull() / "model.safetensors").resolve()
+    blob.write_bytes(blob.read_bytes()[:-1])
+    done = mlxbench_run("bench", "--model", "org/tiny", "--offline")
+    assert done.returncode == 1 and "missing: model.safetensors" in done.stderr
+    check_snapshot(pull(), needed(tiny))
+
+
+def test_killed_at_any_moment(hub, cache, sharded, mlxbench, env, pull):
+    """kill -9: five times; a hundred times with FULL=1."""
+    hub.add("org/tiny", sharded)
+    moments = random.Random(3)
+    for i in range(100 if os.environ.get("FULL") else 5):
+        hub.rate = 40e6
+        process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=moments.uniform(0, 0.8))
+        process.kill()
+        process.wait()
+        if i % 3 == 2:  # some are killed twice and three times before they may finish
+            continue
+        hub.rate = None
+        check_snapshot(pull(), needed(sharded))
+        shutil.rmtree(cache)
+
+
+# ---- what the user sees ----
+
+
+def test_progress_on_a_terminal(hub, sharded, mlxbench, env):
+    hub.add("org/tiny", sharded)
+    hub.rate = 20e6
+    leader, follower = pty.openpty()
+    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.DEVNULL, stderr=follower)
+    os.close(follower)
+    seen = b""
+    while process.poll() is None or seen == b"":
+        try:
+            seen += os.read(leader, 65536)
+        except OSError:
+            break
+    os.close(leader)
+    assert process.wait(timeout=30) == 0
+    text = seen.decode()
+    assert "\r" in text and " of 40.0 MB" in text and "MB/s" in text and " left" in text
+    assert "model-00001-of-00002.safetensors: downloaded and verified" in text
+    assert "org/tiny is complete" in text
+
+
+def test_plain_progress(hub, tiny, mlxbench_run):
+    hub.add("org/tiny", tiny)
+    done = mlxbench_run("pull", "org/tiny")
+    assert "\r" not in done.stderr and "\x1b" not in done.stderr
+    assert "mlxbench: model.safetensors: downloaded and verified" in done.stderr.splitlines()
+    (pathlib.Path(done.stdout.strip()) / "config.json").resolve().unlink()
+    done = mlxbench_run("pull", "org/tiny", HF_HUB_DISABLE_PROGRESS_BARS="1")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_disk_full(hub, tiny, pull_fails):
+    repo = hub.add("org/tiny", tiny)
+
+    def fault(handler):
+        entries = [repo.entry(path) for path in repo.files if "/" not in path]
+        for entry in entries:
+            if "lfs" in entry:
+                entry["lfs"]["size"] = 4_000_000_000_000
+        handler.send(200, json.dumps(entries).encode())
+        return True
+
+    hub.faults["tree"] = fault
+    pull_fails("needs 4000", "GB left", "make room")
+    assert not hub.asked("/cdn/")
+
+
+def test_disk_that_fills_up(hub, cache, sharded, mlxbench, env):
+    """A file system of 48 MB that somebody else fills while 40 MB come; with room again, the download goes on."""
+    script = (f"mount -t tmpfs -o size=48m none {cache} || exit 77\n"
+              f"{mlxbench} pull org/tiny & sleep 1\n"
+              f"head -c 40000000 /dev/zero >{cache}/fill 2>/dev/null\n"
+              f"wait $!; echo code $?; rm {cache}/fill; {mlxbench} pull org/tiny")
+    cache.mkdir()
+    hub.add("org/tiny", sharded)
+    hub.rate = 8e6
+    done = subprocess.run(["unshare", "--map-root-user", "--mount", "sh", "-c", script], env=env, capture_output=True,
+                          text=True, timeout=120)
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip(f"no file system of its own can be mounted here: {done.stderr.splitlines()[0]}")
+    assert "code 1" in done.stdout and "the disk is full (what has come so far is kept)" in done.stderr, done.stderr
+    assert done.returncode == 0 and "org/tiny is complete" in done.stderr, done.stderr
+
+
+def test_names(hub, tiny, cache, pull, pull_fails):
+    hub.add("org/tiny", tiny)
+    pull_fails("no name on the Hub", name="../tiny", code=2)
+    pull_fails("no name on the Hub", name="org/tiny/model.safetensors", code=2)
+    pull_fails("no model org/other", "log in", name="org/other")
+    pull()
+    pull_fails("no model org/tinny", "did you mean org/tiny", name="org/tinny")
