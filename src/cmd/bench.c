@@ -7,6 +7,9 @@
 #include "cmd/fetch.h"
 #include "report/report.h"
 
+#include <stdio.h>
+#include <unistd.h>
+
 typedef struct command {
     str models; /* --model, all times it was given; no data: never */
     const char *lists[N_PARAMS];
@@ -140,8 +143,31 @@ static int check_names(const command *c, const char **inputs) {
     return 0;
 }
 
+/* What the rows go to, and the line about the fastest configuration so far. */
+typedef struct writer {
+    reports *outputs;
+    str line;
+    double fastest; /* tokens per second: generated ones, of the prompt where nothing was */
+    int n;          /* configurations */
+} writer;
+
 static int write_row(void *context, const row *r) {
-    return reports_row(context, r);
+    writer *w = context;
+    value speed = r->cells[COLUMN_generation_tps];
+    if (speed.kind != VALUE_REAL) speed = r->cells[COLUMN_prompt_tps];
+    if (r->kind == ROW_SUMMARY && speed.kind == VALUE_REAL && (!w->n++ || speed.real > w->fastest)) {
+        w->fastest = speed.real;
+        str_clear(&w->line);
+        report_line(&w->line, r);
+    }
+    return reports_row(w->outputs, r);
+}
+
+/* The last line on a terminal: one to paste. */
+static void print_line(const writer *w) {
+    if (!w->n || w->line.failed || !isatty(STDERR_FILENO)) return;
+    if (w->n > 1) fprintf(stderr, "fastest of %d: ", w->n);
+    fprintf(stderr, "%s\n", w->line.data);
 }
 
 static int run(command *c) {
@@ -152,10 +178,13 @@ static int run(command *c) {
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
     sweep s = plan_sweep(&c->plan, c->bench.repeats);
-    reports *outputs = reports_open(&c->outputs, &c->report, &s);
-    if (!outputs) return -1;
-    int failed = bench_run(&c->plan, &c->bench, write_row, outputs);
-    return reports_close(outputs) || failed ? -1 : 0;
+    writer w = {.outputs = reports_open(&c->outputs, &c->report, &s)};
+    if (!w.outputs) return -1;
+    int failed = bench_run(&c->plan, &c->bench, write_row, &w);
+    failed |= reports_close(w.outputs);
+    print_line(&w);
+    str_free(&w.line);
+    return failed ? -1 : 0;
 }
 
 int cmd_bench(int argc, char **argv) {

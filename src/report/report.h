@@ -28,6 +28,9 @@ int reports_row(reports *r, const row *next);
  * that was recorded before stays the recorded one. */
 int reports_close(reports *r);
 
+/* A configuration's row in one line that can be pasted, appended to out. */
+void report_line(str *out, const row *summary);
+
 /* The help of the option --output, appended to out. */
 void report_output_help(str *out);
 

@@ -266,6 +266,15 @@ def test_memory_is_that_of_the_run(measure):
     assert rows[2]["peak_memory_gb"] < rows[0]["peak_memory_gb"]  # reset for each run
 
 
+def test_a_row_does_not_depend_on_the_one_before(run):
+    """Not even on a much larger one."""
+    command = ["--model", "synthetic:tiny-llama-13m-4bit", "--engine", "cpu", "-n", 4, "-t", 2, "-o", "jsonl"]
+    _, after = runs_of(run(*command, "-np", "2048,64", check=True).stdout)
+    alone, = runs_of(run(*command, "-np", 64, check=True).stdout)
+    for metric in ("peak_memory_gb", "scratch_gb", "kv_gb", "weights_gb"):
+        assert after[metric] == alone[metric], metric
+
+
 def test_a_gguf_files_cache_has_its_matrices_type(run, demo_model):
     """F16, though the file's norms are F32."""
     done = run("bench", "--model", demo_model, "--engine", "cpu", "-np", 8, "-n", 4, "-r", 1, "--prompt-tokens", "random",
@@ -339,6 +348,18 @@ def test_terminal_gets_a_table_and_progress(mlxbench, good_folder):
     assert "\rrun 1 of 2: 0 of 8 prompt tokens" in out.replace("\033[K", "")
     # Every row begins on a line that was cleared.
     assert re.search(r"\r\033\[K\| " + re.escape(str(good_folder)), out)
+
+
+def test_last_line_on_a_terminal_can_be_pasted(mlxbench, good_folder):
+    out = on_terminal(mlxbench, "--model", good_folder, *RANDOM, "-r", 6)
+    number = r"[\d.]+"
+    interval = rf"{number} tokens/s \(95 % {number} to {number}\)"
+    last = out.splitlines()[-1]
+    assert re.fullmatch(rf"good0 f32 on .+, fake \(.+\), \d+ threads: prompt of 8 tokens at {interval}, generation of 4 tokens at "
+                        rf"{interval}, {number} GB, 6 runs, mlxbench [\d.]+", last), last
+    out = on_terminal(mlxbench, "--model", good_folder, *RANDOM, "-np", "8,9")
+    assert re.match(rf"fastest of 2: good0 f32 on .+ of 4 tokens at {number} tokens/s, {number} GB, 1 run, ",
+                    out.splitlines()[-1])
 
 
 def test_no_progress_elsewhere(bench):

@@ -5,12 +5,18 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static void free_thread_scratch(cpu *e) {
-    for (int i = 0; e->thread_scratch && i < e->threads; i++)
+static void release_thread_scratch(cpu *e) {
+    for (int i = 0; e->thread_scratch && i < e->threads; i++) {
         cpu_release(e, e->thread_scratch[i], e->thread_scratch_size, &e->memory.scratch);
+        e->thread_scratch[i] = NULL;
+    }
+    e->thread_scratch_size = 0;
+}
+
+static void free_thread_scratch(cpu *e) {
+    release_thread_scratch(e);
     free(e->thread_scratch);
     e->thread_scratch = NULL;
-    e->thread_scratch_size = 0;
 }
 
 static int configure(engine *base, const engine_options *options) {
@@ -110,6 +116,7 @@ static engine_memory memory_used(const engine *base) {
 static void reset_peak(engine *base) {
     cpu *e = (cpu *)base;
     free_scratch(e);
+    release_thread_scratch(e);
     e->memory.peak = e->memory.weights + e->memory.kv + e->memory.scratch;
 }
 
