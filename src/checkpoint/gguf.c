@@ -22,15 +22,15 @@ static const struct {
     [1] = {"F16", DTYPE_F16, BLOCK_NONE, 1, 2},
     [2] = {"Q4_0", DTYPE_OTHER, BLOCK_Q4_0, 32, 18},
     [3] = {"Q4_1", DTYPE_OTHER, BLOCK_Q4_1, 32, 20},
-    [6] = {.name = "Q5_0"},
-    [7] = {.name = "Q5_1"},
+    [6] = {"Q5_0", DTYPE_OTHER, BLOCK_Q5_0, 32, 22},
+    [7] = {"Q5_1", DTYPE_OTHER, BLOCK_Q5_1, 32, 24},
     [8] = {"Q8_0", DTYPE_OTHER, BLOCK_Q8_0, 32, 34},
     [9] = {.name = "Q8_1"},
     [10] = {.name = "Q2_K"},
     [11] = {.name = "Q3_K"},
-    [12] = {.name = "Q4_K"},
-    [13] = {.name = "Q5_K"},
-    [14] = {.name = "Q6_K"},
+    [12] = {"Q4_K", DTYPE_OTHER, BLOCK_Q4_K, 256, 144},
+    [13] = {"Q5_K", DTYPE_OTHER, BLOCK_Q5_K, 256, 176},
+    [14] = {"Q6_K", DTYPE_OTHER, BLOCK_Q6_K, 256, 210},
     [15] = {.name = "Q8_K"},
     [16] = {.name = "IQ2_XXS"},
     [17] = {.name = "IQ2_XS"},
@@ -49,7 +49,7 @@ static const struct {
     [30] = {"BF16", DTYPE_BF16, BLOCK_NONE, 1, 2},
     [34] = {.name = "TQ1_0"},
     [35] = {.name = "TQ2_0"},
-    [39] = {.name = "MXFP4"},
+    [39] = {"MXFP4", DTYPE_OTHER, BLOCK_MXFP4, 32, 17},
     [40] = {.name = "NVFP4"},
 };
 enum { N_TENSOR_TYPES = sizeof tensor_types / sizeof *tensor_types };
@@ -275,8 +275,8 @@ static int unsupported(const gguf *g, const stored *t, uint32_t type) {
     const char *known = type < N_TENSOR_TYPES ? tensor_types[type].name : NULL;
     char number[32];
     snprintf(number, sizeof number, "number %u", type);
-    return fail("%s: tensor \"%s\" has type %s, which is not supported (F32, F16, BF16, Q8_0, Q4_0 and Q4_1 "
-                "are)",
+    return fail("%s: tensor \"%s\" has type %s, which is not supported (F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
+                "Q5_0, Q5_1, Q4_K, Q5_K, Q6_K and MXFP4 are)",
                 g->path, t->name, known ? known : number);
 }
 

@@ -7,8 +7,19 @@
 
 #include "checkpoint/checkpoint.h"
 
-/* GGUF's block formats that are MLX's affine quantization with groups of 32, packed differently. */
-typedef enum block_format { BLOCK_NONE, BLOCK_Q8_0, BLOCK_Q4_0, BLOCK_Q4_1 } block_format;
+/* GGUF's block formats that something here can be made of (gguf_blocks.c). */
+typedef enum block_format {
+    BLOCK_NONE,
+    BLOCK_Q8_0,
+    BLOCK_Q4_0,
+    BLOCK_Q4_1,
+    BLOCK_Q5_0,
+    BLOCK_Q5_1,
+    BLOCK_Q4_K,
+    BLOCK_Q5_K,
+    BLOCK_Q6_K,
+    BLOCK_MXFP4
+} block_format;
 
 /* One tensor of a file. */
 typedef struct stored {

@@ -103,7 +103,7 @@ def test_unknown_tensor_type(broken_fails, good, kind):
     broken_fails(patched(good, tensor_info(good, b"blk.0.attn_q.weight") + 4 + 16, "<I", kind), "attn_q")
 
 
-@pytest.mark.parametrize("kind", [gguf.GGMLQuantizationType.Q6_K, gguf.GGMLQuantizationType.Q4_K,
+@pytest.mark.parametrize("kind", [gguf.GGMLQuantizationType.Q2_K, gguf.GGMLQuantizationType.Q3_K,
                                   gguf.GGMLQuantizationType.IQ4_NL])
 def test_unsupported_tensor_type_is_named(open_fails, tmp_path, kind):
     open_fails(files.write_gguf(tmp_path / "k.gguf", raw_dtype=kind), "blk.0.attn_q", kind.name)

@@ -376,7 +376,8 @@ static void test_bad_tensors(void **state) {
         uint64_t in, out;
         const char *message;
     } bad[] = {
-        {TENSOR_Q6_K, 32, 2, "tensor \"t\" has type Q6_K, which is not supported"},
+        {TENSOR_Q3_K, 32, 2, "tensor \"t\" has type Q3_K, which is not supported"},
+        {TENSOR_Q6_K, 32, 2, "rows of 32 values are no whole blocks of Q6_K"},
         {4, 32, 2, "tensor \"t\" has type number 4"},
         {UINT32_MAX, 32, 2, "tensor \"t\" has type number 4294967295"},
         {TENSOR_Q4_0, 33, 2, "no whole blocks of Q4_0"},
