@@ -220,6 +220,12 @@ static int read_vocabulary(checkpoint *c, const gguf *g) {
     /* llama.cpp's defaults where the file does not say */
     v->add_bos = !strcmp(v->model, "llama") || (v->pre && !strcmp(v->pre, "llama-bpe"));
     if (gguf_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos)) return -1;
+    if (!v->pre && !strcmp(v->model, "gpt2") &&
+        add_note(
+            c,
+            "%s does not say how text is split into words (tokenizer.ggml.pre): llama.cpp's default is used",
+            g->path))
+        return -1;
     c->vocabulary = v;
     return 0;
 }
@@ -234,7 +240,7 @@ static int adapt_tensors(checkpoint *c, const gguf *g, bool rows_permuted) {
     if (json_get_int(c->config, g->path, "num_key_value_heads", false, 1, INT32_MAX, &kv_heads)) return -1;
     for (size_t i = 0; i < g->n_tensors; i++) {
         stored *t = &g->tensors[i];
-        t->file = arena_printf(c->arena, "%s (%s)", g->path, t->name);
+        t->file = arena_printf(c->arena, "%s (%s)", t->file, t->name);
         if (!t->file || !(t->name = model_name(c->arena, t->name))) return -1;
         if (rows_permuted && strstr(t->name, ".self_attn.q_proj.")) t->heads = heads;
         if (rows_permuted && strstr(t->name, ".self_attn.k_proj.")) t->heads = kv_heads;
@@ -251,12 +257,71 @@ static int find_architecture(const gguf *g) {
                 g->path, (int)(name.n < 64 ? name.n : 64), name.data);
 }
 
+/* ---- split files: NAME-00001-of-00003.gguf and so on; the first has the metadata ---- */
+
+enum { MAX_PARTS = 4096 };
+
+/* The path of part i of n, from the first one's: NULL, with an error, when that has no such name. */
+static const char *part_path(checkpoint *c, const char *first, int i, int n) {
+    char end[64];
+    snprintf(end, sizeof end, "-00001-of-%05d.gguf", n);
+    size_t length = strlen(first), tail = strlen(end);
+    if (length < tail || strcmp(first + length - tail, end))
+        return fail_null("%s: the first of %d files, whose name should end in %s", first, n, end);
+    return arena_printf(c->arena, "%.*s-%05d-of-%05d.gguf", (int)(length - tail), first, i, n);
+}
+
+static int open_file(checkpoint *c, const char *path, gguf *g) {
+    file_map *map = &c->files[c->n_files];
+    if (!path || file_map_open(map, path)) return -1;
+    c->n_files++;
+    *g = (gguf){.path = path, .data = map->data, .size = map->size};
+    return gguf_parse(c, g);
+}
+
+/* How many files the model has; g is one of them and must be the first. -1 on error. */
+static int count_parts(const gguf *g) {
+    int64_t n = 1, which = 0;
+    if (gguf_int(g, "split.count", false, 0, MAX_PARTS, &n) ||
+        gguf_int(g, "split.no", false, 0, MAX_PARTS, &which))
+        return -1;
+    if (which)
+        return fail("%s: part %lld of a model in %lld files; give the first, which has the metadata", g->path,
+                    (long long)which + 1, (long long)n);
+    return n > 1 ? (int)n : 1;
+}
+
+/* Opens the other files. Afterwards g has the tensors of all. */
+static int open_parts(checkpoint *c, gguf *g) {
+    int n = count_parts(g);
+    if (n < 0) return -1;
+    file_map *files = arena_alloc(c->arena, (size_t)n * sizeof *files);
+    if (!files) return -1;
+    files[0] = c->files[0];
+    c->files = files;
+    for (int i = 2; i <= n; i++) {
+        gguf part;
+        int64_t count = 0, which = 0;
+        const char *path = part_path(c, g->path, i, n);
+        if (!path || open_file(c, path, &part) ||
+            gguf_int(&part, "split.count", true, 1, MAX_PARTS, &count) ||
+            gguf_int(&part, "split.no", true, 0, MAX_PARTS, &which))
+            return -1;
+        if (count != n || which != i - 1)
+            return fail("%s: says it is part %lld of %lld, not %d of %d", path, (long long)which + 1,
+                        (long long)count, i, n);
+    }
+    g->tensors = c->tensors;
+    g->n_tensors = c->n_tensors;
+    return 0;
+}
+
 int gguf_open(checkpoint *c, const char *path) {
     if (!(c->files = arena_alloc(c->arena, sizeof *c->files))) return -1;
-    if (!(c->config_name = arena_string(c->arena, path)) || file_map_open(c->files, path)) return -1;
-    c->n_files = 1;
-    gguf g = {.path = c->config_name, .data = c->files->data, .size = c->files->size};
-    if (gguf_parse(c, &g)) return -1;
+    gguf g;
+    if (!(c->config_name = arena_string(c->arena, path)) || open_file(c, c->config_name, &g) ||
+        open_parts(c, &g))
+        return -1;
     int which = find_architecture(&g);
     if (which < 0) return -1;
     reader r = {.g = &g, .architecture = architectures[which].architecture};

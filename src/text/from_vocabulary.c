@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { TYPE_CONTROL = 3, TYPE_USER = 4, MAX_PATTERNS = 3 };
+enum { TYPE_CONTROL = 3, TYPE_USER = 4, MAX_PATTERNS = 4 };
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define WORDS        "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|"
@@ -24,6 +24,10 @@ static const pre_kind kinds[] = {
      .ignore_merges = true,
      .add_bos = true, /* files of these models may leave add_bos_token out */
      .patterns = {CONTRACTIONS WORDS "\\p{N}{1,3}" REST}},
+    {.names = " default ", /* llama.cpp's, where it does not know the model */
+     .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+",
+                  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)", "\\p{N}+",
+                  "[0-9][0-9][0-9]"}},
     {.names = " qwen2 ", .nfc = true, .patterns = {CONTRACTIONS WORDS "\\p{N}" REST}},
     {.names = " deepseek-r1-qwen stablelm2 ", .patterns = {CONTRACTIONS WORDS "\\p{N}" REST}},
 };
@@ -31,12 +35,12 @@ static const pre_kind kinds[] = {
 static const pre_kind *find_kind(const tokenizer_vocabulary *v) {
     str wanted = {0};
     const pre_kind *found = NULL;
-    str_printf(&wanted, " %s ", v->pre ? v->pre : "");
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && v->pre && !wanted.failed; i++)
-        if (strstr(kinds[i].names, wanted.data) && !strchr(v->pre, ' ')) found = &kinds[i];
+    const char *pre = v->pre ? v->pre : "default";
+    str_printf(&wanted, " %s ", pre);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds && !wanted.failed; i++)
+        if (strstr(kinds[i].names, wanted.data) && !strchr(pre, ' ')) found = &kinds[i];
     str_free(&wanted);
-    if (!found && !v->pre) return fail_null("%s: tokenizer.ggml.pre is missing", v->name);
-    return found ? found : fail_null("%s: pre-tokenizer \"%.80s\" is not supported yet", v->name, v->pre);
+    return found ? found : fail_null("%s: pre-tokenizer \"%.80s\" is not supported yet", v->name, pre);
 }
 
 static int add_stages(tokenizer *t, const pre_kind *kind, const char *name) {

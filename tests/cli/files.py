@@ -81,9 +81,10 @@ def gguf_name(name):
     return f"blk.{layer}.{GGUF_NAMES[rest.removesuffix('.weight')]}.weight"
 
 
-def write_gguf(path, skip=(), raw_dtype=None):
-    """A GGUF file of the same model. skip: metadata keys to leave out; raw_dtype: store blk.0.attn_q so."""
-    writer = gguf.GGUFWriter(str(path), "llama")
+def write_gguf(path, skip=(), raw_dtype=None, split_max_tensors=0):
+    """A GGUF file of the same model. skip: metadata keys to leave out; raw_dtype: store blk.0.attn_q so;
+    split_max_tensors: in several files, named as llama.cpp does."""
+    writer = gguf.GGUFWriter(str(path), "llama", split_max_tensors=split_max_tensors)
     add = {"block_count": lambda: writer.add_block_count(2), "context_length": lambda: writer.add_context_length(2048),
            "embedding_length": lambda: writer.add_embedding_length(64),
            "feed_forward_length": lambda: writer.add_feed_forward_length(64),

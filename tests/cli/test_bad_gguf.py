@@ -131,4 +131,4 @@ def test_changed_bytes(run, good, tmp_path):
         path.write_bytes(broken)
         done = run("generate", "--model", path, "--prompt-ids", "1,2", "--ids", "--max-tokens", 1)
         assert done.returncode in (0, 1), done.stderr
-        assert len(done.stderr.splitlines()) == done.returncode
+        assert len([line for line in done.stderr.splitlines() if " note: " not in line]) == done.returncode

@@ -6,7 +6,15 @@
 #include "folder.h"
 
 enum { U32 = 4, I32 = 5, F32 = 6, BOOL = 7, STRING = 8, ARRAY = 9, U64 = 10 };
-enum { TENSOR_F32 = 0, TENSOR_F16 = 1, TENSOR_Q4_0 = 2, TENSOR_Q4_1 = 3, TENSOR_Q8_0 = 8, TENSOR_Q3_K = 11, TENSOR_Q6_K = 14 };
+enum {
+    TENSOR_F32 = 0,
+    TENSOR_F16 = 1,
+    TENSOR_Q4_0 = 2,
+    TENSOR_Q4_1 = 3,
+    TENSOR_Q8_0 = 8,
+    TENSOR_Q3_K = 11,
+    TENSOR_Q6_K = 14
+};
 
 /* A file in the making. */
 typedef struct writer {
