@@ -24,6 +24,9 @@ typedef struct loaded {
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text);
 void loaded_free(loaded *l);
 
+/* The session that p's runs have. */
+session_spec params_session(const params *p);
+
 /* MLX's variables in the environment, whoever set them, sorted: "MLX_ENABLE_TF32=0 MLX_METAL_JIT=1". NULL
  * when there are none. Lives until the next call. */
 const char *mlx_env_text(void);
@@ -33,9 +36,19 @@ const char *mlx_env_text(void);
 /* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are none. */
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out);
 
-/* n ids: those of the text again and again, or, when there is no text, random ones below vocab_size. NULL
- * when out of memory. Free with free(). */
-int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, int64_t n);
+/* Sequences without end: a text's ids again and again, where sequence s starts s tokens later; or, when there
+ * is no text, random ones below vocab_size, of each sequence its own. */
+typedef struct prompt_source {
+    const token_ids *text;
+    int64_t vocab_size;
+    uint64_t seed;
+} prompt_source;
+
+/* Tokens [first, first + n) of each of them: [n_sequences][n]. NULL when out of memory. Free with free(). */
+typedef struct prompt_part {
+    int64_t n_sequences, first, n;
+} prompt_part;
+int32_t *make_prompt(const prompt_source *from, prompt_part part);
 
 /* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in hexadecimal. */
 enum { HASH_CHARS = 17 };

@@ -13,6 +13,13 @@ generate_options params_generate(const params *p) {
                               .quantized_kv_start = p->quantized_kv_start};
 }
 
+session_spec params_session(const params *p) {
+    return (session_spec){.options = params_generate(p),
+                          .n_sequences = (int)p->batch,
+                          .capacity = p->depth + p->n_prompt + p->n_generate,
+                          .marked = p->depth};
+}
+
 engine_options params_engine(const params *p) {
     static core_list cores; /* asked once: later this thread may be kept on one of them */
     if (!cores.n) sys_cores(&cores);

@@ -11,10 +11,23 @@ int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out) {
     return out->n ? 0 : fail_usage("--prompt: the text gives no token");
 }
 
-int32_t *make_prompt(const token_ids *text, int64_t vocab_size, uint64_t seed, int64_t n) {
-    int32_t *ids = mem_new((size_t)n, sizeof *ids, "the prompt");
-    for (int64_t i = 0; ids && i < n; i++)
-        ids[i] = text->n ? text->items[i % text->n] : (int32_t)(random_next(&seed) % (uint64_t)vocab_size);
+/* Tokens [first, first + n) of one sequence; seed: of this sequence. */
+static void random_ids(int32_t *ids, int64_t vocab_size, uint64_t seed, int64_t first, int64_t n) {
+    for (int64_t i = -first; i < n; i++) {
+        uint64_t x = random_next(&seed);
+        if (i >= 0) ids[i] = (int32_t)(x % (uint64_t)vocab_size);
+    }
+}
+
+int32_t *make_prompt(const prompt_source *from, prompt_part part) {
+    const token_ids *text = from->text;
+    int32_t *ids = mem_new((size_t)(part.n_sequences * part.n), sizeof *ids, "the prompt");
+    for (int64_t s = 0; ids && s < part.n_sequences; s++) {
+        int32_t *out = ids + s * part.n;
+        uint64_t seed = from->seed + (uint64_t)s * 0x9e3779b97f4a7c15; /* far from its neighbours' */
+        if (!text->n) random_ids(out, from->vocab_size, seed, part.first, part.n);
+        for (int64_t i = 0; text->n && i < part.n; i++) out[i] = text->items[(s + part.first + i) % text->n];
+    }
     return ids;
 }
 

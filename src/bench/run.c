@@ -31,40 +31,78 @@ typedef struct bench {
 
 /* ---- one run ---- */
 
-static int time_tokens(bench *b, session *s, sample *out, int64_t n_generate) {
+static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate) {
     out->start_ns = clock_ns();
+    if (session_prefill(s, prompt, out->n_prompt)) return -1;
     while (out->n_tokens < n_generate) {
-        int got = session_next(s, &out->ids[out->n_tokens]);
-        if (got < 0) return -1;
-        if (!got) break;
+        if (session_step(s, &out->ids[out->n_tokens * out->n_sequences])) return -1;
         int64_t now = clock_ns();
         out->token_ns[out->n_tokens++] = now;
         progress_token(&b->progress, out->n_tokens, now);
     }
-    return out->n_tokens ? 0 : fail("the model generated no token");
+    return 0;
+}
+
+/* What the runs of a configuration begin with. */
+typedef struct beginning {
+    int32_t *depth, *prompt; /* ids [batch][depth], [batch][n_prompt] */
+    session *filled;         /* with the depth in its caches; NULL: each run has a session of its own */
+} beginning;
+
+/* The depth is filled once, and given back for each run. */
+static int begin(bench *b, const params *p, beginning *out) {
+    static const token_ids no_text = {0};
+    const loaded *l = &b->loaded;
+    prompt_source from = {.text = strcmp(p->prompt_source, "random") ? &l->prompt_text : &no_text,
+                          .vocab_size = model_describe(l->model)->vocab_size,
+                          .seed = b->options->seed};
+    int32_t *all = make_prompt(&from, (prompt_part){p->batch, 0, p->depth + p->n_prompt});
+    out->prompt = make_prompt(&from, (prompt_part){p->batch, p->depth, p->n_prompt});
+    if (all) hash_ids(all, p->batch * (p->depth + p->n_prompt), b->prompt_hash);
+    free(all);
+    if (!all || !out->prompt) return -1;
+    if (!p->depth) return 0;
+    session_spec spec = params_session(p);
+    out->depth = make_prompt(&from, (prompt_part){p->batch, 0, p->depth});
+    if (!out->depth) return -1;
+    b->engine_failed = true;
+    out->filled = session_new(l->model, l->engine, &spec);
+    if (!out->filled || session_fill(out->filled, out->depth, p->depth) || session_mark(out->filled))
+        return -1;
+    b->engine_failed = false;
+    return 0;
+}
+
+static void end(beginning *b) {
+    session_free(b->filled);
+    free(b->depth);
+    free(b->prompt);
 }
 
 /* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, const params *p, const int32_t *prompt, sample *out) {
+static int run_once(bench *b, const params *p, const beginning *from, sample *out) {
     loaded *l = &b->loaded;
-    generate_options how = params_generate(p);
+    session_spec spec = params_session(p);
+    session *s = from->filled;
     if (interrupted()) return fail_interrupted();
     progress_run(&b->progress, p);
+    if (s && session_return(s)) return -1;
     engine_reset_peak(l->engine);
-    session *s = session_new(l->model, l->engine, &how, prompt, p->n_prompt, p->n_generate);
+    if (!s) s = session_new(l->model, l->engine, &spec);
     if (!s) return -1;
     session_on_prefill(s, progress_prefill, &b->progress);
+    out->n_sequences = p->batch;
     out->n_prompt = p->n_prompt;
     out->n_tokens = 0;
     out->load_ns = l->load_ns;
-    int failed = time_tokens(b, s, out, p->n_generate);
+    int failed = time_tokens(b, s, from->prompt, out, p->n_generate);
     engine_memory used = engine_memory_used(l->engine);
     out->memory.weights = used.weights;
     out->memory.kv = used.kv;
     out->memory.scratch = used.scratch;
     out->memory.peak = used.peak;
     out->peak_rss = sys_peak_rss();
-    session_free(s);
+    if (!from->filled) session_free(s);
     if (failed) return -1;
     progress_run_done(&b->progress, out);
     b->runs_left--;
@@ -87,6 +125,7 @@ static void set_what_ran(const bench *b, params *p, bool failed) {
             if (param_table[i].kind == KIND_SETTING)
                 memcpy((char *)p + param_table[i].offset, &used, sizeof used);
         }
+        if (p->graph && p->batch > 1) p->graph = "mlx-lm"; /* fused kernels are of one sequence */
         if (!l->prompt_text.n) p->prompt_source = "random";
     }
 }
@@ -129,7 +168,7 @@ static int hand_over(bench *b, const params *p, const sample *s, const char *err
     row r;
     f.error = error;
     if (s) {
-        hash_ids(s->ids, s->n_tokens, b->ids_hash);
+        hash_ids(s->ids, s->n_tokens * s->n_sequences, b->ids_hash);
         f.prompt_hash = b->prompt_hash;
         f.ids_hash = b->ids_hash;
     }
@@ -147,27 +186,33 @@ static int hand_over_summary(bench *b) {
     return failed;
 }
 
-/* The text that was generated, after the run so that printing it costs no measured time. */
+/* The text that was generated, of each sequence, after the run so that printing it costs no measured time. */
 static int show_text(const loaded *l, const sample *s) {
-    str text = {0};
     if (!l->tokenizer) return 0;
-    int failed = tokenizer_decode(l->tokenizer, s->ids, s->n_tokens, false, &text);
-    if (!failed && !text.failed) progress_text(text.data ? text.data : "", text.length);
-    str_free(&text);
+    int32_t *ids = mem_new((size_t)s->n_tokens, sizeof *ids, "a text");
+    int failed = !ids;
+    for (int64_t k = 0; k < s->n_sequences && !failed; k++) {
+        str text = {0};
+        for (int64_t i = 0; i < s->n_tokens; i++) ids[i] = s->ids[i * s->n_sequences + k];
+        failed = tokenizer_decode(l->tokenizer, ids, s->n_tokens, false, &text);
+        if (!failed && !text.failed) progress_text(text.data ? text.data : "", text.length);
+        str_free(&text);
+    }
+    free(ids);
     return failed;
 }
 
 /* ---- one configuration ---- */
 
 static int check(const bench *b, const params *p) {
-    generate_options how = params_generate(p);
-    if (generate_check(b->loaded.model, &how)) return -1;
-    return generate_check_memory(b->loaded.model, &how, p->n_prompt, p->n_generate, sys_available_memory());
+    session_spec spec = params_session(p);
+    if (generate_check(b->loaded.model, &spec.options)) return -1;
+    return session_check_memory(b->loaded.model, &spec, sys_available_memory());
 }
 
 static void note_oddities(bench *b, const params *p) {
     str notes = {0};
-    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->n_prompt + p->n_generate, &notes);
+    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->depth + p->n_prompt + p->n_generate, &notes);
     if (notes.length) progress_notes(&b->progress, notes.data);
     str_free(&notes);
 }
@@ -175,25 +220,21 @@ static void note_oddities(bench *b, const params *p) {
 static int run_configuration(bench *b, const params *p) {
     const bench_options *o = b->options;
     loaded *l = &b->loaded;
-    static const token_ids no_text = {0};
-    bool random = !strcmp(p->prompt_source, "random");
     engine_options how = params_engine(p);
     if (check(b, p) || engine_configure(l->engine, &how)) return -1;
     note_oddities(b, p);
     sample s = {.token_ns = mem_new((size_t)p->n_generate, sizeof *s.token_ns, "the timestamps"),
-                .ids = mem_new((size_t)p->n_generate, sizeof *s.ids, "the generated ids")};
-    int32_t *prompt = make_prompt(random ? &no_text : &l->prompt_text, model_describe(l->model)->vocab_size,
-                                  o->seed, p->n_prompt);
-    int failed = !s.token_ns || !s.ids || !prompt;
-    if (!failed) hash_ids(prompt, p->n_prompt, b->prompt_hash);
+                .ids = mem_new((size_t)(p->n_generate * p->batch), sizeof *s.ids, "the generated ids")};
+    beginning from = {0};
+    int failed = !s.token_ns || !s.ids || begin(b, p, &from);
     for (int64_t i = 0; i < o->warmup + o->repeats && !failed; i++) {
-        failed = b->engine_failed = run_once(b, p, prompt, &s) != 0;
+        failed = b->engine_failed = run_once(b, p, &from, &s) != 0;
         if (failed || i < o->warmup) continue;
         b->n_measured++;
         failed = hand_over(b, p, &s, NULL);
         if (!failed && o->verbose) failed = show_text(l, &s);
     }
-    free(prompt);
+    end(&from);
     free(s.ids);
     free(s.token_ns);
     return failed ? -1 : 0;

@@ -149,8 +149,6 @@ static int read_ids(const char *text, const char *name, token_ids *out) {
 static int read_prompt(command *c) {
     c->options = params_generate(&c->params);
     if (c->follow_ids && read_ids(c->follow_ids, "--follow-ids", &c->follow_tokens)) return -1;
-    c->options.follow = c->follow_tokens.items;
-    c->options.n_follow = c->follow_tokens.n;
     if (c->prompt_ids) return read_ids(c->prompt_ids, "--prompt-ids", &c->prompt_tokens);
     str text = {0};
     int failed = read_prompt_text(c->prompt, &text) ||
@@ -177,7 +175,6 @@ static int write_npy_header(command *c, int64_t n_rows) {
 
 static int open_logits(command *c) {
     if (!c->logits_file) return 0;
-    c->options.keep_logits = true;
     c->logits = fopen(c->logits_file, "wb");
     if (!c->logits) return fail("cannot write %s: %s", c->logits_file, strerror(errno));
     return write_npy_header(c, 0);
@@ -231,8 +228,12 @@ static int stream(command *c, session *s) {
     int32_t id;
     bool at_once = false;
     int64_t n = 0, vocab = model_describe(c->model)->vocab_size;
-    int status = 0, more = 1;
-    while (!status && (more = session_next(s, &id)) > 0) {
+    int status = 0;
+    while (!status && n < c->max_tokens) {
+        if (session_step(s, &id)) {
+            status = -1;
+            break;
+        }
         if (c->logits && fwrite(session_logits(s), sizeof(float), (size_t)vocab, c->logits) != (size_t)vocab)
             status = fail("cannot write %s: %s", c->logits_file, strerror(errno));
         bool end = is_end(c, id);
@@ -241,7 +242,6 @@ static int stream(command *c, session *s) {
         n++;
         if (end) break;
     }
-    if (more < 0) status = -1;
     str_clear(&text);
     if (!status && c->detokenizer && !c->ids) status = detokenizer_finish(c->detokenizer, &text);
     if (!status) {
@@ -256,16 +256,24 @@ static int stream(command *c, session *s) {
     return close_logits(c, n) || status ? -1 : 0;
 }
 
+static int prefill(command *c, session *s) {
+    const token_ids *follow = &c->follow_tokens;
+    if (follow->n && session_force(s, follow->items, follow->n)) return -1;
+    return session_prefill(s, c->prompt_tokens.items, c->prompt_tokens.n);
+}
+
 static int run(command *c) {
     if (open_model(c) || read_prompt(c)) return -1;
-    if (generate_check_memory(c->model, &c->options, c->prompt_tokens.n, c->max_tokens,
-                              sys_available_memory()))
-        return -1;
+    if (c->follow_tokens.n && c->max_tokens > c->follow_tokens.n + 1) c->max_tokens = c->follow_tokens.n + 1;
+    session_spec spec = {.options = c->options,
+                         .capacity = c->prompt_tokens.n + c->max_tokens,
+                         .keep_logits = c->logits_file != NULL};
+    if (session_check_memory(c->model, &spec, sys_available_memory())) return -1;
     if (open_logits(c)) return -1;
     note_all(c);
-    session *s = session_new(c->model, c->engine, &c->options, c->prompt_tokens.items, c->prompt_tokens.n,
-                             c->max_tokens);
-    int status = s ? stream(c, s) : -1;
+    session *s = session_new(c->model, c->engine, &spec);
+    int status = s ? prefill(c, s) : -1;
+    if (!status) status = stream(c, s);
     session_free(s);
     return status;
 }

@@ -103,9 +103,8 @@ void engine_drop_weights(engine *e) {
 cache *cache_new(engine *e, const cache_spec *spec) {
     cache_spec s = *spec;
     if (!s.n_sequences) s.n_sequences = 1;
-    if (s.n_sequences != 1 || s.n_states || s.chunk || (s.window && s.window != s.max_size))
-        return fail_null("a cache of several sequences, with states, chunks or a window of its own is not "
-                         "supported yet");
+    if (s.chunk || (s.window && s.window != s.max_size))
+        return fail_null("a cache with chunks, or with a window of its own, is not supported yet");
     cache *c = e->type->cache_new(e, &s);
     if (c) c->spec = s;
     return c;
@@ -115,9 +114,17 @@ void cache_free(engine *e, cache *c) {
     if (c) e->type->cache_free(e, c);
 }
 
+int cache_copy(engine *e, cache *to, const cache *from) {
+    if (e->type->cache_copy(e, to, from)) return -1;
+    to->offset = from->offset;
+    to->bits = from->bits;
+    to->group_size = from->group_size;
+    return 0;
+}
+
 int cache_quantize(engine *e, cache *c, int bits, int group_size) {
     const cache_spec *s = &c->spec;
-    if (c->bits) return 0;
+    if (c->bits || !s->n_kv_heads) return 0;
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
     if (group_size < 1 || s->head_dim % group_size || s->v_head_dim % group_size)
         return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);

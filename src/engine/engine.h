@@ -112,8 +112,9 @@ void engine_drop_weights(engine *e);
 /* Keys and values, an array of states, or both. max_size 0: plain, grows without limit (mlx-lm cache.py:
  * KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries, max_size in all after
  * single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier entries through a causal window
- * of max_size (RotatingKVCache, make_mask included). cache_new refuses what no engine has yet: a window other
- * than max_size, chunks, states, several sequences. */
+ * of max_size (RotatingKVCache, make_mask included). States are zero at first, always written, and never
+ * rotated, quantized or trimmed (ArraysCache). cache_new refuses what no engine has yet: a window other than
+ * max_size, and chunks. */
 enum { CACHE_MAX_STATES = 4 };
 typedef struct cache_spec {
     int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
@@ -127,8 +128,9 @@ typedef struct cache_spec {
         enum dtype dtype;
     } states[CACHE_MAX_STATES]; /* of a convolution, a delta rule, ... */
     enum dtype dtype;           /* of keys and values while not quantized */
-    int64_t capacity; /* entries that will be needed, as a hint: an engine may allocate them at once. 0:
-                         unknown */
+    int64_t capacity; /* entries of a sequence that will be needed, as a hint: an engine may allocate them at
+                         once. 0: unknown */
+    bool aside;       /* it only keeps a copy: engine_memory does not count it */
 } cache_spec;
 
 typedef struct cache {
@@ -142,6 +144,11 @@ typedef struct cache {
  * nothing. */
 cache *cache_new(engine *e, const cache_spec *spec);
 void cache_free(engine *e, cache *c);
+
+/* Makes `to` hold what `from` holds, at its position, in memory of its own; nothing of it is left to be done
+ * afterwards. Both were made for the same spec, but for capacity and aside. Between graphs only. -1 on error:
+ * then `to` may only be freed. */
+int cache_copy(engine *e, cache *to, const cache *from);
 
 /* Quantizes what the cache holds and all that follows: affine, along head_dim, as mx.quantize does
  * (KVCache.to_quantized). Harmless when it is quantized already. -1 for a rotating cache or a head_dim that
@@ -220,6 +227,12 @@ tensor rope(graph *g, tensor x, const rope_spec *spec, const cache *c);
  * writes a cache at most once.
  * mlx-lm base.py: scaled_dot_product_attention, quantized_scaled_dot_product_attention. */
 tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float scale);
+
+/* Causal convolution of every feature by itself: y[t, d] = sum over j < K of w[d, j] * in[t + j, d], plus w's
+ * bias, then x * sigmoid(x) when silu; in is the K - 1 rows of the cache's state `slot`, then x [L, D]. The
+ * state [K - 1, D] keeps the last K - 1 rows. w [D, K]. mlx nn.Conv1d with as many groups as channels; mlx-lm
+ * qwen3_next.py, lfm2.py. */
+tensor short_conv(graph *g, cache *c, int slot, tensor x, const weight *w, bool silu);
 
 /* act(gate) * up, elementwise. ACT_SILU: x * sigmoid(x). ACT_GELU_TANH: mlx nn.gelu_approx. */
 typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;

@@ -213,6 +213,24 @@ tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float attention_
     return x;
 }
 
+tensor short_conv(graph *g, cache *c, int slot, tensor in, const weight *w, bool silu) {
+    if (in->rank != 2 || w->rank != 2 || w->shape[0] != in->shape[1] || in->shape[0] % g->n_sequences)
+        return refuse(g, "short_conv", in, "the weight has another number of features");
+    bool there = slot >= 0 && slot < c->spec.n_states && c->spec.n_sequences == g->n_sequences;
+    const struct cache_state *state = there ? &c->spec.states[slot] : NULL;
+    if (!state || state->rows != w->shape[1] - 1 || state->cols != in->shape[1])
+        return refuse(g, "short_conv", in, "the cache has no state that fits");
+    node *x = add_node(g, OP_SHORT_CONV, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->w[0] = w;
+    x->cache = c;
+    x->position = c->offset;
+    x->conv = (conv_options){slot, silu};
+    copy_shape(x, in);
+    return x;
+}
+
 tensor gated(graph *g, activation act, tensor gate, tensor up) {
     if (!same_shape(gate, up)) return refuse(g, "gated", up, "the gate has another shape");
     node *x = add_node(g, OP_GATED, gate->dtype);
@@ -331,7 +349,7 @@ void graph_mark_live(graph *g, int n, const tensor outputs[]) {
 static void advance_caches(graph *g) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
-        if (op_flags[x->op] & EFFECT) x->cache->offset = x->position + x->shape[0] / g->n_sequences;
+        if (op_flags[x->op] & EFFECT) x->cache->offset = x->position + rows_per_sequence(g, x);
     }
 }
 

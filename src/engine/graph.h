@@ -19,6 +19,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(ROPE, rope, SMALL)                                                                                    \
     OP(KV_WRITE, kv_write, EFFECT) /* in[0] keys, in[1] values */                                            \
     OP(ATTEND, attend, PLAIN_OP)   /* in[0] queries, in[1] the KV_WRITE before it */                         \
+    OP(SHORT_CONV, short_conv, EFFECT)                                                                       \
     OP(GATED, gated, SMALL)                                                                                  \
     OP(ADD, add, SMALL)                                                                                      \
     OP(SCALE, scale, SMALL)                                                                                  \
@@ -44,6 +45,12 @@ typedef struct top_k {
     bool renormalize;
 } top_k;
 
+/* SHORT_CONV: which of the cache's states, and what follows */
+typedef struct conv_options {
+    int slot;
+    bool silu;
+} conv_options;
+
 /* A value, and how it comes about. It holds nothing of an engine's: engines keep what they need by index. */
 typedef struct node {
     op_kind op;
@@ -59,10 +66,11 @@ typedef struct node {
         result *from;     /* TOKEN_RESULT */
         float eps;        /* RMS_NORM */
         const rope_spec *rope;
-        float scale;    /* ATTEND, SCALE */
-        activation act; /* GATED, EXPERTS */
-        top_k top;      /* ROUTE */
-        bool clip;      /* ADD: saturate in F16 */
+        float scale;       /* ATTEND, SCALE */
+        activation act;    /* GATED, EXPERTS */
+        top_k top;         /* ROUTE */
+        bool clip;         /* ADD: saturate in F16 */
+        conv_options conv; /* SHORT_CONV */
     };
     int index;           /* place in the graph */
     int group;           /* LINEAR: index of the first of those recorded together */
@@ -109,6 +117,11 @@ static inline int64_t tensor_count(tensor x) {
     return tensor_rows(x) * tensor_last(x);
 }
 
+/* Tokens of each sequence, of a value whose rows are those of the step. */
+static inline int64_t rows_per_sequence(const graph *g, tensor x) {
+    return x->shape[0] / g->n_sequences;
+}
+
 /* What an engine implements. Instances embed `engine` as their first member. */
 typedef struct engine_class {
     const char *name;
@@ -123,6 +136,7 @@ typedef struct engine_class {
     void (*drop_weights)(engine *e);
     cache *(*cache_new)(engine *e, const cache_spec *spec);
     void (*cache_free)(engine *e, cache *c);
+    int (*cache_copy)(engine *e, cache *to, const cache *from);
     int (*cache_quantize)(engine *e, cache *c, int bits, int group_size);
     int (*run)(engine *e, graph *g, int n, const tensor outputs[], result *results[]);
     int (*result_read)(result *r, void *out);

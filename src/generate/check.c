@@ -2,6 +2,7 @@
  * Refuses what mlx-lm refuses, with the reason. */
 #include "generate/generate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { KEPT = 4 }; /* entries a rotating cache never drops (mlx-lm cache.py: make_prompt_cache) */
@@ -50,20 +51,33 @@ int generate_check(const model *m, const generate_options *o) {
     return o->kv_bits ? check_quantized(m, o) : 0;
 }
 
-int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens) {
+/* Of one sequence with that many tokens. */
+static double cache_bytes(const cache_spec *s, const generate_options *o, double tokens) {
+    double per_number = (double)dtype_size(s->dtype), bytes = 0;
+    if (o->kv_bits) per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
+    double chunk = (double)o->prefill_step_size,
+           most = (double)s->max_size + (chunk < tokens ? chunk : tokens);
+    if (s->max_size && tokens > most) tokens = most;
+    for (int i = 0; i < s->n_states; i++)
+        bytes +=
+            (double)s->states[i].rows * (double)s->states[i].cols * (double)dtype_size(s->states[i].dtype);
+    return bytes + tokens * s->n_kv_heads * (s->head_dim + s->v_head_dim) * per_number;
+}
+
+static int sequences_of(const session_spec *spec) {
+    return spec->n_sequences ? spec->n_sequences : 1;
+}
+
+int64_t session_bytes(const model *m, const session_spec *spec) {
     int n;
-    cache_spec *specs = generate_caches(m, o, &n);
+    cache_spec *specs = generate_caches(m, &spec->options, &n);
     double bytes = 0;
     for (int i = 0; specs && i < n; i++) {
-        cache_spec s = specs[i];
-        double per_number = (double)dtype_size(s.dtype);
-        if (o->kv_bits) per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
-        double entries = (double)n_prompt + (double)max_tokens, chunk = (double)o->prefill_step_size;
-        double most = (double)s.max_size + (chunk < (double)n_prompt ? chunk : (double)n_prompt);
-        if (s.max_size && entries > most) entries = most;
-        bytes += entries * s.n_kv_heads * (s.head_dim + s.v_head_dim) * per_number;
+        bytes += cache_bytes(&specs[i], &spec->options, (double)spec->capacity);
+        if (spec->marked) bytes += cache_bytes(&specs[i], &spec->options, (double)spec->marked);
     }
     free(specs);
+    bytes *= sequences_of(spec);
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 
@@ -78,10 +92,11 @@ int generate_check_weights(const checkpoint *c, const engine *e, int64_t availab
         checkpoint_config_name(c), (double)need / 1e9, (double)available / 1e9);
 }
 
-int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,
-                          int64_t available) {
-    int64_t need = generate_kv_bytes(m, o, n_prompt, max_tokens);
+int session_check_memory(const model *m, const session_spec *spec, int64_t available) {
+    int64_t need = session_bytes(m, spec);
     if (!available || need <= available) return 0;
-    return fail("a KV cache for %lld + %lld tokens takes %.1f GB, but %.1f GB of memory are available",
-                (long long)n_prompt, (long long)max_tokens, (double)need / 1e9, (double)available / 1e9);
+    char sequences[32] = "";
+    if (sequences_of(spec) > 1) snprintf(sequences, sizeof sequences, "%d times ", sequences_of(spec));
+    return fail("a KV cache for %s%lld tokens takes %.1f GB, but %.1f GB of memory are available", sequences,
+                (long long)spec->capacity, (double)need / 1e9, (double)available / 1e9);
 }

@@ -1,4 +1,4 @@
-/* generate.h - a generation session: prefill in chunks, then one token at a time, greedily.
+/* generate.h - a session: prefill in chunks, then one token of each sequence at a time, greedily.
  * The algorithm of mlx-lm's generate_step, on any engine. */
 #ifndef GENERATE_GENERATE_H
 #define GENERATE_GENERATE_H
@@ -13,9 +13,6 @@ typedef struct generate_options {
     int64_t kv_bits;           /* 0: not quantized */
     int64_t kv_group_size;
     int64_t quantized_kv_start; /* quantize a cache once it holds this many tokens */
-    bool keep_logits;           /* session_logits will be asked for */
-    const int32_t *follow;      /* what to go on with in place of the chosen tokens; NULL: those. Borrowed */
-    int64_t n_follow;           /* no more than n_follow + 1 tokens are produced then */
 } generate_options;
 
 /* Can any model run with these options? -1 with a usage error and its reason. */
@@ -24,25 +21,47 @@ int generate_check_options(const generate_options *o);
 /* Can this model run with them? -1 with a usage error and its reason, where mlx-lm refuses too. */
 int generate_check(const model *m, const generate_options *o);
 
+typedef struct session_spec {
+    generate_options options;
+    int n_sequences;  /* in lockstep: all have tokens of the same number; 0 means 1 */
+    int64_t capacity; /* tokens that each sequence will have in the end */
+    int64_t marked;   /* tokens of each that session_mark will keep */
+    bool keep_logits; /* session_logits will be asked for */
+} session_spec;
+
 typedef struct session session;
 
-/* A session with empty caches for a prompt of n_prompt tokens (copied) and up to max_tokens new ones. NULL on
- * error: an id outside the vocabulary, no tokens, or a context beyond memory (checked before anything is
- * allocated). */
-session *session_new(model *m, engine *e, const generate_options *o, const int32_t *prompt, int64_t n_prompt,
-                     int64_t max_tokens);
+/* A session with empty caches. NULL on error. session_free(NULL) does nothing. */
+session *session_new(model *m, engine *e, const session_spec *spec);
 void session_free(session *s);
 
-/* The next token. The first call prefills: n_prompt - 1 tokens in chunks, then the last one. *id is set when
- * the token is known to the host, which is the moment to take its timestamp. Returns 1; 0 after max_tokens;
- * -1 on error or interrupt. */
-int session_next(session *s, int32_t *id);
+/* Puts n ids of each sequence, [n_sequences][n], into the caches, in chunks. -1 on error or interrupt, as all
+ * functions below: then the session may only be freed. */
+int session_fill(session *s, const int32_t *ids, int64_t n);
+
+/* The same, but for the last id of each, which the next step begins with. Fill and prefill may be called
+ * again after steps: the text goes on behind the last token that was chosen. */
+int session_prefill(session *s, const int32_t *ids, int64_t n);
+
+/* Chooses the next token of each sequence: ids [n_sequences]. They are set when they are known to the host,
+ * which is the moment to take their timestamp. After a prefill only. */
+int session_step(session *s, int32_t *ids);
+
+/* Ids [n_sequences][n], copied, which the steps to come go on with in place of the tokens that were chosen:
+ * before the first of these steps. */
+int session_force(session *s, const int32_t *ids, int64_t n);
+
+/* Mark keeps what the caches hold, before any step; return gives it back as often as wanted, and undoes what
+ * was prefilled, chosen and queued since. */
+int session_mark(session *s);
+int session_return(session *s);
 
 /* Prompt tokens prefilled so far, for progress: called after each chunk. */
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
                         void *context);
 
-/* With keep_logits: the vocab_size logits that the last token was chosen from; valid until the next call. */
+/* With keep_logits: the [n_sequences][vocab_size] logits that the last tokens were chosen from; valid until
+ * the next call. */
 const float *session_logits(const session *s);
 
 /* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own vocabulary.
@@ -52,8 +71,8 @@ int open_tokenizer(const checkpoint *c, tokenizer **out);
 /* The specifications of the model's caches, *n of them; free with free(). NULL when out of memory. */
 cache_spec *generate_caches(const model *m, const generate_options *o, int *n);
 
-/* Bytes that the caches of such a session will need at the end. */
-int64_t generate_kv_bytes(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens);
+/* Bytes that the caches of such a session will need at the end, with what is marked. */
+int64_t session_bytes(const model *m, const session_spec *spec);
 
 /* -1 with a message when c's weights are more than `available` bytes (0: unknown): to be asked before they
  * are loaded. On a GPU the engine itself says what does not fit. */
@@ -61,7 +80,6 @@ int generate_check_weights(const checkpoint *c, const engine *e, int64_t availab
 
 /* -1 with a message when they are more than `available` bytes (0: unknown): to be asked before a session is
  * made, so that a context beyond memory is refused before the system starts to swap, or to kill. */
-int generate_check_memory(const model *m, const generate_options *o, int64_t n_prompt, int64_t max_tokens,
-                          int64_t available);
+int session_check_memory(const model *m, const session_spec *spec, int64_t available);
 
 #endif

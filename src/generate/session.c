@@ -1,86 +1,88 @@
-/* session.c - prefill in chunks, then a token at a time: mlx-lm's generate_step.
+/* session.c - prefill in chunks, then a token of each sequence at a time: mlx-lm's generate_step.
  * On an engine that works ahead, the next step is queued before the host looks at a token. */
 #include "generate/generate.h"
 
 #include <stdlib.h>
 
-/* One step's outcome: the chosen id and, if asked for, the logits it was chosen from. */
+/* One step's outcome: the chosen ids and, if asked for, the logits they were chosen from. */
 typedef struct step {
-    result *id, *logits;
+    result *ids, *logits;
 } step;
 
 struct session {
     model *model;
     engine *engine;
-    generate_options options;
-    int32_t *prompt;
-    int64_t n_prompt, max_tokens, produced;
-    int64_t taken; /* steps after the prompt's, so far */
-    cache **caches;
+    session_spec spec;
+    cache **caches, **marks; /* marks NULL: nothing was marked */
     int n_caches;
-    step current, next;
-    float *logits; /* with keep_logits: of the last token returned */
+    int32_t *last; /* [n_sequences]: with has_last, ids that the caches do not hold yet */
+    bool has_last;
+    int32_t *chunk; /* [n_sequences][tokens] of a chunk */
+    int64_t chunk_capacity;
+    int32_t *forced; /* [n_forced][n_sequences] */
+    int64_t n_forced, n_taken;
+    step current, next; /* next: queued */
+    float *logits;      /* with keep_logits: of the last step */
     void (*report)(void *context, int64_t done, int64_t total);
     void *report_context;
 };
 
 static void free_step(step *s) {
-    result_free(s->id);
+    result_free(s->ids);
     result_free(s->logits);
     *s = (step){0};
+}
+
+static void free_caches(session *s, cache **caches) {
+    for (int i = 0; i < s->n_caches && caches; i++) cache_free(s->engine, caches[i]);
+    free(caches);
 }
 
 void session_free(session *s) {
     if (!s) return;
     free_step(&s->current);
     free_step(&s->next);
-    for (int i = 0; i < s->n_caches && s->caches; i++) cache_free(s->engine, s->caches[i]);
-    free(s->caches);
+    free_caches(s, s->marks);
+    free_caches(s, s->caches);
+    free(s->last);
+    free(s->chunk);
+    free(s->forced);
     free(s->logits);
-    free(s->prompt);
     free(s);
 }
 
-static int check_prompt(const model_info *info, const int32_t *prompt, int64_t n) {
-    if (n < 1) return fail_usage("the prompt has no tokens");
-    for (int64_t i = 0; i < n; i++)
-        if (prompt[i] < 0 || prompt[i] >= info->vocab_size)
-            return fail_usage("token id %d of the prompt is outside the model's vocabulary of %lld",
-                              prompt[i], (long long)info->vocab_size);
-    return 0;
-}
-
-static int make_caches(session *s) {
-    cache_spec *specs = generate_caches(s->model, &s->options, &s->n_caches);
-    s->caches = specs ? mem_new((size_t)s->n_caches, sizeof(cache *), "caches") : NULL;
-    int failed = !s->caches;
+/* The model's caches, for so many tokens; NULL on error. */
+static cache **make_caches(session *s, int64_t capacity, bool aside) {
+    cache_spec *specs = generate_caches(s->model, &s->spec.options, &s->n_caches);
+    cache **caches = specs ? mem_new((size_t)s->n_caches, sizeof *caches, "caches") : NULL;
+    bool failed = !caches;
     for (int i = 0; i < s->n_caches && !failed; i++) {
-        specs[i].capacity = s->n_prompt + s->max_tokens;
-        s->caches[i] = cache_new(s->engine, &specs[i]);
-        failed = !s->caches[i];
+        specs[i].n_sequences = s->spec.n_sequences;
+        specs[i].capacity = capacity;
+        specs[i].aside = aside;
+        caches[i] = cache_new(s->engine, &specs[i]);
+        failed = !caches[i];
     }
     free(specs);
-    return failed ? -1 : 0;
+    if (!failed) return caches;
+    free_caches(s, caches);
+    return NULL;
 }
 
-session *session_new(model *m, engine *e, const generate_options *o, const int32_t *prompt, int64_t n_prompt,
-                     int64_t max_tokens) {
-    const model_info *info = model_describe(m);
-    if (generate_check(m, o) || check_prompt(info, prompt, n_prompt)) return NULL;
-    if (o->n_follow && check_prompt(info, o->follow, o->n_follow)) return NULL;
+session *session_new(model *m, engine *e, const session_spec *spec) {
+    if (generate_check(m, &spec->options)) return NULL;
     session *s = mem_new(1, sizeof *s, "a session");
     if (!s) return NULL;
-    *s = (session){.model = m, .engine = e, .options = *o, .n_prompt = n_prompt, .max_tokens = max_tokens};
-    if (o->follow && max_tokens > o->n_follow + 1) s->max_tokens = o->n_follow + 1;
-    s->prompt = mem_new((size_t)n_prompt, sizeof *prompt, "the prompt");
-    if (o->keep_logits) s->logits = mem_new((size_t)info->vocab_size, sizeof *s->logits, "logits");
-    bool failed = !s->prompt || (o->keep_logits && !s->logits);
-    if (failed || make_caches(s)) {
-        session_free(s);
-        return NULL;
-    }
-    memcpy(s->prompt, prompt, (size_t)n_prompt * sizeof *prompt);
-    return s;
+    *s = (session){.model = m, .engine = e, .spec = *spec};
+    if (!s->spec.n_sequences) s->spec.n_sequences = 1;
+    size_t n = (size_t)s->spec.n_sequences, vocabulary = (size_t)model_describe(m)->vocab_size;
+    s->last = mem_new(n, sizeof *s->last, "a session");
+    if (spec->keep_logits) s->logits = mem_new(n * vocabulary, sizeof *s->logits, "logits");
+    bool made = s->last && (s->logits || !spec->keep_logits);
+    if (made) s->caches = make_caches(s, spec->capacity, false);
+    if (made && s->caches) return s;
+    session_free(s);
+    return NULL;
 }
 
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
@@ -89,66 +91,156 @@ void session_on_prefill(session *s, void (*report)(void *context, int64_t done, 
     s->report_context = context;
 }
 
+static int check_ids(const session *s, const int32_t *ids, int64_t n) {
+    int64_t vocabulary = model_describe(s->model)->vocab_size;
+    if (n < 1) return fail_usage("the prompt has no tokens");
+    for (int64_t i = 0; i < n * s->spec.n_sequences; i++)
+        if (ids[i] < 0 || ids[i] >= vocabulary)
+            return fail_usage("token id %d of the prompt is outside the model's vocabulary of %lld", ids[i],
+                              (long long)vocabulary);
+    return 0;
+}
+
 /* mlx-lm generate.py: maybe_quantize_kv_cache. */
 static int quantize_caches(session *s) {
-    if (!s->options.kv_bits) return 0;
+    const generate_options *o = &s->spec.options;
+    if (!o->kv_bits) return 0;
     for (int i = 0; i < s->n_caches; i++)
-        if (s->caches[i]->offset >= s->options.quantized_kv_start &&
-            cache_quantize(s->engine, s->caches[i], (int)s->options.kv_bits, (int)s->options.kv_group_size))
+        if (s->caches[i]->offset >= o->quantized_kv_start &&
+            cache_quantize(s->engine, s->caches[i], (int)o->kv_bits, (int)o->kv_group_size))
             return -1;
     return 0;
 }
 
-/* All but the last prompt token, in chunks; only cache states are computed. */
-static int prefill(session *s) {
-    for (int64_t done = 0; done < s->n_prompt - 1;) {
-        int64_t n = s->n_prompt - 1 - done;
-        if (n > s->options.prefill_step_size) n = s->options.prefill_step_size;
-        graph *g = graph_begin(s->engine, 1);
-        model_forward(s->model, g, tokens(g, s->prompt + done, n), s->caches);
-        if (graph_end(g, 0, NULL, NULL) || quantize_caches(s)) return -1;
-        done += n;
-        if (s->report) s->report(s->report_context, done, s->n_prompt);
+/* Ids [n_sequences][n] into the caches; only their states are computed. */
+static int run_chunk(session *s, const int32_t *ids, int64_t n) {
+    graph *g = graph_begin(s->engine, s->spec.n_sequences);
+    model_forward(s->model, g, tokens(g, ids, n * s->spec.n_sequences), s->caches);
+    return graph_end(g, 0, NULL, NULL) || quantize_caches(s) ? -1 : 0;
+}
+
+/* What was chosen before becomes part of the text: it is in the caches where a step was queued. */
+static int end_steps(session *s) {
+    if (s->current.ids && !s->next.ids) {
+        if (result_read(s->current.ids, s->last, s->spec.n_sequences)) return -1;
+        s->has_last = true;
+    }
+    free_step(&s->current);
+    free_step(&s->next);
+    if (!s->has_last) return 0;
+    s->has_last = false;
+    return run_chunk(s, s->last, 1);
+}
+
+/* Tokens [first, first + n) of each sequence's total; without a copy where there is one sequence. */
+static const int32_t *chunk_of(session *s, const int32_t *ids, int64_t total, int64_t first, int64_t n) {
+    int64_t n_sequences = s->spec.n_sequences;
+    if (n_sequences == 1) return ids + first;
+    if (n > s->chunk_capacity) {
+        void *chunk = s->chunk;
+        if (mem_resize(&chunk, (size_t)(n * n_sequences), sizeof *s->chunk, "the prompt")) return NULL;
+        s->chunk = chunk;
+        s->chunk_capacity = n;
+    }
+    for (int64_t i = 0; i < n_sequences; i++)
+        memcpy(s->chunk + i * n, ids + i * total + first, (size_t)n * sizeof *ids);
+    return s->chunk;
+}
+
+/* The first n of each sequence's total. */
+static int run_chunks(session *s, const int32_t *ids, int64_t total, int64_t n) {
+    for (int64_t done = 0, size; done < n; done += size) {
+        size = n - done < s->spec.options.prefill_step_size ? n - done : s->spec.options.prefill_step_size;
+        const int32_t *chunk = chunk_of(s, ids, total, done, size);
+        if (!chunk || run_chunk(s, chunk, size)) return -1;
+        if (s->report) s->report(s->report_context, done + size, total);
     }
     return 0;
 }
 
-/* Runs (or queues) the step that follows `from`, or the last prompt token when from is NULL. */
+int session_fill(session *s, const int32_t *ids, int64_t n) {
+    if (check_ids(s, ids, n) || end_steps(s)) return -1;
+    return run_chunks(s, ids, n, n);
+}
+
+int session_prefill(session *s, const int32_t *ids, int64_t n) {
+    if (check_ids(s, ids, n) || end_steps(s) || run_chunks(s, ids, n, n - 1)) return -1;
+    for (int64_t i = 0; i < s->spec.n_sequences; i++) s->last[i] = ids[i * n + n - 1];
+    s->has_last = true;
+    return 0;
+}
+
+int session_force(session *s, const int32_t *ids, int64_t n) {
+    int64_t n_sequences = s->spec.n_sequences;
+    if (check_ids(s, ids, n)) return -1;
+    void *forced = s->forced;
+    if (mem_resize(&forced, (size_t)((s->n_forced + n) * n_sequences), sizeof *ids, "a text to follow"))
+        return -1;
+    s->forced = forced;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < n_sequences; k++)
+            s->forced[(s->n_forced + i) * n_sequences + k] = ids[k * n + i];
+    s->n_forced += n;
+    return 0;
+}
+
+/* Runs (or queues) the step that follows `from`, or the prefilled prompt when from is NULL. */
 static int take_step(session *s, result *from, step *out) {
-    graph *g = graph_begin(s->engine, 1);
-    const int32_t *follow = s->options.follow && s->taken < s->options.n_follow ? s->options.follow : NULL;
+    int n = s->spec.n_sequences;
+    graph *g = graph_begin(s->engine, n);
     tensor ids;
     if (!from)
-        ids = tokens(g, s->prompt + s->n_prompt - 1, 1);
-    else if (follow)
-        ids = tokens(g, follow + s->taken++, 1);
+        ids = tokens(g, s->last, n);
+    else if (s->n_taken < s->n_forced)
+        ids = tokens(g, s->forced + s->n_taken++ * n, n);
     else
         ids = token_result(g, from);
     tensor logits = model_forward(s->model, g, ids, s->caches);
     tensor outputs[2] = {argmax(g, logprobs(g, logits)), logits};
     result *results[2] = {NULL, NULL};
-    if (graph_end(g, s->options.keep_logits ? 2 : 1, outputs, results)) return -1;
+    if (graph_end(g, s->logits ? 2 : 1, outputs, results)) return -1;
     *out = (step){results[0], results[1]};
     return quantize_caches(s);
 }
 
-int session_next(session *s, int32_t *id) {
+int session_step(session *s, int32_t *ids) {
     bool lookahead = engine_describe(s->engine).lookahead;
-    if (s->produced == s->max_tokens) return 0;
-    if (!s->produced) {
-        if (prefill(s) || take_step(s, NULL, &s->current)) return -1;
+    int n = s->spec.n_sequences;
+    if (s->has_last) {
+        if (take_step(s, NULL, &s->current)) return -1;
+        s->has_last = false;
     } else {
-        if (!lookahead && take_step(s, s->current.id, &s->next)) return -1;
+        if (!s->current.ids) return fail("a step before anything was prefilled");
+        if (!lookahead && take_step(s, s->current.ids, &s->next)) return -1;
         free_step(&s->current);
         s->current = s->next;
         s->next = (step){0};
     }
-    if (lookahead && take_step(s, s->current.id, &s->next)) return -1;
-    if (result_read(s->current.id, id, 1)) return -1;
-    if (s->logits && result_read(s->current.logits, s->logits, model_describe(s->model)->vocab_size))
-        return -1;
-    s->produced++;
-    return 1;
+    if (lookahead && take_step(s, s->current.ids, &s->next)) return -1;
+    if (result_read(s->current.ids, ids, n)) return -1;
+    return s->logits ? result_read(s->current.logits, s->logits, n * model_describe(s->model)->vocab_size)
+                     : 0;
+}
+
+int session_mark(session *s) {
+    if (s->current.ids || s->has_last || s->marks)
+        return fail("a session is marked once, after it was filled");
+    s->marks = make_caches(s, 0, true);
+    for (int i = 0; i < s->n_caches; i++)
+        if (!s->marks || cache_copy(s->engine, s->marks[i], s->caches[i])) return -1;
+    return 0;
+}
+
+int session_return(session *s) {
+    if (!s->marks) return fail("a session returns to where it was marked");
+    if (s->next.ids && result_read(s->next.ids, s->last, s->spec.n_sequences)) return -1; /* waits for it */
+    free_step(&s->current);
+    free_step(&s->next);
+    s->has_last = false;
+    s->n_forced = s->n_taken = 0;
+    for (int i = 0; i < s->n_caches; i++)
+        if (cache_copy(s->engine, s->caches[i], s->marks[i])) return -1;
+    return 0;
 }
 
 const float *session_logits(const session *s) {

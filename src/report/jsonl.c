@@ -9,7 +9,8 @@ static void put_raw(str *out, const sample *s) {
     for (int64_t i = 0; i < s->n_tokens; i++)
         str_printf(out, "%s%lld", i ? ", " : "", (long long)s->token_ns[i]);
     str_puts(out, "], \"token_ids\": [");
-    for (int64_t i = 0; i < s->n_tokens; i++) str_printf(out, "%s%d", i ? ", " : "", (int)s->ids[i]);
+    for (int64_t i = 0; i < s->n_tokens * s->n_sequences; i++)
+        str_printf(out, "%s%d", i ? ", " : "", (int)s->ids[i]);
     str_puts(out, "]");
 }
 

@@ -45,27 +45,34 @@ static int read_raw(reader *r, const json *object, row *to) {
     const json *times = json_get(object, "token_ns"), *ids = json_get(object, "token_ids");
     const json *load = json_get(object, "load_ns"), *start = json_get(object, "start_ns");
     if (!times) return 0;
-    int n = json_length(times), i = 0;
-    bool good = json_is_array(times) && json_is_array(ids) && json_length(ids) == n && is_whole(load) &&
-                is_whole(start);
+    value batch = to->cells[COLUMN_batch];
+    int n = json_length(times), n_ids = json_length(ids), i = 0;
+    int64_t n_sequences = batch.kind == VALUE_NUMBER && batch.number > 0 ? batch.number : 1;
+    bool good = json_is_array(times) && json_is_array(ids) && n_ids % n_sequences == 0 &&
+                n_ids / n_sequences == n && is_whole(load) && is_whole(start);
     if (!good) return reader_fail(r, "token_ns, token_ids, load_ns and start_ns do not belong together");
     sample *s = arena_alloc(r->results->memory, sizeof *s);
     if (!s) return -1;
-    *s = (sample){
-        .n_tokens = n, .load_ns = (int64_t)json_number(load), .start_ns = (int64_t)json_number(start)};
+    *s = (sample){.n_sequences = n_sequences,
+                  .n_tokens = n,
+                  .load_ns = (int64_t)json_number(load),
+                  .start_ns = (int64_t)json_number(start)};
     value n_prompt = to->cells[COLUMN_prompt_tokens];
     if (n_prompt.kind == VALUE_REAL && fabs(n_prompt.real) < LARGEST_WHOLE)
         s->n_prompt = (int64_t)n_prompt.real;
     s->token_ns = arena_alloc(r->results->memory, (size_t)(n + 1) * sizeof *s->token_ns);
-    s->ids = arena_alloc(r->results->memory, (size_t)(n + 1) * sizeof *s->ids);
+    s->ids = arena_alloc(r->results->memory, (size_t)(n_ids + 1) * sizeof *s->ids);
     if (!s->token_ns || !s->ids) return -1;
-    for (const json *t = json_first(times), *id = json_first(ids); t && id;
-         t = json_next(t), id = json_next(id), i++) {
+    for (const json *t = json_first(times); t; t = json_next(t)) {
+        if (!is_whole(t)) return reader_fail(r, "the time of token %d is no whole number", i + 1);
+        s->token_ns[i++] = (int64_t)json_number(t);
+    }
+    i = 0;
+    for (const json *id = json_first(ids); id; id = json_next(id)) {
         double number = json_number(id);
-        if (!is_whole(t) || !is_whole(id) || fabs(number) > INT32_MAX)
-            return reader_fail(r, "token %d: its time or id is no whole number", i + 1);
-        s->token_ns[i] = (int64_t)json_number(t);
-        s->ids[i] = (int32_t)number;
+        if (!is_whole(id) || fabs(number) > INT32_MAX)
+            return reader_fail(r, "the id of token %d is no whole number", i + 1);
+        s->ids[i++] = (int32_t)number;
     }
     to->raw = s;
     return 0;

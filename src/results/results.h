@@ -55,11 +55,12 @@ typedef struct facts {
 /* What one run measured, raw; metrics.def makes all numbers of it. Times are clock_ns(), memory is in bytes.
  */
 typedef struct sample {
-    int64_t n_prompt, n_tokens; /* tokens of the prompt; tokens generated */
+    int64_t n_sequences;        /* decoded together */
+    int64_t n_prompt, n_tokens; /* of each: tokens of the prompt; tokens generated */
     int64_t load_ns;            /* opening the checkpoint and loading the model */
     int64_t start_ns;           /* the prompt is handed over: caches are there and empty */
-    int64_t *token_ns;          /* [n_tokens], when each token's id was known to the host */
-    int32_t *ids;               /* [n_tokens] */
+    int64_t *token_ns;          /* [n_tokens], when the ids of each step were known to the host */
+    int32_t *ids;               /* [n_tokens][n_sequences] */
     struct {
         int64_t weights, kv, scratch, peak;
     } memory;         /* after the last token; peak since the run began */

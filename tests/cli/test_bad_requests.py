@@ -22,6 +22,8 @@ import pytest
     (["-np", ",8"], ["n-prompt", "empty"]),
     (["--model", "a,,b"], ["model", "empty"]),
     (["-n", "0"], ["n-generate", "0"]),
+    (["-d", "-1"], ["depth", "-1"]),
+    (["--batch", "0"], ["batch", "0"]),
     (["-r", "0"], ["repeats", "0"]),
     (["--repeats", "1,2"], ["repeats"]),
     (["--warmup", "-1"], ["warmup"]),
@@ -139,6 +141,7 @@ def test_model_beyond_memory(fails, tmp_path):
 
 def test_context_beyond_memory(fails, good_folder):
     for command, prompt, new in [("bench", ["-np", 90000000], ["-n", 100000000]),
+                                 ("bench", ["-np", 1, "-d", 90000000], ["-n", 1, "-b", 100]),
                                  ("generate", ["--prompt-ids", "1"], ["--max-tokens", 10**9])]:
         fails(1, ["KV cache", "available"], command, "--model", good_folder, *prompt, *new)
 

@@ -94,6 +94,32 @@ def test_product_of_all_lists(measure):
         assert row["generation_tokens"] == row["n_generate"] == len(row["token_ns"]) == len(row["token_ids"])
 
 
+def test_depth_and_batch(measure):
+    rows = measure("--engine", "fake", "-np", 8, "-n", 3, "-d", "0,24", "-b", "1,4", "-r", 2)
+    assert [(row["depth"], row["batch"]) for row in rows] == [
+        (depth, batch) for depth in (0, 24) for batch in (1, 4) for _ in range(2)]
+    for row in rows:
+        assert row["prompt_tokens"] == 8 and row["generation_tokens"] == 3 == len(row["token_ns"])  # of each sequence
+        assert len(row["token_ids"]) == 3 * row["batch"]
+        assert row["generation_tps"] == pytest.approx(row["batch"] * row["sequence_tps"], rel=1e-3)
+        seconds = (row["token_ns"][0] - row["start_ns"]) / 1e9
+        assert row["prompt_tps"] == pytest.approx(row["batch"] * 8 / seconds, rel=1e-3)
+    held = {(row["depth"], row["batch"]): row["kv_gb"] for row in rows}  # of prompt and tokens, or with the depth
+    assert held[24, 1] == pytest.approx(held[0, 1] * (24 + 8 + 2) / (8 + 2), abs=2e-6)
+    assert held[0, 4] == pytest.approx(4 * held[0, 1], abs=4e-6)
+
+
+@pytest.mark.parametrize("engine", ["cpu", "mlx"])
+def test_a_depth_is_the_beginning_of_the_text(run, measure, engine):
+    if engine == "mlx" and "not usable" in next(
+            line for line in run("hwinfo").stdout.splitlines() if line.startswith("engine mlx:")):
+        pytest.skip("this build has no MLX")
+    for source in ("text", "random"):
+        options = ["--engine", engine, "-n", 4, "-pss", 8, "--prompt-tokens", source, "-b", "1,3", "-r", 2]
+        whole, deep = measure("-np", 40, *options), measure("-np", 16, "-d", 24, *options)
+        assert [row["token_ids"] for row in whole] == [row["token_ids"] for row in deep]
+
+
 def test_each_model_is_loaded_once_per_engine(run, good_folder, good_gguf):
     done = run("--model", f"{good_folder},{good_gguf}", "--engine", "fake,auto", *RANDOM[2:], "-t", "1,2", "-r", 2,
                "-o", "jsonl", check=True)

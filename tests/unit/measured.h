@@ -23,7 +23,8 @@ static inline measured measured_run(void) {
     measured m = {
         .number = {1, 1, 1},
         .params = plan_params(&one_plan, 0),
-        .sample = {.n_prompt = 10,
+        .sample = {.n_sequences = 1,
+                   .n_prompt = 10,
                    .n_tokens = 4,
                    .load_ns = 250000000,
                    .start_ns = 1000000000,

@@ -5,7 +5,17 @@
 
 #include <stdio.h>
 
-enum { DIM = 128, HEADS = 4, KV_HEADS = 2, HEAD_DIM = 32, WIDTH = 64, EXPERTS = 4, ROWS = 256, BEFORE = 5 };
+enum {
+    DIM = 128,
+    HEADS = 4,
+    KV_HEADS = 2,
+    HEAD_DIM = 32,
+    WIDTH = 64,
+    EXPERTS = 4,
+    ROWS = 256,
+    BEFORE = 5,
+    SEQUENCES = 7
+};
 
 typedef struct kind {
     dtype dtype;
@@ -237,20 +247,23 @@ static const struct {
 
 /* ---- comparing ---- */
 
-static int64_t run_one(const side *s, size_t which, kind k, int64_t n, float *out) {
-    cache_spec spec = {.n_kv_heads = KV_HEADS,
+/* n rows, of so many sequences. */
+static int64_t run_one(const side *s, size_t which, kind k, int64_t n, int n_sequences, float *out) {
+    cache_spec spec = {.n_sequences = n_sequences,
+                       .n_kv_heads = KV_HEADS,
                        .head_dim = HEAD_DIM,
                        .v_head_dim = HEAD_DIM,
                        .dtype = k.dtype,
                        .max_size = operations[which].max_size};
     cache *c = cache_new(s->e, &spec);
     assert_non_null(c);
-    graph *g = graph_begin(s->e, 1); /* a chunk before, so that positions and caches do not start at zero */
-    of_attend(g, s, c, rows_of(g, s->table, 100, BEFORE));
+    /* a chunk before, so that positions and caches do not start at zero */
+    graph *g = graph_begin(s->e, n_sequences);
+    of_attend(g, s, c, rows_of(g, s->table, 100, BEFORE * n_sequences));
     if (graph_end(g, 0, NULL, NULL)) fail_msg("%s", error_message());
     if (operations[which].kv_bits)
         assert_int_equal(cache_quantize(s->e, c, operations[which].kv_bits, 32), 0);
-    g = graph_begin(s->e, 1);
+    g = graph_begin(s->e, n_sequences);
     tensor x = operations[which].build(g, s, c, rows_of(g, s->table, 3, n));
     int64_t count = 1;
     for (int i = 0; i < 3 && tensor_dim(x, i); i++) count *= tensor_dim(x, i);
@@ -259,10 +272,10 @@ static int64_t run_one(const side *s, size_t which, kind k, int64_t n, float *ou
     return count;
 }
 
-static void compare(const side *cpu, const side *mlx, size_t which, kind k, int64_t n) {
+static void compare(const side *cpu, const side *mlx, size_t which, kind k, int64_t n, int n_sequences) {
     static float a[70 * ROWS], b[70 * ROWS];
-    int64_t count = run_one(cpu, which, k, n, a);
-    assert_int_equal(run_one(mlx, which, k, n, b), count);
+    int64_t count = run_one(cpu, which, k, n, n_sequences, a);
+    assert_int_equal(run_one(mlx, which, k, n, n_sequences, b), count);
     float largest = 0, difference = 0;
     for (int64_t i = 0; i < count; i++) {
         largest = fmaxf(largest, fabsf(a[i]));
@@ -275,8 +288,8 @@ static void compare(const side *cpu, const side *mlx, size_t which, kind k, int6
     if (operations[which].kv_bits) allowed += 0.01f; /* an element on the border of two steps */
     assert_true(largest > 0);
     if (difference > allowed * largest)
-        fail_msg("%s, %s, %d bits, %lld rows: %g apart, largest %g", operations[which].name,
-                 dtype_name(k.dtype), k.bits, (long long)n, (double)difference, (double)largest);
+        fail_msg("%s, %s, %d bits, %lld rows of %d sequences: %g apart, largest %g", operations[which].name,
+                 dtype_name(k.dtype), k.bits, (long long)n, n_sequences, (double)difference, (double)largest);
 }
 
 static void test_operations(void **state) {
@@ -294,7 +307,9 @@ static void test_operations(void **state) {
             size_t which = i / COUNT(lengths);
             if (operations[which].experts && !kinds[k].bits && kinds[k].dtype != DTYPE_F32) continue;
             if (operations[which].choosy && kinds[k].dtype != DTYPE_F32) continue;
-            compare(&cpu, &mlx, which, kinds[k], lengths[i % COUNT(lengths)]);
+            int64_t n = lengths[i % COUNT(lengths)];
+            compare(&cpu, &mlx, which, kinds[k], n, 1);
+            if (n % SEQUENCES == 0) compare(&cpu, &mlx, which, kinds[k], n, SEQUENCES);
         }
         unload(&cpu);
         unload(&mlx);

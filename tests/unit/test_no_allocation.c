@@ -73,11 +73,13 @@ static warm warm_up(int threads, int64_t kv_bits) {
     assert_true(w.c && w.e);
     w.m = model_load(w.c, w.e);
     assert_non_null(w.m);
-    generate_options how = {.prefill_step_size = 128, .kv_bits = kv_bits, .kv_group_size = 64};
+    session_spec spec = {.options = {.prefill_step_size = 128, .kv_bits = kv_bits, .kv_group_size = 64},
+                         .capacity = PROMPT + WARM + TOKENS};
     int32_t prompt[PROMPT] = {0}, id;
-    w.s = session_new(w.m, w.e, &how, prompt, PROMPT, WARM + TOKENS);
+    w.s = session_new(w.m, w.e, &spec);
     assert_non_null(w.s);
-    for (int i = 0; i < WARM; i++) assert_int_equal(session_next(w.s, &id), 1);
+    assert_int_equal(session_prefill(w.s, prompt, PROMPT), 0);
+    for (int i = 0; i < WARM; i++) assert_int_equal(session_step(w.s, &id), 0);
     return w;
 }
 
@@ -86,7 +88,7 @@ static void check_allocations(int threads, int64_t kv_bits) {
     int32_t id;
     long before = allocations;
     assert_true(before > 0); /* they are counted */
-    for (int i = 0; i < TOKENS; i++) assert_int_equal(session_next(w.s, &id), 1);
+    for (int i = 0; i < TOKENS; i++) assert_int_equal(session_step(w.s, &id), 0);
     assert_int_equal(allocations - before, 0);
     session_free(w.s);
     model_free(w.m);
@@ -144,7 +146,7 @@ static int status_of_tokens(int threads, bool too) {
         int32_t id;
         if (!filter_calls(threads > 1)) _exit(NO_FILTER);
         for (int i = 0; i < TOKENS; i++)
-            if (session_next(w.s, &id) != 1) _exit(WRONG);
+            if (session_step(w.s, &id)) _exit(WRONG);
         if (too) syscall(SYS_getppid);
         _exit(0);
     }

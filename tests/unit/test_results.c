@@ -22,6 +22,7 @@ static void test_metrics(void **state) {
     check_metric(&r, COLUMN_prompt_tps, 20);
     check_metric(&r, COLUMN_generation_tokens, 4);
     check_metric(&r, COLUMN_generation_tps, 6);
+    check_metric(&r, COLUMN_sequence_tps, 6);
     check_metric(&r, COLUMN_ttft_ms, 500);
     check_metric(&r, COLUMN_itl_p50_ms, 100);
     check_metric(&r, COLUMN_itl_p99_ms, 300);
@@ -32,6 +33,11 @@ static void test_metrics(void **state) {
     check_metric(&r, COLUMN_kv_gb, 0.002);
     check_metric(&r, COLUMN_scratch_gb, 0.0005);
     check_metric(&r, COLUMN_peak_rss_gb, 1.5);
+    r.sample.n_sequences = 4; /* speeds are of all, tokens of one */
+    check_metric(&r, COLUMN_prompt_tokens, 10);
+    check_metric(&r, COLUMN_prompt_tps, 80);
+    check_metric(&r, COLUMN_generation_tps, 24);
+    check_metric(&r, COLUMN_sequence_tps, 6);
 }
 
 /* One token has no time between tokens; a clock that stood still gives no rate. */
@@ -167,7 +173,7 @@ static void random_run(row *out, uint64_t *seed, run_number number) {
         "plain",   "a,b", "\"quoted\"", "two\nlines", "r\xc3\xa9sum\xc3\xa9", "tab\tand\rreturn",
         "\\ back", "x"};
     static int64_t times[8];
-    static int32_t tokens[8];
+    static int32_t tokens[24];
     static sample s;
     measured m = measured_run();
     m.number = number;
@@ -182,8 +188,9 @@ static void random_run(row *out, uint64_t *seed, run_number number) {
     m.sample.ids = tokens;
     for (int i = 0; i < m.sample.n_tokens; i++) {
         times[i] = (i ? times[i - 1] : m.sample.start_ns) + 1 + (int64_t)(random_next(seed) % 1000000000);
-        tokens[i] = (int32_t)(random_next(seed) % 200000);
     }
+    m.params.batch = m.sample.n_sequences = 1 + (int64_t)(random_next(seed) % 3);
+    for (int i = 0; i < 24; i++) tokens[i] = (int32_t)(random_next(seed) % 200000);
     if (random_next(seed) % 5 == 0) m.facts.error = texts[random_next(seed) % 8];
     s = m.sample;
     row_of_run(out, number, &m.params, m.facts.error ? NULL : &s, &m.facts);

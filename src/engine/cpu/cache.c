@@ -1,5 +1,6 @@
-/* cache.c - KV caches: plain, rotating and quantized, entry for entry what mlx-lm's hold.
- * Entries of one head are contiguous, so attention reads each head's keys and values as one stream. */
+/* cache.c - caches: keys and values, plain, rotating or quantized, entry for entry what mlx-lm's hold;
+ * states. Entries of one head of one sequence are contiguous, so attention reads each head's keys and values
+ * as one stream. */
 #include "engine/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -19,31 +20,40 @@ static size_t scale_bytes(const cache *base, int dim) {
     return base->bits ? (size_t)(dim / base->group_size) * dtype_size(base->spec.dtype) : 0;
 }
 
+/* KV heads of all sequences. */
+static int n_heads(const cache *base) {
+    return base->spec.n_sequences * base->spec.n_kv_heads;
+}
+
+static int64_t *account(cpu *e, const cache *base) {
+    return base->spec.aside ? &e->aside : &e->memory.kv;
+}
+
 static void release(cpu *e, const cache *base, cpu_entries *entries, int64_t capacity) {
-    size_t n = (size_t)(base->spec.n_kv_heads * capacity);
-    cpu_release(e, entries->values, n * value_bytes(base, entries->dim), &e->memory.kv);
-    cpu_release(e, entries->scales, n * scale_bytes(base, entries->dim), &e->memory.kv);
-    cpu_release(e, entries->biases, n * scale_bytes(base, entries->dim), &e->memory.kv);
+    size_t n = (size_t)(n_heads(base) * capacity);
+    cpu_release(e, entries->values, n * value_bytes(base, entries->dim), account(e, base));
+    cpu_release(e, entries->scales, n * scale_bytes(base, entries->dim), account(e, base));
+    cpu_release(e, entries->biases, n * scale_bytes(base, entries->dim), account(e, base));
     *entries = (cpu_entries){.dim = entries->dim};
 }
 
 static int allocate(cpu *e, const cache *base, cpu_entries *entries, int64_t capacity) {
-    size_t n = (size_t)(base->spec.n_kv_heads * capacity);
+    size_t n = (size_t)(n_heads(base) * capacity);
     const char *what = "the KV cache; use a shorter context or --kv-bits";
-    entries->values = cpu_allocate(e, n * value_bytes(base, entries->dim), &e->memory.kv, what);
+    entries->values = cpu_allocate(e, n * value_bytes(base, entries->dim), account(e, base), what);
     if (!entries->values) return -1;
     if (!base->bits) return 0;
-    entries->scales = cpu_allocate(e, n * scale_bytes(base, entries->dim), &e->memory.kv, what);
-    entries->biases = cpu_allocate(e, n * scale_bytes(base, entries->dim), &e->memory.kv, what);
+    entries->scales = cpu_allocate(e, n * scale_bytes(base, entries->dim), account(e, base), what);
+    entries->biases = cpu_allocate(e, n * scale_bytes(base, entries->dim), account(e, base), what);
     if (entries->scales && entries->biases) return 0;
     release(e, base, entries, capacity);
     return -1;
 }
 
 /* Copies an array of entries of `size` bytes: the segments of each head, one after another. */
-static void copy_segments(char *to, int64_t to_capacity, const char *from, int64_t from_capacity, int n_heads,
+static void copy_segments(char *to, int64_t to_capacity, const char *from, int64_t from_capacity, int heads,
                           size_t size, const segment *segments, int n) {
-    for (int h = 0; h < n_heads && size; h++) {
+    for (int h = 0; h < heads && size; h++) {
         char *at = to + (size_t)(h * to_capacity) * size;
         for (int i = 0; i < n; i++) {
             memcpy(at, from + (size_t)(h * from_capacity + segments[i].first) * size,
@@ -65,7 +75,7 @@ static int rearrange(cpu *e, cpu_cache *c, int64_t capacity, const segment *segm
             return -1;
         }
         if (old.values) {
-            int heads = c->base.spec.n_kv_heads;
+            int heads = n_heads(&c->base);
             copy_segments(new->values, capacity, old.values, c->capacity, heads, values, segments, n);
             copy_segments(new->scales, capacity, old.scales, c->capacity, heads, scales, segments, n);
             copy_segments(new->biases, capacity, old.biases, c->capacity, heads, scales, segments, n);
@@ -76,19 +86,72 @@ static int rearrange(cpu *e, cpu_cache *c, int64_t capacity, const segment *segm
     return 0;
 }
 
+static size_t state_bytes(const cache_spec *spec, int i) {
+    return (size_t)(spec->n_sequences * spec->states[i].rows * spec->states[i].cols) * sizeof(float);
+}
+
 cache *cpu_cache_new(engine *base, const cache_spec *spec) {
-    (void)base;
-    cpu_cache *c = mem_new(1, sizeof *c, "a KV cache");
+    cpu *e = (cpu *)base;
+    cpu_cache *c = mem_new(1, sizeof *c, "a cache");
     if (!c) return NULL;
+    c->base.spec = *spec;
     c->entries[0].dim = spec->head_dim;
     c->entries[1].dim = spec->v_head_dim;
+    for (int i = 0; i < spec->n_states; i++) {
+        c->states[i] = cpu_allocate(e, state_bytes(spec, i), account(e, &c->base), "a cache's states");
+        if (!c->states[i]) {
+            cpu_cache_free(base, &c->base);
+            return NULL;
+        }
+        memset(c->states[i], 0, state_bytes(spec, i));
+    }
     return &c->base;
 }
 
 void cpu_cache_free(engine *base, cache *freed) {
+    cpu *e = (cpu *)base;
     cpu_cache *c = (cpu_cache *)freed;
-    for (int part = 0; part < 2; part++) release((cpu *)base, freed, &c->entries[part], c->capacity);
+    for (int part = 0; part < 2; part++) release(e, freed, &c->entries[part], c->capacity);
+    for (int i = 0; i < freed->spec.n_states; i++)
+        cpu_release(e, c->states[i], state_bytes(&freed->spec, i), account(e, freed));
     free(c);
+}
+
+/* Makes room in `to` for all that from holds, in from's form. */
+static int fit(cpu *e, cpu_cache *to, const cpu_cache *from) {
+    if (to->base.bits == from->base.bits && to->capacity >= from->length) return 0;
+    int64_t capacity = to->capacity > from->length ? to->capacity : from->length;
+    for (int part = 0; part < 2; part++) release(e, &to->base, &to->entries[part], to->capacity);
+    to->capacity = 0;
+    to->base.bits = from->base.bits;
+    to->base.group_size = from->base.group_size;
+    for (int part = 0; part < 2; part++)
+        if (allocate(e, &to->base, &to->entries[part], capacity)) {
+            if (part) release(e, &to->base, &to->entries[0], capacity);
+            return -1;
+        }
+    to->capacity = capacity;
+    return 0;
+}
+
+int cpu_cache_copy(engine *base, cache *copy, const cache *original) {
+    cpu_cache *to = (cpu_cache *)copy;
+    const cpu_cache *from = (const cpu_cache *)original;
+    if (fit((cpu *)base, to, from)) return -1;
+    segment all = {0, from->length};
+    for (int part = 0; part < 2 && from->length; part++) {
+        const cpu_entries *a = &from->entries[part], *b = &to->entries[part];
+        size_t values = value_bytes(original, a->dim), scales = scale_bytes(original, a->dim);
+        int heads = n_heads(original);
+        copy_segments(b->values, to->capacity, a->values, from->capacity, heads, values, &all, 1);
+        copy_segments(b->scales, to->capacity, a->scales, from->capacity, heads, scales, &all, 1);
+        copy_segments(b->biases, to->capacity, a->biases, from->capacity, heads, scales, &all, 1);
+    }
+    for (int i = 0; i < original->spec.n_states; i++)
+        memcpy(to->states[i], from->states[i], state_bytes(&original->spec, i));
+    to->length = from->length;
+    to->index = from->index;
+    return 0;
 }
 
 void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x) {
@@ -134,7 +197,7 @@ int cpu_cache_quantize(engine *base, cache *plain, int bits, int group_size) {
             return -1; /* the session ends; its caches are only freed */
         }
         c->base = quantized;
-        for (int h = 0; h < s->n_kv_heads; h++)
+        for (int h = 0; h < n_heads(plain); h++)
             for (int64_t i = 0; i < c->length; i++) {
                 rows from = cpu_cache_rows(&old, part, h);
                 e->kernels->of[from.kind].unpack(row, &from, i);

@@ -134,6 +134,11 @@ static float *convert(const matrix *m, bool plus_one) {
     return x;
 }
 
+/* Weights of a short convolution: few columns, and no product's. */
+static bool is_convolution(const matrix *m) {
+    return m->rank == 2 && !m->bits && m->shape[1] <= 16;
+}
+
 static weight *new_weight(engine *base, const weight_source *source) {
     cpu *e = (cpu *)base;
     const matrix *m = &source->m;
@@ -147,9 +152,10 @@ static weight *new_weight(engine *base, const weight_source *source) {
                      .dtype = matrix_dtype(m),
                      .bits = m->bits,
                      .group_size = m->group_size};
-    if (m->rank == 1) w->floats = convert(m, source->plus_one);
+    bool floats = m->rank == 1 || is_convolution(m);
+    if (floats) w->floats = convert(m, source->plus_one);
     if (source->bias) w->bias = convert(source->bias, false);
-    if ((m->rank == 1 && !w->floats) || (source->bias && !w->bias)) {
+    if ((floats && !w->floats) || (source->bias && !w->bias)) {
         free(w->floats);
         free(w->bias);
         free(w);
@@ -221,6 +227,7 @@ const engine_class cpu_engine = {
     .drop_weights = drop_weights,
     .cache_new = cpu_cache_new,
     .cache_free = cpu_cache_free,
+    .cache_copy = cpu_cache_copy,
     .cache_quantize = cpu_cache_quantize,
     .run = run,
     .result_read = read_result,

@@ -57,6 +57,7 @@ typedef struct cpu {
     const int *cpus; /* of engine_options, with affinity; else NULL */
     bool int8_activations;
     engine_memory memory;
+    int64_t aside; /* bytes of caches that only keep a copy */
     cpu_weight *weights;
     cpu_result *unused;
 
@@ -90,7 +91,8 @@ void cpu_free_memory(cpu *e);
 
 /* ---- cache.c ---- */
 
-/* One of keys or values: [n_kv_heads][capacity] entries of head_dim numbers, or of their quantized form. */
+/* One of keys or values: [n_sequences * n_kv_heads][capacity] entries of head_dim numbers, or of their
+ * quantized form. */
 typedef struct cpu_entries {
     int dim;
     void *values; /* dtype, or uint32 words when quantized */
@@ -102,21 +104,22 @@ typedef struct cpu_cache {
     int64_t capacity;       /* entries allocated per head */
     int64_t length, index;  /* mlx-lm's keys.shape[2] and _idx of a rotating cache; length of a plain one */
     cpu_entries entries[2]; /* keys, values */
-    int64_t write_at;       /* this step: first entry written, */
+    float *states[CACHE_MAX_STATES]; /* [n_sequences][rows][cols] */
+    int64_t write_at;                /* this step: first entry written, */
     int64_t n_visible, window; /* entries attended to, and the causal window over them (0: causal only) */
     bool whole;                /* a single token sees all visible entries */
-    int64_t bytes;
 } cpu_cache;
 
 cache *cpu_cache_new(engine *e, const cache_spec *spec);
 void cpu_cache_free(engine *e, cache *c);
+int cpu_cache_copy(engine *e, cache *to, const cache *from);
 int cpu_cache_quantize(engine *e, cache *c, int bits, int group_size);
 
-/* Makes room for n_tokens that the running step appends at position, and sets where they go and what they
- * see. */
+/* Makes room for n_tokens of each sequence that the running step appends at position, and sets where they go
+ * and what they see. */
 int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens);
 
-/* Stores one entry of head h: n floats at index i. part: 0 keys, 1 values. */
+/* Stores one entry of KV head h of all sequences': n floats at index i. part: 0 keys, 1 values. */
 void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x);
 
 /* All entries of head h, as they are stored. */

@@ -16,13 +16,15 @@ enum {
 /* The table of the running step for x's angles; NULL: not made yet. */
 static rope_table *find_table(const cpu *e, const node *x) {
     for (rope_table *t = e->rope_tables; t; t = t->next)
-        if (t->spec == x->rope && t->position == x->position && t->n_tokens == x->shape[0]) return t;
+        if (t->spec == x->rope && t->position == x->position &&
+            t->n_tokens == rows_per_sequence(e->running, x))
+            return t;
     return NULL;
 }
 
 static int make_table(cpu *e, const node *x) {
     const rope_spec *spec = x->rope;
-    int64_t n = x->shape[0], half = spec->dims / 2;
+    int64_t n = rows_per_sequence(e->running, x), half = spec->dims / 2;
     size_t size = (size_t)(2 * n * half) * sizeof(float);
     rope_table *t = e->rope_tables;
     while (t && t->spec) t = t->next;
@@ -87,7 +89,8 @@ void cpu_rope(cpu *e, const node *x, int thread) {
     while (half && cpu_take(e, x, x->shape[0] * half, x->shape[0] > 1 || half < 8 ? half : 8, &p)) {
         for (int64_t at = p.first, t = at / half, next; at < p.end; t++, at = next) {
             next = p.end < (t + 1) * half ? p.end : (t + 1) * half;
-            const float *cos = table->cos + t * half, *sin = table->sin + t * half;
+            int64_t at_position = t % table->n_tokens * half;
+            const float *cos = table->cos + at_position, *sin = table->sin + at_position;
             for (int64_t row = t * n_heads; row < (t + 1) * n_heads; row++) {
                 const float *in = floats_of(e, x->in[0], thread) + row * width;
                 float *out = floats_of(e, x, thread) + row * width;
@@ -105,10 +108,11 @@ void cpu_rope(cpu *e, const node *x, int thread) {
                (size_t)(width - spec->dims) * sizeof(float));
 }
 
+/* Of row t, which is one of a sequence's. */
 static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_t head, int thread) {
     cpu_cache *c = (cpu_cache *)x->cache;
-    int64_t n_heads = x->shape[1], dim = c->entries[part].dim;
-    cpu_cache_store(e, c, part, head, c->write_at + t,
+    int64_t n_heads = x->shape[1], dim = c->entries[part].dim, n = rows_per_sequence(e->running, x);
+    cpu_cache_store(e, c, part, t / n * n_heads + head, c->write_at + t % n,
                     floats_of(e, x->in[part], thread) + (t * n_heads + head) * dim);
 }
 
@@ -119,11 +123,13 @@ void cpu_kv_write(cpu *e, const node *x, int thread) {
         for (; i < end; i++) store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
-/* How attention is cut into units: KV heads x blocks of tokens x splits of the keys. */
+/* How attention is cut into units: KV heads of all sequences x blocks of tokens x splits of the keys. */
 typedef struct cut {
-    int64_t n_tokens, n_heads, n_kv, group; /* query heads per KV head */
-    int64_t block, n_blocks;                /* tokens per unit */
-    int64_t split, n_splits;                /* keys per unit */
+    int64_t n_tokens, n_heads; /* of a sequence */
+    int64_t n_kv;              /* of all sequences, one after another */
+    int64_t group;             /* query heads per KV head */
+    int64_t block, n_blocks;   /* tokens per unit */
+    int64_t split, n_splits;   /* keys per unit */
     int dim, v_dim;
     const cpu_cache *cache;
     bool own_kernels; /* of the table, for all of attention */
@@ -132,11 +138,11 @@ typedef struct cut {
 static cut make_cut(const cpu *e, const node *x) {
     const cpu_cache *c = (const cpu_cache *)x->cache;
     const cache_spec *s = &c->base.spec;
-    cut u = {
-        .n_tokens = x->shape[0], .n_heads = x->in[0]->shape[1], .dim = s->head_dim, .v_dim = s->v_head_dim};
+    cut u = {.n_heads = x->in[0]->shape[1], .dim = s->head_dim, .v_dim = s->v_head_dim};
+    u.n_tokens = rows_per_sequence(e->running, x);
     u.cache = c;
-    u.n_kv = s->n_kv_heads;
-    u.group = u.n_heads / u.n_kv;
+    u.n_kv = s->n_sequences * s->n_kv_heads;
+    u.group = u.n_heads / s->n_kv_heads;
     u.block = u.n_blocks = 1;
     if (u.n_tokens > 1) {
         u.block = u.group < BLOCK_ROWS ? BLOCK_ROWS / u.group : 1;
@@ -163,7 +169,8 @@ static int64_t rows_of(const cut *u) {
 size_t cpu_attend_workspace(const cpu *e, const node *x) {
     cut u = make_cut(e, x);
     if (u.n_splits == 1) return 0;
-    return (size_t)(u.n_heads * u.n_splits) * (sizeof(softmax_state) + (size_t)u.v_dim * sizeof(float));
+    return (size_t)(u.n_kv * u.group * u.n_splits) *
+           (sizeof(softmax_state) + (size_t)u.v_dim * sizeof(float));
 }
 
 /* A thread's memory for one unit. */
@@ -277,16 +284,22 @@ static const void *first_entry(const cut *u, int part, const unit *one) {
     return (const char *)r.values + (low > first ? low : first) * row_bytes_of(&r);
 }
 
+/* Row r of the unit: its place among all [rows, heads] of queries and of the result. */
+static int64_t row_of(const cut *u, const unit *one, int64_t r) {
+    int64_t per_sequence = u->n_heads / u->group, sequence = one->kv_head / per_sequence;
+    int64_t t = sequence * u->n_tokens + one->first_token + r / u->group;
+    return t * u->n_heads + one->kv_head % per_sequence * u->group + r % u->group;
+}
+
 /* The unit's rows over its keys: m->out [rows, v_dim] unnormalized, and the rows' states. next: the unit that
  * the thread takes next; NULL: not known. */
 static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *one, const unit *next,
                         const unit_memory *m) {
     int64_t n_rows = one->n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
-        int64_t t = one->first_token + r / u->group, h = one->kv_head * u->group + r % u->group;
-        const float *from = m->queries + (t * u->n_heads + h) * u->dim;
+        const float *from = m->queries + row_of(u, one, r) * u->dim;
         for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
-        m->seen[r] = visible(u, t);
+        m->seen[r] = visible(u, one->first_token + r / u->group);
     }
     int64_t low = m->seen[0].low, end = m->seen[n_rows - 1].end;
     int64_t first_key = one->split * u->split, end_key = first_key + u->split;
@@ -306,8 +319,7 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *o
 
 static void write_rows(const cpu *e, const node *x, const cut *u, const unit *one, const unit_memory *m) {
     for (int64_t r = 0; r < one->n_tokens * u->group; r++) {
-        int64_t t = one->first_token + r / u->group, h = one->kv_head * u->group + r % u->group;
-        float *out = (float *)state_of(e, x)->data + (t * u->n_heads + h) * u->v_dim;
+        float *out = (float *)state_of(e, x)->data + row_of(u, one, r) * u->v_dim;
         for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
     }
 }
@@ -317,10 +329,12 @@ static void store_own_entry(const cpu *e, const node *x, const cut *u, const uni
     const node *write = x->in[1];
     int64_t at = u->cache->write_at - one->split * u->split;
     if (state_of(e, write)->by != x || at < 0 || at >= u->split) return;
-    for (int part = 0; part < 2; part++) store_entry(e, write, part, 0, one->kv_head, thread);
+    int64_t n_heads = u->n_heads / u->group;
+    for (int part = 0; part < 2; part++)
+        store_entry(e, write, part, one->kv_head / n_heads, one->kv_head % n_heads, thread);
 }
 
-/* Joins the splits of head h of a single token. */
+/* Joins the splits of head h, of all sequences', of a single token. */
 static void join_splits(const cpu *e, const node *x, const cut *u, int64_t h, const softmax_state *states,
                         const float *parts) {
     float max = -INFINITY, sum = 0, *out = (float *)state_of(e, x)->data + h * u->v_dim;
@@ -364,7 +378,7 @@ void cpu_attend(cpu *e, const node *x, int thread) {
     place(e, &u, e->thread_scratch[thread], &m);
     m.queries = floats_of(e, x->in[0], thread);
     splits s = {.states = state_of(e, x)->workspace};
-    if (s.states) s.outs = (float *)(void *)(s.states + u.n_heads * u.n_splits);
+    if (s.states) s.outs = (float *)(void *)(s.states + u.n_kv * u.group * u.n_splits);
     int64_t n = u.n_kv * u.n_blocks * u.n_splits, i, end;
     pool_part p;
     while (u.n_tokens > 1 && pool_take(&state_of(e, x)->taken[0], n, 1, &i, &end))
@@ -377,6 +391,6 @@ void cpu_attend(cpu *e, const node *x, int thread) {
                 run_unit(e, x, &u, i, i + 1 < end ? i + 1 : i, &m, &s, thread);
     if (u.n_splits == 1) return;
     pool_barrier(e->pool, thread);
-    while (pool_take(&state_of(e, x)->taken[1], u.n_heads, 1, &i, &end))
+    while (pool_take(&state_of(e, x)->taken[1], u.n_kv * u.group, 1, &i, &end))
         join_splits(e, x, &u, i, s.states, s.outs);
 }

@@ -100,13 +100,21 @@ static weight *new_weight(engine *base, const weight_source *source) {
     return &w->base;
 }
 
-/* ---- KV caches: only their size ---- */
+/* ---- caches: only their size ---- */
 
 static cache *new_cache(engine *base, const cache_spec *spec) {
     (void)base;
     (void)spec;
     fake_cache *c = mem_new(1, sizeof *c, "a KV cache");
     return (cache *)c;
+}
+
+/* Of one sequence. */
+static int64_t state_bytes(const cache_spec *s) {
+    int64_t n = 0;
+    for (int i = 0; i < s->n_states; i++)
+        n += s->states[i].rows * s->states[i].cols * (int64_t)dtype_size(s->states[i].dtype);
+    return n;
 }
 
 /* Sets the size to n entries. bits: 0 while not quantized. */
@@ -116,14 +124,21 @@ static void resize_cache(fake *e, fake_cache *c, int64_t n, int bits, int group_
             number = (int64_t)dtype_size(s->dtype);
     if (s->max_size && n > s->max_size) n = s->max_size;
     int64_t entry = bits ? dims * bits / 8 + dims / group_size * 2 * number : dims * number;
-    e->memory.kv += n * entry - c->bytes;
-    c->bytes = n * entry;
+    int64_t bytes = n > 0 ? n * entry + state_bytes(s) : 0;
+    if (s->aside) return;
+    e->memory.kv += bytes * s->n_sequences - c->bytes;
+    c->bytes = bytes * s->n_sequences;
     note_peak(e);
 }
 
 static void free_cache(engine *base, cache *c) {
     resize_cache((fake *)base, (fake_cache *)c, 0, 0, 0);
     free(c);
+}
+
+static int copy_cache(engine *base, cache *to, const cache *from) {
+    resize_cache((fake *)base, (fake_cache *)to, from->offset, from->bits, from->group_size);
+    return 0;
 }
 
 static int quantize_cache(engine *base, cache *c, int bits, int group_size) {
@@ -133,15 +148,16 @@ static int quantize_cache(engine *base, cache *c, int bits, int group_size) {
 
 /* ---- graphs ---- */
 
-/* Row i of an arg-max is (7 p + 3) mod V at position p of that row; everything else is zero. */
-static result *make_result(fake *e, tensor x, int64_t first_position) {
+/* A row of an arg-max is (7 p + 3 + s) mod V at position p of sequence s; everything else is zero. */
+static result *make_result(fake *e, tensor x, int64_t position, int n_sequences) {
     int64_t count = tensor_count(x);
     fake_result *r = NULL;
     if (count <= INT32_MAX) r = mem_new(1, sizeof *r + (size_t)count * sizeof *r->data, "a result");
     if (!r) return NULL;
     r->base = (result){.engine = &e->base, .dtype = x->dtype, .count = count};
+    int64_t n = count / n_sequences;
     for (int64_t i = 0; x->op == OP_ARGMAX && i < count; i++)
-        r->data[i] = (int32_t)(((first_position + i) * 7 + 3) % tensor_last(x->in[0]));
+        r->data[i] = (int32_t)(((position + i % n) * 7 + 3 + i / n) % tensor_last(x->in[0]));
     return &r->base;
 }
 
@@ -151,21 +167,21 @@ static void free_result(result *r) {
 
 static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
     fake *e = (fake *)base;
-    int64_t position = 0, rows = 0;
+    int64_t position = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
         if (!x->live) continue;
         int64_t bytes = tensor_count(x) * (int64_t)sizeof(float);
         if (bytes > e->memory.scratch) e->memory.scratch = bytes;
-        if (x->op != OP_KV_WRITE) continue;
+        if (!(op_flags[x->op] & EFFECT)) continue;
         position = x->position;
-        rows = x->shape[0];
-        resize_cache(e, (fake_cache *)x->cache, position + rows, x->cache->bits, x->cache->group_size);
+        resize_cache(e, (fake_cache *)x->cache, position + rows_per_sequence(g, x), x->cache->bits,
+                     x->cache->group_size);
     }
     note_peak(e);
     if (interrupted()) return fail_interrupted();
     for (int i = 0; i < n; i++) {
-        results[i] = make_result(e, outputs[i], position + rows - outputs[i]->shape[0]);
+        results[i] = make_result(e, outputs[i], position, g->n_sequences);
         if (results[i]) continue;
         while (i > 0) free_result(results[--i]);
         return -1;
@@ -190,6 +206,7 @@ const engine_class fake_engine = {.name = "fake",
                                   .drop_weights = drop_weights,
                                   .cache_new = new_cache,
                                   .cache_free = free_cache,
+                                  .cache_copy = copy_cache,
                                   .cache_quantize = quantize_cache,
                                   .run = run,
                                   .result_read = read_result,

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <limits>
 
-enum { STEP = 256, ENTRIES = 2 }; /* growth, and the axis of [1, H, entries, hd] that grows */
+enum { STEP = 256, ENTRIES = 2 }; /* growth, and the axis of [B, H, entries, hd] that grows */
 
 static mx::array between(const mx::array &x, int64_t first, int64_t end) {
     mx::Shape start(x.ndim(), 0), stop = x.shape();
@@ -44,7 +44,7 @@ void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype 
     }
 }
 
-/* added: [1, H, n, hd], or its packed parts. position: entries before it. */
+/* added: [B, H, n, hd], or its packed parts. position: entries before it. */
 static void append(cached &x, const cached &added, int64_t position) {
     for (size_t i = 0; i < added.size(); i++) {
         mlx_cache_reserve(x, i, added[i].shape(), added[i].dtype(), position);
@@ -60,6 +60,32 @@ void mlx_cache_quantize(mlx_cache &c, int bits, int group_size) {
     if (c.keys.empty()) return;
     c.keys = quantized(c.keys[0], bits, group_size);
     c.values = quantized(c.values[0], bits, group_size);
+}
+
+/* A new array: MLX's own copy may share the buffer, and then the next write would move it. */
+static mx::array copied(const mx::array &x) {
+    return mx::where(mx::array(true), x, x);
+}
+
+static cached copied(const cached &x) {
+    cached copies;
+    for (const mx::array &part : x) copies.push_back(copied(part));
+    return copies;
+}
+
+void mlx_cache_copy(mlx_cache &to, const mlx_cache &from) {
+    std::vector<mx::array> all;
+    to.keys = copied(from.keys);
+    to.values = copied(from.values);
+    to.index = from.index;
+    for (const cached *x : {&to.keys, &to.values}) all.insert(all.end(), x->begin(), x->end());
+    for (size_t i = 0; i < from.states.size(); i++) {
+        to.states[i].reset();
+        if (!from.states[i]) continue;
+        to.states[i] = copied(*from.states[i]);
+        all.push_back(*to.states[i]);
+    }
+    mx::eval(all);
 }
 
 /* ---- rotating: RotatingKVCache ---- */
@@ -151,6 +177,7 @@ int64_t mlx_cache_bytes(const mlx_cache &c) {
     int64_t n = 0;
     for (const mx::array &x : c.keys) n += static_cast<int64_t>(x.nbytes());
     for (const mx::array &x : c.values) n += static_cast<int64_t>(x.nbytes());
+    for (const optional_array &x : c.states) n += x ? static_cast<int64_t>(x->nbytes()) : 0;
     return n;
 }
 
@@ -164,6 +191,8 @@ static cached filled(const cached &x, int64_t n) {
 void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out) {
     for (const cached *x : {&c.keys, &c.values})
         for (const mx::array &part : filled(*x, c.base.offset)) out.push_back(part);
+    for (const optional_array &x : c.states)
+        if (x) out.push_back(*x);
 }
 
 /* base.py: create_causal_mask */
@@ -184,11 +213,12 @@ static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, in
 /* base.py: quantized_scaled_dot_product_attention. causal: more than one query. */
 static mx::array attend_quantized(mx::array q, cached keys, cached values, const cache &base, float scale,
                                   bool causal) {
-    int n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3), n_kv_heads = keys[0].shape(1);
+    int n_sequences = q.shape(0), n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3),
+        n_kv_heads = keys[0].shape(1);
     int repeats = n_heads / n_kv_heads;
     q = mx::multiply(q, constant(scale, q));
     if (repeats > 1) {
-        q = mx::reshape(q, {1, n_kv_heads, repeats, n, head_dim});
+        q = mx::reshape(q, {n_sequences, n_kv_heads, repeats, n, head_dim});
         for (mx::array &part : keys) part = mx::expand_dims(part, -3);
         for (mx::array &part : values) part = mx::expand_dims(part, -3);
     }
@@ -202,13 +232,13 @@ static mx::array attend_quantized(mx::array q, cached keys, cached values, const
     scores = mx::softmax(scores, -1, true);
     mx::array out =
         mx::quantized_matmul(scores, values[0], values[1], values[2], false, base.group_size, base.bits);
-    return repeats > 1 ? mx::reshape(out, {1, n_heads, n, out.shape(-1)}) : out;
+    return repeats > 1 ? mx::reshape(out, {n_sequences, n_heads, n, out.shape(-1)}) : out;
 }
 
 /* cache.py: make_mask, then mx.fast.scaled_dot_product_attention */
 static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &keys, const cached &values,
                               const node *x) {
-    int64_t n = x->shape[0], window = x->cache->spec.max_size;
+    int64_t n = q.shape(2), window = x->cache->spec.max_size;
     int64_t earlier = std::min(window - 1, x->position);
     if (n > 1 && window && earlier + n > window)
         return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, "",
@@ -216,15 +246,15 @@ static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &k
     return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, n > 1 ? "causal" : "");
 }
 
-void mlx_attend(mlx_engine &e, const graph *, const node *x) {
+void mlx_attend(mlx_engine &e, const graph *g, const node *x) {
     mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
     mx::array in = heads_first(e.values[x->in[0]->index]);
     /* Of another type than its cache, MLX would convert the cache. */
     mx::array q = mx::astype(in, mlx_dtype(c.base.spec.dtype));
-    int64_t n = x->shape[0], end = x->position + n;
+    int64_t n = rows_per_sequence(g, x), end = x->position + n;
     cached keys = filled(c.keys, end), values = filled(c.values, end);
     mx::array out = c.base.bits ? attend_quantized(q, keys, values, c.base, x->scale, n > 1)
                                 : attend_plain(e, q, keys, values, x);
     out = mx::transpose(mx::astype(out, in.dtype()), {0, 2, 1, 3});
-    e.values[x->index].first = mx::reshape(out, {1, static_cast<int>(n), -1});
+    e.values[x->index].first = mx::reshape(out, {g->n_sequences, static_cast<int>(n), -1});
 }

@@ -142,7 +142,7 @@ static bool record_experts(mlx_engine &e, const node *x) {
 void fusion_begin(mlx_engine &e, const graph *g, int n_outputs) {
     fusion &f = e.fused;
     const node *first = graph_node(g, 0);
-    f.running = fuses(e) && n_outputs && first->rank == 1 && first->shape[0] == 1;
+    f.running = fuses(e) && n_outputs && g->n_sequences == 1 && first->rank == 1 && first->shape[0] == 1;
     if (!f.running) return;
     f.readers.clear();
     for (int i = 0; i < g->n_nodes; i++) f.readers.push_back(graph_node(g, i)->readers);

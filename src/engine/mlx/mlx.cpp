@@ -128,10 +128,11 @@ static engine_memory memory_used(const engine *base) {
         for (const auto &w : e->weights)
             for (const optional_array &x : {optional_array(w->values), w->scales, w->biases, w->bias})
                 if (x) m.weights += static_cast<int64_t>(x->nbytes());
-        for (const mlx_cache *c : e->caches) m.kv += mlx_cache_bytes(*c);
-        int64_t active = static_cast<int64_t>(mx::get_active_memory());
+        int64_t aside = 0;
+        for (const mlx_cache *c : e->caches) (c->base.spec.aside ? aside : m.kv) += mlx_cache_bytes(*c);
+        int64_t active = static_cast<int64_t>(mx::get_active_memory()) - aside;
         m.scratch = std::max<int64_t>(active - m.weights - m.kv, 0);
-        m.peak = std::max<int64_t>(active, static_cast<int64_t>(mx::get_peak_memory()));
+        m.peak = std::max<int64_t>(active, static_cast<int64_t>(mx::get_peak_memory()) - aside);
     });
     return m;
 }
@@ -278,6 +279,15 @@ static void free_cache(engine *base, cache *c) {
     });
 }
 
+static int copy_cache(engine *base, cache *to, const cache *from) {
+    mlx_engine *e = engine_of(base);
+    bool done = guarded(e, [&] {
+        mlx_cache_copy(*reinterpret_cast<mlx_cache *>(to), *reinterpret_cast<const mlx_cache *>(from));
+        e->steps = 0;
+    });
+    return done ? 0 : -1;
+}
+
 static int quantize_cache(engine *base, cache *plain, int bits, int group_size) {
     mlx_engine *e = engine_of(base);
     auto *c = reinterpret_cast<mlx_cache *>(plain);
@@ -323,14 +333,14 @@ static void record(mlx_engine *e, const graph *g, int n_outputs) {
 /* Layers whose cache states are evaluated together, where prefills are bounded. */
 enum { PREFILL_LAYERS = 2 };
 
-/* The keys and values of every cache that the graph writes, n_layers caches together: all that a prefill
+/* What every cache holds that the graph writes, n_layers caches together: all that a prefill
  * chunk evaluates. */
 static std::vector<std::vector<mx::array>> cache_states(const graph *g, int n_layers) {
     std::vector<std::vector<mx::array>> groups;
     int n_caches = 0;
     for (int i = 0; i < g->n_nodes; i++) {
         const node *x = graph_node(g, i);
-        if (x->op != OP_KV_WRITE) continue;
+        if (!(op_flags[x->op] & EFFECT)) continue;
         if (n_caches++ % n_layers == 0) groups.emplace_back();
         mlx_cache_state(*reinterpret_cast<const mlx_cache *>(x->cache), groups.back());
     }
@@ -344,7 +354,7 @@ static std::vector<std::vector<mx::array>> cache_states(const graph *g, int n_la
  * all at once. */
 static void prefill(mlx_engine *e, const graph *g) {
     e->values.clear();
-    auto groups = cache_states(g, fuses(*e) ? PREFILL_LAYERS : g->n_nodes);
+    auto groups = cache_states(g, fuses(*e) && g->n_sequences == 1 ? PREFILL_LAYERS : g->n_nodes);
     for (size_t i = 0; i < groups.size(); i++) {
         if (i + 1 < groups.size())
             mx::async_eval(groups[i]);
@@ -432,6 +442,7 @@ static const engine_class mlx_class = {
     .drop_weights = drop_weights,
     .cache_new = new_cache,
     .cache_free = free_cache,
+    .cache_copy = copy_cache,
     .cache_quantize = quantize_cache,
     .run = run,
     .result_read = read_result,

@@ -21,8 +21,9 @@ namespace mx = mlx::core;
 
 using optional_array = std::optional<mx::array>;
 
-/* A value of the graph: [1, L, D] for [L, D]; [1, L, H, hd], or [1, H, L, hd] when heads_first, for [L, H,
- * hd]. second: the routing weights beside the experts' indices; the values beside the keys. */
+/* A value of the graph, of B sequences: [B, L, D] for [B * L, D]; [B, L, H, hd], or [B, H, L, hd] when
+ * heads_first, for [B * L, H, hd]. second: the routing weights beside the experts' indices; the values beside
+ * the keys. */
 struct value {
     optional_array first, second;
     bool heads_first = false;
@@ -41,8 +42,10 @@ using cached = std::vector<mx::array>;
 
 struct mlx_cache {
     cache base;
-    cached keys, values; /* [1, H, entries, hd]; empty until the first write */
-    int64_t index = 0;   /* rotating: where the next entry goes */
+    cached keys, values; /* [B, H, entries, hd]; empty until the first write */
+    std::array<optional_array, CACHE_MAX_STATES>
+        states{};      /* [B, rows, cols]; nothing until the first write */
+    int64_t index = 0; /* rotating: where the next entry goes */
 };
 
 /* masks depend on sizes alone, so the layers of a step share one */
@@ -108,7 +111,7 @@ inline mx::array constant(double x, const mx::array &like) {
 
 mx::Dtype mlx_dtype(dtype type);
 
-/* [1, L, H, hd] as [1, H, L, hd]. */
+/* [B, L, H, hd] as [B, H, L, hd]. */
 mx::array heads_first(const value &x);
 
 inline value &value_of(mlx_engine &e, const node *x) {
@@ -206,8 +209,10 @@ mx::array cuda_attend_run(const cuda_attend &a);
 void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
 void mlx_cache_quantize(mlx_cache &c, int bits, int group_size);
+/* Evaluated arrays of its own that hold what from's hold. */
+void mlx_cache_copy(mlx_cache &to, const mlx_cache &from);
 int64_t mlx_cache_bytes(const mlx_cache &c);
-/* Keys and values as far as they are filled: cache.py: state */
+/* Keys and values as far as they are filled, and states: cache.py: state */
 void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out);
 
 #endif

@@ -14,8 +14,8 @@ mx::array heads_first(const value &x) {
 }
 
 static mx::array tokens_of(const graph *g, const node *x) {
-    int n = static_cast<int>(x->shape[0]);
-    return mx::array(g->ids + x->first_id, {1, n}, mx::int32);
+    int n = static_cast<int>(rows_per_sequence(g, x));
+    return mx::array(g->ids + x->first_id, {g->n_sequences, n}, mx::int32);
 }
 
 static std::string mode(const mlx_weight &w) {
@@ -145,9 +145,15 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
     return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(*routing.second, -1)), -2), type);
 }
 
-/* mlx-lm generate.py: _step. Of one row, as there, over all axes; the result is [L, V]. */
+/* [B, L, V] as [B * L, V]. */
+static mx::array rows_of(const mx::array &x) {
+    if (x.ndim() < 3) return x;
+    return x.shape(0) == 1 ? mx::squeeze(x, 0) : mx::flatten(x, 0, 1);
+}
+
+/* mlx-lm generate.py: _step. Of one row, as there, over all axes; the result is [B * L, V]. */
 static mx::array log_softmax(const mx::array &logits) {
-    mx::array x = mx::squeeze(logits, 0);
+    mx::array x = rows_of(logits);
     return mx::subtract(x, x.shape(0) == 1 ? mx::logsumexp(x, true) : mx::logsumexp(x, -1, true));
 }
 
@@ -156,7 +162,8 @@ static optional_array norm_weight(const node *x) {
 }
 
 static mx::array split_heads(const mx::array &x, const node *at) {
-    return mx::reshape(x, {1, x.shape(1), static_cast<int>(at->shape[1]), static_cast<int>(at->shape[2])});
+    return mx::reshape(
+        x, {x.shape(0), x.shape(1), static_cast<int>(at->shape[1]), static_cast<int>(at->shape[2])});
 }
 
 /* ---- one function per operation ---- */
@@ -165,8 +172,9 @@ void mlx_tokens(mlx_engine &e, const graph *g, const node *x) {
     value_of(e, x).first = tokens_of(g, x);
 }
 
-void mlx_token_result(mlx_engine &e, const graph *, const node *x) {
-    value_of(e, x).first = mx::expand_dims(reinterpret_cast<const mlx_result *>(x->from)->data, 0);
+void mlx_token_result(mlx_engine &e, const graph *g, const node *x) {
+    value_of(e, x).first =
+        mx::reshape(reinterpret_cast<const mlx_result *>(x->from)->data, {g->n_sequences, -1});
 }
 
 void mlx_embed(mlx_engine &e, const graph *, const node *x) {
@@ -191,6 +199,21 @@ void mlx_rope(mlx_engine &e, const graph *, const node *x) {
     value &out = value_of(e, x);
     out.first = rotate(e, heads_first(value_of(e, x->in[0])), x);
     out.heads_first = true;
+}
+
+/* mlx nn.Conv1d with a group for every channel, after what the state keeps; mlx-lm qwen3_next.py */
+void mlx_short_conv(mlx_engine &e, const graph *g, const node *x) {
+    auto &state = reinterpret_cast<mlx_cache *>(x->cache)->states[static_cast<size_t>(x->conv.slot)];
+    const mx::array &now = in(e, x, 0);
+    const mlx_weight &w = weight_of(x->w[0]);
+    int n_before = static_cast<int>(x->w[0]->shape[1]) - 1, width = now.shape(2);
+    if (!state) state = mx::zeros({g->n_sequences, n_before, width}, now.dtype());
+    mx::array all = mx::concatenate({*state, now}, 1);
+    state = mx::contiguous(
+        mx::slice(all, {0, now.shape(1), 0}, {g->n_sequences, now.shape(1) + n_before, width}));
+    mx::array y = mx::conv1d(all, mx::expand_dims(w.values, -1), 1, 0, 1, width);
+    if (w.bias) y = mx::add(y, *w.bias);
+    value_of(e, x).first = x->conv.silu ? mx::multiply(y, mx::sigmoid(y)) : y;
 }
 
 void mlx_gated(mlx_engine &e, const graph *, const node *x) {
@@ -218,8 +241,7 @@ void mlx_logprobs(mlx_engine &e, const graph *, const node *x) {
 }
 
 void mlx_argmax(mlx_engine &e, const graph *, const node *x) {
-    mx::array rows = in(e, x, 0).ndim() == 3 ? mx::squeeze(in(e, x, 0), 0) : in(e, x, 0);
-    value_of(e, x).first = mx::argmax(rows, -1);
+    value_of(e, x).first = mx::argmax(rows_of(in(e, x, 0)), -1);
 }
 
 void mlx_record(mlx_engine &e, const graph *g, const node *x) {
