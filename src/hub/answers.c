@@ -29,10 +29,10 @@ static int fail_gated(const char *endpoint, const char *repo) {
 static int fail_unknown(const char *endpoint, const char *repo) {
     str near = {0};
     hub_put_nearest(&near, repo);
-    fail("%s has no model %s, or it is private or gated%s; for a private one log in with: hf auth login - or "
-         "set "
-         "HF_TOKEN",
-         endpoint, repo, near.data ? near.data : "");
+    fail("there is no folder or file %s here, and %s has no such model, or shows it only to who is logged in "
+         "(hf auth "
+         "login, or HF_TOKEN)%s",
+         repo, endpoint, near.data ? near.data : "");
     str_free(&near);
     return -1;
 }

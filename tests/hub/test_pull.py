@@ -404,6 +404,6 @@ def test_names(hub, tiny, cache, pull, pull_fails):
     hub.add("org/tiny", tiny)
     pull_fails("no name on the Hub", name="../tiny", code=2)
     pull_fails("no name on the Hub", name="org/tiny/model.safetensors", code=2)
-    pull_fails("no model org/other", "log in", name="org/other")
+    pull_fails("no folder or file org/other here", "has no such model", "logged in", name="org/other")
     pull()
-    pull_fails("no model org/tinny", "did you mean org/tiny", name="org/tinny")
+    pull_fails("org/tinny", "did you mean org/tiny", name="org/tinny")
