@@ -331,7 +331,7 @@ def one_byte_at_a_time(handler):
 @pytest.mark.parametrize("kind", ["revision", "cdn"])
 def test_drips(hub, pull, kind):
     hub.faults[kind] = once(one_byte_at_a_time)
-    pull()
+    pull(HF_HUB_DOWNLOAD_TIMEOUT="2")
 
 
 @pytest.mark.parametrize("answer", ["bytes 0-9/10", "bytes 5-20/100", "bytes 16777216-33554431/1", "nonsense", None])
