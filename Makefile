@@ -37,6 +37,12 @@ uninstall: ## remove what make install put below PREFIX
 cross: ## build for macOS (Apple and Intel) and Linux with glibc 2.28 (x86-64, ARM), and check it (TARGETS="macos-arm64 ...")
 	@sh scripts/cross/build.sh $(TARGETS)
 
+wheels: program ## Python wheels in dist/ for macOS (Apple) and Linux (x86-64, ARM), tested in an empty environment
+	@sh scripts/wheels.sh
+
+deb: ## a Debian package in dist/, judged by lintian
+	@sh scripts/deb.sh
+
 format: .venv/.installed ## lay out all C files as .clang-format says
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
 
@@ -79,4 +85,4 @@ build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-run
 
 # Two steps at a time would fight over the package manager; each step uses all cores by itself.
 .NOTPARALLEL:
-.PHONY: all run check bench cross perplexity install uninstall format clean help program
+.PHONY: all run check bench cross wheels deb perplexity install uninstall format clean help program

@@ -105,6 +105,13 @@ else
     echo "not run: the libraries' sources come from Debian or Ubuntu, by apt-get source"
 fi
 
+step "the wheel in an empty environment" "4 min"
+case $(uname -s)-$(uname -m)-$(command -v apt-get) in
+Linux-x86_64-?*) sh scripts/wheels.sh linux-x64 ;;
+Linux-aarch64-?*) sh scripts/wheels.sh linux-arm64 ;;
+*) echo "not run: wheels are made on Debian or Ubuntu, as cross-compiling is" ;;
+esac
+
 step "fuzzing, $([ -n "${FULL:-}" ] && echo an hour || echo a minute) for each parser" "3 min, or hours"
 if printf 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }
 ' |
@@ -123,6 +130,13 @@ step "all other tests" "4 min"
 pytest --ignore=tests/hub tests
 
 if [ -n "${FULL:-}" ]; then
+    step "all wheels, and a Debian package" "10 min"
+    sh scripts/wheels.sh
+    if command -v lintian >/dev/null && command -v dh >/dev/null; then
+        sh scripts/deb.sh
+    else
+        echo "no Debian package: needs dpkg-dev, debhelper and lintian"
+    fi
     step "other compilers" "40 min"
     sh scripts/compilers.sh
     step "first contact: bare systems" "20 min"

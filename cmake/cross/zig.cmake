@@ -12,6 +12,7 @@ if(MLXBENCH_TARGET MATCHES "^macos-")
   set(CMAKE_USER_MAKE_RULES_OVERRIDE ${CMAKE_CURRENT_LIST_DIR}/rpath.cmake)
 else()
   set(CMAKE_SYSTEM_NAME Linux)
+  set(CMAKE_EXE_LINKER_FLAGS_INIT -s) # what modules need of the program is in its table of dynamic symbols
 endif()
 if(MLXBENCH_TARGET MATCHES "-arm64$")
   set(CMAKE_SYSTEM_PROCESSOR arm64)

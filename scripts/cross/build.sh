@@ -58,7 +58,7 @@ program() { # program TARGET
         "$here/python/bin/python" scripts/cross/macho.py --stub "$here/libc++.1.tbd" "$mlx"/lib/*.dylib
     fi
     configure "$target" "$here/$target/build" . -DMLX_ROOT="$mlx" -DMLXBENCH_WERROR=ON \
-        -DCURL_INCLUDE_FOLDER="$PWD/$here/$target/prefix/include"
+        -DMLXBENCH_MLX_RPATH=../../../mlx/lib -DCURL_INCLUDE_FOLDER="$PWD/$here/$target/prefix/include"
     build "$here/$target/build" --target mlxbench
     sh scripts/cross/check.sh "$target"
 }

@@ -5,6 +5,7 @@ set -eu
 target=$1
 python=build-cross/python/bin/python
 folder=build-cross/$target/build
+export MLXBENCH_SHARE="$PWD/share" # its presets: the program is not in its place
 
 smoke() { # smoke COMMAND...: hwinfo names the kernels; `scalar` means that the processor's instructions were not found
     engine=$("$@" "$folder/mlxbench" hwinfo | sed -n 's/^engine cpu: *//p')
@@ -21,7 +22,7 @@ macos-arm64)
     mlx=$(ls -d build-cross/mlx-*/mlx)
     $python scripts/cross/macho.py --check 14.0 "$folder/mlxbench"
     $python scripts/cross/macho.py --check 14.0 --program "$folder/mlxbench" --library "$mlx/lib/libmlx.dylib" \
-        --rpath "@loader_path/mlx/lib" "$folder/mlxbench-mlx.dylib"
+        --rpath "@loader_path/../../../mlx/lib" "$folder/mlxbench-mlx.dylib"
     ;;
 macos-x64) $python scripts/cross/macho.py --check 13.0 "$folder/mlxbench" ;;
 linux-*)

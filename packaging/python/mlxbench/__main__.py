@@ -1,0 +1,5 @@
+"""`python -m mlxbench` is `mlxbench`."""
+
+from . import main
+
+main()
