@@ -5,7 +5,7 @@ list(FILTER sources INCLUDE REGEX "/src/(base|engine)/")
 list(FILTER sources EXCLUDE REGEX "/base/json\\.c$") # needs cJSON; no engine reads JSON
 add_library(core STATIC ${sources})
 target_include_directories(core PUBLIC src tests/unit/emulated)
-target_compile_options(flags INTERFACE -Wno-maybe-uninitialized) # loops that fill memory, seen as if they never ran
+target_compile_options(flags INTERFACE $<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>) # loops that fill memory, seen as if they never ran
 target_link_libraries(core PUBLIC flags Threads::Threads m ${CMAKE_DL_LIBS})
 
 enable_testing()

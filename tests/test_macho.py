@@ -105,6 +105,8 @@ def test_signature(tmp_path):
     assert "has a wrong signature: 1 of 1 pages" in check(path).stderr
     path.write_bytes(struct.pack("<8I", 0xFEEDFACF, 0x0100000C, 0, 2, 0, 0, 0, 0))
     assert "has no signature" in check(path).stderr
+    path.write_bytes(struct.pack("<8I", 0xFEEDFACF, 0x01000007, 0, 2, 0, 0, 0, 0))
+    assert "has no signature" not in check(path).stderr  # Intel
     path.write_bytes(b"\x7fELF" + b"\0" * 60)
     assert "is no 64-bit Mach-O file" in check(path).stderr
 

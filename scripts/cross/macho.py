@@ -17,7 +17,7 @@ import pathlib
 import struct
 import sys
 
-MAGIC_64 = 0xFEEDFACF
+MAGIC_64, ARM64 = 0xFEEDFACF, 0x0100000C
 KINDS = {2: "program", 6: "library", 8: "bundle"}
 SYMTAB, LOAD_DYLIB, LOAD_WEAK_DYLIB, REEXPORT_DYLIB = 0x2, 0xC, 0x80000018, 0x8000001F
 RPATH, CODE_SIGNATURE, BUILD_VERSION = 0x8000001C, 0x1D, 0x32
@@ -35,6 +35,7 @@ ALSO_IN_LIBCXX = {"__ZdlPvm", "__ZNSt3__19to_stringEx"}
 class MachO:
     path: str
     data: bytes
+    cpu: int = 0
     kind: str = ""
     minimum: str = ""
     libraries: list = dataclasses.field(default_factory=list)
@@ -65,7 +66,7 @@ def read_symbols(file, at, count, strings):
 
 def read(path):
     file = MachO(path, pathlib.Path(path).read_bytes())
-    magic, _, _, kind, n_commands = struct.unpack_from("<5I", file.data)
+    magic, file.cpu, _, kind, n_commands = struct.unpack_from("<5I", file.data)
     if magic != MAGIC_64:
         sys.exit(f"{path} is no 64-bit Mach-O file")
     file.kind = KINDS.get(kind, f"kind {kind}")
@@ -115,9 +116,9 @@ def wrong_pages(file):
 
 def problems(file, minimum, program, library, rpath):
     pages = wrong_pages(file)
-    if not pages:
+    if not pages and file.cpu == ARM64:
         yield "has no signature: a Mac with an Apple processor does not run it"
-    elif pages[0]:
+    elif pages and pages[0]:
         yield f"has a wrong signature: {pages[0]} of {pages[1]} pages"
     if file.minimum != minimum:
         yield f"is for macOS {file.minimum} and later, not {minimum}"
@@ -144,8 +145,9 @@ def check(options):
     for problem in found:
         print(f"{file.path} {problem}", file=sys.stderr)
     if not found:
-        print(f"cross: {file.path}: {file.kind} for macOS {file.minimum}, signed ({wrong_pages(file)[1]} pages), "
-              f"{len(file.undefined)} symbols from others")
+        pages = wrong_pages(file)
+        signed = f"signed ({pages[1]} pages)" if pages else "not signed, as an Intel processor does not ask"
+        print(f"cross: {file.path}: {file.kind} for macOS {file.minimum}, {signed}, {len(file.undefined)} symbols from others")
         list_file(file)
     return 1 if found else 0
 

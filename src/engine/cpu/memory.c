@@ -11,7 +11,14 @@ enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, SLAB = 4 * HUGE_PAGE };
 
 /* AddressSanitizer sees what is written beyond an array, or read after its release, only if each is allocated
  * and freed for itself. */
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__has_feature) /* clang, whose older versions do not define what gcc does */
+#if __has_feature(address_sanitizer)
+#define HAS_ADDRESS_SANITIZER
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define HAS_ADDRESS_SANITIZER
+#endif
+#ifdef HAS_ADDRESS_SANITIZER
 enum { REUSES = 0 };
 #else
 enum { REUSES = 1 };
