@@ -51,11 +51,15 @@ typedef struct synthetic_request {
     dtype dtype;          /* of plain weights, norms, scales and biases */
 } synthetic_request;
 
+/* Who packed the weights: MLX, or AutoAWQ, whose columns are packed, not rows (packed.c). */
+typedef enum packing { PACKED_BY_MLX, PACKED_BY_AWQ } packing;
+
 struct checkpoint {
     arena *arena;
     json *config;
     const char *config_name, *folder;
-    const json *quantization;  /* config.json's; NULL when it has none */
+    const json *quantization; /* config.json's; NULL when it has none for MLX */
+    packing packing;
     const char *module_prefix; /* what config.json has before the names of modules; NULL: nothing */
     int n_eos_ids;
     const int32_t *eos_ids;
@@ -109,6 +113,15 @@ int synthetic_open(checkpoint *c, const char *preset, uint64_t seed);
 
 /* The tensor in MLX's layout and row order, in memory of ours; the file's pages are released. */
 int gguf_take(checkpoint *c, const stored *t, matrix *out);
+
+/* ---- packed.c ---- */
+
+/* Turns module `path` into MLX's affine layout, in memory of ours, if it has tensors as AutoAWQ packs them.
+ * 1 done, 0 it has none, -1 error. *again: it had been taken before. */
+int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out, bool *again);
+
+/* A plain tensor of such a checkpoint gets the type that the packed ones' scales have, as in mlx-lm. */
+int packed_convert(checkpoint *c, const char *name, matrix *m);
 
 /* ---- quantization.c ---- */
 

@@ -5,6 +5,33 @@
 
 #include <string.h>
 
+/* A configuration that another tool left. Where mlx-lm only learns the kind from it, types and shapes tell
+ * us. */
+static int read_foreign(checkpoint *c, const json *q, const char *method) {
+    const json *blocks = json_get(q, "weight_block_size"), *rows = json_first(blocks);
+    const char *format = "", *scales = "";
+    int64_t bits = 4;
+    if (!strcmp(method, "mxfp4") || !strcmp(method, "mxfp8")) return 0;
+    if (json_get_string(q, c->config_name, "scale_fmt", false, &scales) ||
+        json_get_string(q, c->config_name, "format", false, &format))
+        return -1;
+    if (!strcmp(method, "fp8") && !strcmp(scales, "ue8m0") && json_length(blocks) == 2 &&
+        json_number(rows) == 32 && json_number(json_next(rows)) == 32)
+        return 0;
+    if (!strcmp(method, "compressed-tensors") &&
+        (!strcmp(format, "nvfp4-pack-quantized") || !strcmp(format, "mxfp4-pack-quantized")))
+        return 0;
+    if (strcmp(method, "awq") && strcmp(method, "gptq"))
+        return fail("%s: quant_method \"%s\" is not supported; convert the model with mlx_lm.convert",
+                    c->config_name, method);
+    if (json_get_int(q, c->config_name, "bits", false, 1, 32, &bits)) return -1;
+    if (bits != 4)
+        return fail("%s: %s weights of %lld bits are not supported (4 are, as in mlx-lm)", c->config_name,
+                    method, (long long)bits);
+    c->packing = PACKED_BY_AWQ;
+    return 0;
+}
+
 int quantization_read(checkpoint *c) {
     const json *text_config = json_get(c->config, "text_config");
     const json *q = json_get(c->config, "quantization");
@@ -12,9 +39,7 @@ int quantization_read(checkpoint *c) {
         q = json_get(c->config, "quantization_config");
         if (!q) q = json_get(text_config, "quantization_config");
         const json *method = json_get(q, "quant_method");
-        if (method)
-            return fail("%s: quant_method \"%s\" is not supported; convert the model with mlx_lm.convert",
-                        c->config_name, json_string(method) ? json_string(method) : "?");
+        if (method) return read_foreign(c, q, json_string(method) ? json_string(method) : "?");
     }
     if (q && !json_is_object(q)) return fail("%s: \"quantization\" is not an object", c->config_name);
     c->quantization = q;

@@ -115,6 +115,7 @@ int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *s
     if (!t) return missing(c, name, rank, shape);
     if (plain_matrix(t->file, name, t->type, &t->data, rank, shape, out)) return -1;
     if (t->heads && gguf_take(c, t, out)) return -1;
+    if (c->packing == PACKED_BY_AWQ && packed_convert(c, name, out)) return -1;
     if (!t->used) count_weight(c, out);
     t->used = true;
     return 0;
@@ -210,7 +211,9 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
                        bool *again) {
     module_part weight, scales;
     int64_t experts = rank == 3 ? shape[0] : 0;
-    int found = find_part(c, path, "weight", experts, &weight);
+    int found = c->packing == PACKED_BY_AWQ ? packed_take(c, path, rank, shape, out, again) : 0;
+    if (found) return found < 0 ? -1 : 0;
+    found = find_part(c, path, "weight", experts, &weight);
     if (found < 0) return -1;
     if (!found) return missing(c, weight.name, rank, shape);
     *again = weight.used;
@@ -233,7 +236,8 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
     if (module && !quantization_denied(c, path))
         return fail("%s: module %s is quantized, but tensor \"%s\" is missing", c->config_name, path,
                     scales.name);
-    return plain_matrix(weight.file, weight.name, weight.type, &weight.data, rank, shape, out);
+    if (plain_matrix(weight.file, weight.name, weight.type, &weight.data, rank, shape, out)) return -1;
+    return c->packing == PACKED_BY_AWQ ? packed_convert(c, weight.name, out) : 0;
 }
 
 int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out) {

@@ -326,8 +326,10 @@ static void test_bad_config(void **state) {
     assert_refused("[1]", one, 16, "config.json: not a JSON object");
     assert_refused("{\"model_file\": \"x.py\"}", one, 16, "model_file");
     assert_refused("{\"quantization\": 4}", one, 16, "\"quantization\" is not an object");
-    assert_refused("{\"quantization_config\": {\"quant_method\": \"awq\"}}", one, 16,
-                   "quant_method \"awq\" is not supported");
+    assert_refused("{\"quantization_config\": {\"quant_method\": \"hqq\"}}", one, 16,
+                   "quant_method \"hqq\" is not supported");
+    assert_refused("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 3}}", one, 16,
+                   "gptq weights of 3 bits are not supported");
     assert_refused("{\"eos_token_id\": 1.5}", one, 16, "eos_token_id");
     assert_refused("{\"eos_token_id\": -1}", one, 16, "eos_token_id");
     assert_refused("{\"eos_token_id\": [1, 1e99]}", one, 16, "eos_token_id");
