@@ -7,6 +7,7 @@
  * or -1 with a recorded error. The first one is the default. */
 #define COMMANDS(COMMAND)                                                                                    \
     COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
+    COMMAND(compare, "compare result files: what became faster or slower, and what is chance")               \
     COMMAND(generate, "run a model on a prompt and stream what it says")                                     \
     COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
     COMMAND(models, "list presets, families, engines and the models on this machine; remove one")            \

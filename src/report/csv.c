@@ -12,7 +12,7 @@ static const int first_columns[] = {COLUMN_run,
                                     COLUMN_peak_memory_gb};
 enum { N_FIRST = sizeof first_columns / sizeof *first_columns };
 
-static void put_field(str *out, const char *text) {
+void put_csv_text(str *out, const char *text) {
     if (!text[strcspn(text, ",\"\r\n")]) {
         str_puts(out, text);
         return;
@@ -31,7 +31,7 @@ void put_csv(str *out, const row *r, const int *columns, int n, int decimals, co
         else
             str_puts(&field, column_table[columns[i]].name);
         if (i) str_puts(out, ",");
-        put_field(out, field.data ? field.data : "");
+        put_csv_text(out, field.data ? field.data : "");
     }
     str_puts(out, "\n");
     out->failed |= field.failed;

@@ -39,6 +39,9 @@ FORMATS(FORMAT)
  */
 void put_csv(str *out, const row *r, const int *columns, int n, int decimals, const char *none);
 
+/* One field of such a line. */
+void put_csv_text(str *out, const char *text);
+
 /* Columns first to last as members of a JSON object, separated by commas. */
 void put_json_columns(str *out, const row *r, int first, int last);
 

@@ -184,6 +184,26 @@ int summary_add(summary *s, const row *run);
 int summary_row(summary *s, row *out);
 void summary_clear(summary *s);
 
+/* ---- two groups of numbers ---- */
+
+/* Probability of ranks at least as uneven if both groups come from the same distribution: Mann-Whitney's
+ * test, two-sided. Exact with up to 100 numbers, ties included. NAN when a group is empty or memory is out.
+ */
+double mann_whitney(const double *a, int64_t n_a, const double *b, int64_t n_b);
+
+/* How much larger b is than a (Hodges and Lehmann 1963): the median of all differences, and the 95 % interval
+ * that belongs to the test above. Unset is NAN: the interval below 4 numbers each, or so; all when memory is
+ * out. */
+typedef struct shift {
+    double estimate, low, high;
+} shift;
+shift shift_of(const double *a, int64_t n_a, const double *b, int64_t n_b);
+
+/* Adjusts n probabilities, of which NAN is none, so that all together err with what one alone would (Holm
+ * 1979). */
+int holm(double *p, int64_t n);
+double geometric_mean(const double *x, int64_t n);
+
 /* ---- files ---- */
 
 enum { RESULTS_SCHEMA = 1 }; /* of json: a reader refuses others */
@@ -206,5 +226,40 @@ void results_free(results *r);
 /* Calls on_row for every run in order and for each configuration after its last one, until it returns
  * nonzero: that. */
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
+
+/* ---- two files side by side ---- */
+
+enum { N_COMPARED = 2 }; /* metrics: prompt_tps, generation_tps */
+
+/* A metric of one configuration, from a to b: ratios of speeds, with the interval of the shift of their
+ * logarithms. */
+typedef struct difference {
+    const row *of; /* a run of a's file */
+    int column;    /* the metric */
+    spread a, b;
+    double ratio, low, high; /* of the medians; 95 % interval (Hodges-Lehmann) */
+    double p, p_holm;        /* Mann-Whitney; over the whole comparison */
+} difference;
+
+typedef struct mean_change {
+    int column;
+    int64_t n;    /* configurations */
+    double ratio; /* the geometric mean of theirs */
+} mean_change;
+
+typedef struct comparison {
+    bool varies[N_COLUMNS]; /* in one of the files: it tells configurations apart */
+    int64_t n;
+    difference *items;
+    mean_change means[N_COMPARED];
+} comparison;
+
+/* Compares the configurations that a and b have in common: equal in all parameters that vary within a file.
+ * What varies in neither may differ between them. -1 when there are none. a and b must outlive c. */
+int results_compare(comparison *c, const results *a, const results *b);
+void comparison_free(comparison *c);
+
+/* Is it more than chance, at 5 % for all of the comparison together? */
+bool difference_is_sure(const difference *d);
 
 #endif

@@ -1,0 +1,175 @@
+"""`mlxbench compare` against scipy: tests by ranks, intervals, adjusted probabilities; and how often it errs."""
+
+import csv
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+
+METRICS = ["prompt_tps", "generation_tps"]
+
+
+def write(path, configurations, columns=()):
+    """A result file. configurations: for each the numbers of prompt_tps and those of generation_tps."""
+    with open(path, "w") as out:
+        lines = csv.writer(out, lineterminator="\n")
+        lines.writerow(["run", "configuration", "model", "n_prompt", *[name for name, _ in columns], *METRICS])
+        for number, both in enumerate(configurations, 1):
+            for pair in itertools.zip_longest(*both):
+                cells = ["" if x is None else f"{x:.3f}" for x in pair]
+                lines.writerow([1, number, "a", number, *[value for _, value in columns], *cells])
+    return path
+
+
+@pytest.fixture
+def compare(run, tmp_path):
+    """compare(before, after...) -> the differences, as json has them."""
+
+    def compare(before, *after):
+        files = [write(tmp_path / f"{i}.csv", configurations) for i, configurations in enumerate([before, *after])]
+        return json.loads(run("compare", *files, "-f", "json", check=True).stdout)
+
+    return compare
+
+
+def exact_p(a, b):
+    """All ways to divide the numbers, ties included."""
+    statistic = lambda x, y: scipy.stats.rankdata(np.concatenate([x, y]))[:len(x)].sum()
+    return scipy.stats.permutation_test((a, b), statistic, n_resamples=np.inf, alternative="two-sided").pvalue
+
+
+def shift(a, b):
+    """The median of all differences, and those shifts of a that scipy's test does not reject."""
+    differences = np.sort(np.subtract.outer(b, a).ravel())
+    kept = [d for d in differences if scipy.stats.mannwhitneyu(
+        a + np.nextafter(d, np.inf), b, method="exact").pvalue > 0.05 or scipy.stats.mannwhitneyu(
+        a + np.nextafter(d, -np.inf), b, method="exact").pvalue > 0.05]
+    return np.median(differences), kept[0], kept[-1]
+
+
+def series(rng, n, change=1.0, noise=0.05):
+    return np.round(rng.lognormal(np.log(200 * change), noise, n), 3)
+
+
+@pytest.mark.parametrize("n_a, n_b", [(1, 1), (2, 3), (3, 3), (4, 4), (5, 9), (7, 7), (12, 6), (20, 20), (30, 70)])
+def test_no_ties(compare, n_a, n_b):
+    rng = np.random.default_rng(n_a * 100 + n_b)
+    for change in (1.0, 1.04, 0.9):
+        a, b = series(rng, n_a, noise=0.3), series(rng, n_b, change, noise=0.3)
+        found = compare([(a, a)], [(b, b)])[0]
+        assert len(set(a) | set(b)) == n_a + n_b
+        assert found["p"] == pytest.approx(scipy.stats.mannwhitneyu(a, b, method="exact").pvalue, rel=1e-7)
+        assert found["ratio"] == pytest.approx(np.median(b) / np.median(a), rel=1e-8)
+        assert (found["n_before"], found["n_after"]) == (n_a, n_b)
+
+
+@pytest.mark.parametrize("n_a, n_b", [(2, 2), (3, 4), (5, 5), (7, 6)])
+def test_ties(compare, n_a, n_b):
+    rng = np.random.default_rng(n_a * 100 + n_b)
+    for _ in range(5):
+        a, b = rng.integers(1, 5, n_a).astype(float), rng.integers(1, 6, n_b).astype(float)
+        assert compare([(a, a)], [(b, b)])[0]["p"] == pytest.approx(exact_p(a, b), rel=1e-7)
+
+
+def test_many_numbers(compare):
+    rng = np.random.default_rng(5)
+    for n_a, n_b, change in [(60, 60, 1.0), (100, 50, 1.02), (300, 400, 0.99)]:
+        a, b = np.round(series(rng, n_a), 1), np.round(series(rng, n_b, change), 1)  # with ties
+        wanted = scipy.stats.mannwhitneyu(a, b, method="asymptotic", use_continuity=True).pvalue
+        assert compare([(a, a)], [(b, b)])[0]["p"] == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("n_a, n_b", [(4, 4), (5, 7), (8, 8), (12, 9)])
+def test_interval_is_what_the_test_does_not_reject(compare, n_a, n_b):
+    rng = np.random.default_rng(n_a * 10 + n_b)
+    a, b = series(rng, n_a), series(rng, n_b, 1.1)
+    found = compare([(a, a)], [(b, b)])[0]
+    _, low, high = shift(np.log(a), np.log(b))
+    assert np.log([found["low"], found["high"]]) == pytest.approx([low, high], abs=1e-7)
+
+
+def test_too_few_for_an_interval(compare):
+    found = compare([([1, 2, 3], [1, 2, 3])], [([4, 5, 6], [4, 5, 6])])[0]
+    assert (found["low"], found["high"], found["verdict"]) == (None, None, "~")
+
+
+def test_holm_over_the_table(compare):
+    """Holm's is the closed test with Bonferroni's: over all sets of hypotheses that contain one."""
+    rng = np.random.default_rng(7)
+    before = [(series(rng, 8), series(rng, 8)) for _ in range(4)]
+    after = [(series(rng, 8, 1 + 0.04 * i), series(rng, 8, 1 - 0.03 * i)) for i in range(4)]
+    found = compare(before, after)
+    p = [d["p"] for d in found]
+    for i, d in enumerate(found):
+        sets = [s for k in range(1, 9) for s in itertools.combinations(range(8), k) if i in s]
+        assert d["p_holm"] == pytest.approx(min(1, max(len(s) * min(p[j] for j in s) for s in sets)), rel=1e-7)
+        assert d["verdict"] == ("~" if d["p_holm"] >= 0.05 else "faster" if d["ratio"] > 1 else "slower")
+
+
+def test_geometric_mean(run, tmp_path):
+    a, b = write(tmp_path / "a", [([100.0], [10.0]), ([200.0], [10.0])]), write(tmp_path / "b", [([110.0], [5.0]), ([100.0], [25.0])])
+    lines = [line.split() for line in run("compare", a, b, check=True).stdout.splitlines() if line.startswith("geometric")]
+    means = [scipy.stats.gmean(x) for x in ([1.1, 0.5], [0.5, 2.5])]
+    assert [line[2:5] for line in lines] == [[metric, f"{100 * (mean - 1):+.1f}", "%"] for metric, mean in zip(METRICS, means)]
+
+
+# ---- how often it errs ----
+
+def rates(compare, rng, n, change, noise):
+    """Of 2,000 comparisons of n runs each, the shares that say faster and slower."""
+    found = []
+    for _ in range(134):
+        before = [(series(rng, n, 1, noise), [])]
+        found += compare(before, *[[(series(rng, n, change, noise), [])] for _ in range(15)])
+    verdicts = [d["verdict"] for d in found]
+    assert len(verdicts) == 2010
+    return [verdicts.count(word) / len(verdicts) for word in ("faster", "slower")]
+
+
+def test_nothing_changed(compare):
+    faster, slower = rates(compare, np.random.default_rng(11), 7, 1.0, 0.05)
+    assert faster <= 0.05 and slower <= 0.05
+
+
+def test_three_percent_are_found(compare):
+    faster, slower = rates(compare, np.random.default_rng(12), 20, 0.97, 0.01)
+    assert slower >= 0.95 and faster == 0
+
+
+# ---- files and formats ----
+
+def test_formats_agree(run, tmp_path):
+    rng = np.random.default_rng(3)
+    a = write(tmp_path / "a,b.csv", [(series(rng, 8), series(rng, 8)), (series(rng, 8), series(rng, 8))])
+    b = write(tmp_path / "b.csv", [(series(rng, 8, 2), series(rng, 8)), (series(rng, 8), series(rng, 8))])
+    objects = json.loads(run("compare", a, b, "-f", "json", check=True).stdout)
+    lines = list(csv.DictReader(io.StringIO(run("compare", a, b, "-f", "csv", check=True).stdout)))
+    assert [{k: str(v) for k, v in o.items()}.keys() for o in objects] == [line.keys() for line in lines]
+    for o, line in zip(objects, lines):
+        assert line["before"] == o["before"] == str(a) and line["verdict"] == o["verdict"]
+        assert float(line["p_holm"]) == o["p_holm"] and line["configuration"] == o["configuration"]
+    assert objects[0]["verdict"] == "faster" and objects[0]["configuration"] == "n_prompt 1"
+    for form in ("text", "md"):
+        table = run("compare", a, b, "-f", form, check=True).stdout
+        assert "n_prompt 2" in table and "~" in table and "geometric mean" in table
+
+
+def test_what_varies_in_neither_file_may_differ(run, tmp_path):
+    a = write(tmp_path / "a", [([100.0] * 4, [1.0] * 4)], [("kv_bits", 4), ("threads", 2)])
+    b = write(tmp_path / "b", [([100.0] * 4, [1.0] * 4)], [("kv_bits", 8), ("threads", 2)])
+    assert len(json.loads(run("compare", a, b, "-f", "json", check=True).stdout)) == 2
+
+
+@pytest.mark.parametrize("files, code, word", [
+    ([], 2, "two or more"), (["a"], 2, "two or more"), (["a", "missing"], 1, "missing"), (["a", "other"], 1, "in common"),
+    (["a", "a", "-f", "xml"], 2, "xml"),
+])
+def test_refused(run, tmp_path, files, code, word):
+    write(tmp_path / "a", [([1.0, 2.0], [1.0]), ([1.0], [1.0])])
+    (tmp_path / "other").write_text("run,configuration,model,n_prompt,prompt_tps\n1,1,a,7,1\n2,2,a,8,1\n")
+    done = run("compare", *[tmp_path / f if f in ("a", "missing", "other") else f for f in files])
+    assert done.returncode == code and word in done.stderr and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
