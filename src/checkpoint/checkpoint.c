@@ -155,7 +155,8 @@ int checkpoint_check_all_used(const checkpoint *c) {
 static int read_eos_ids(checkpoint *c, const json *config, const char *name) {
     const json *v = json_get(config, "eos_token_id");
     int n = json_is_array(v) ? json_length(v) : v ? 1 : 0;
-    if (!n) return 0;
+    bool zero = c->n_eos_ids && json_is_number(v) && json_number(v) == 0; /* nothing to Python's `or` */
+    if (!n || zero) return 0;
     int32_t *ids = arena_alloc(c->arena, (size_t)n * sizeof *ids);
     if (!ids) return -1;
     const json *item = json_is_array(v) ? json_first(v) : v;
@@ -175,16 +176,53 @@ static int read_generation_config(checkpoint *c) {
     if (!path) return -1;
     if (!file_exists(path)) return 0;
     json *config = json_parse_file(path);
-    if (!config) return -1;
+    if (!config) { /* as mlx-lm: it only adds to config.json */
+        error_clear();
+        return checkpoint_add_note(c, "generation_config.json is not valid JSON and was not read");
+    }
     int status = read_eos_ids(c, config, path);
     json_free(config);
     return status;
 }
 
+/* The id of a token in tokenizer.json; -1: it has none. */
+static int64_t token_id(const json *tokenizer, const char *token) {
+    const json *added = json_get(tokenizer, "added_tokens");
+    for (const json *item = json_first(added); item; item = json_next(item)) {
+        const char *content = json_string(json_get(item, "content"));
+        if (content && !strcmp(content, token)) return (int64_t)json_number(json_get(item, "id"));
+    }
+    const json *id = json_get(json_get(json_get(tokenizer, "model"), "vocab"), token);
+    return json_is_number(id) ? (int64_t)json_number(id) : -1;
+}
+
+/* Where config.json says nothing of it: tokenizer_config.json's eos_token (mlx-lm tokenizer_utils.py). */
+static int read_tokenizer_eos(checkpoint *c) {
+    const char *path = arena_printf(c->arena, "%s/tokenizer_config.json", c->folder);
+    const char *file = arena_printf(c->arena, "%s/tokenizer.json", c->folder);
+    if (!path || !file) return -1;
+    if (c->n_eos_ids || !file_exists(path) || !file_exists(file)) return 0;
+    json *config = json_parse_file(path), *tokenizer = config ? json_parse_file(file) : NULL;
+    const json *eos = json_get(config, "eos_token");
+    const char *token = json_string(json_is_object(eos) ? json_get(eos, "content") : eos);
+    int64_t id = token && tokenizer ? token_id(tokenizer, token) : -1;
+    if (!config || !tokenizer) error_clear(); /* who needs the tokenizer says what is wrong with it */
+    int32_t *ids = id >= 0 && id <= INT32_MAX ? arena_alloc(c->arena, sizeof *ids) : NULL;
+    if (ids) {
+        *ids = (int32_t)id;
+        c->eos_ids = ids;
+        c->n_eos_ids = 1;
+    }
+    json_free(config);
+    json_free(tokenizer);
+    return 0;
+}
+
 static int open_folder(checkpoint *c, const char *path) {
     c->folder = arena_string(c->arena, path);
     c->config_name = arena_printf(c->arena, "%s/config.json", path);
-    if (!c->folder || !c->config_name || !(c->config = json_parse_file(c->config_name))) return -1;
+    if (!c->folder || !c->config_name) return -1;
+    if (!(c->config = json_parse_file(c->config_name))) return explain_file(c->config_name);
     if (!json_is_object(c->config)) return fail("%s: not a JSON object", c->config_name);
     if (json_get(c->config, "model_file"))
         return fail("%s: \"model_file\" asks to run Python code that comes with the model: not supported",
@@ -205,7 +243,7 @@ static int open_any(checkpoint *c, const char *path, uint64_t seed) {
     else
         status = gguf_open(c, path);
     if (status || read_eos_ids(c, c->config, c->config_name)) return -1;
-    if (c->folder && read_generation_config(c)) return -1;
+    if (c->folder && (read_generation_config(c) || read_tokenizer_eos(c))) return -1;
     return sort_tensors(c);
 }
 

@@ -52,6 +52,9 @@ const checkpoint_vocabulary *checkpoint_vocab(const checkpoint *c);
 /* What a user should know of how the files were read, i = 0, 1, ... until NULL. */
 const char *checkpoint_note(const checkpoint *c, int i);
 
+/* Adds one. -1 when there is no memory. */
+int checkpoint_add_note(checkpoint *c, const char *format, ...) PRINTF_LIKE(2, 3);
+
 /* ---- names ---- */
 
 /* How published names become mlx-lm's. A list ends with {NAME_END}; all rules apply to a name, in their

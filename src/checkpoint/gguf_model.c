@@ -221,7 +221,7 @@ static int read_vocabulary(checkpoint *c, const gguf *g) {
     v->add_bos = !strcmp(v->model, "llama") || (v->pre && !strcmp(v->pre, "llama-bpe"));
     if (gguf_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos)) return -1;
     if (!v->pre && !strcmp(v->model, "gpt2") &&
-        add_note(
+        checkpoint_add_note(
             c,
             "%s does not say how text is split into words (tokenizer.ggml.pre): llama.cpp's default is used",
             g->path))
@@ -275,6 +275,7 @@ static int open_file(checkpoint *c, const char *path, gguf *g) {
     file_map *map = &c->files[c->n_files];
     if (!path || file_map_open(map, path)) return -1;
     c->n_files++;
+    if (check_is_model(path, map->data, map->size)) return -1;
     *g = (gguf){.path = path, .data = map->data, .size = map->size};
     return gguf_parse(c, g);
 }

@@ -97,11 +97,24 @@ int sort_tensors(checkpoint *c);
 
 /* ---- names.c ---- */
 
-/* Adds a line for checkpoint_note. -1 when there is no memory. */
-int add_note(checkpoint *c, const char *format, ...) PRINTF_LIKE(2, 3);
-
 /* config.json's entry for the module, under its name or that with the prefix; NULL when there is none. */
 const json *module_quantization(const checkpoint *c, const char *path);
+
+/* ---- folder.c ---- */
+
+typedef struct file_list {
+    const char **names; /* on the heap; the names are the checkpoint's */
+    int n;
+} file_list;
+
+/* The safetensors files of c->folder that are the model. What else is there is left out and noted. */
+int choose_files(checkpoint *c, file_list *out);
+
+/* -1 with a message when the file's content is none of a model: a Git LFS pointer, an HTML page. */
+int check_is_model(const char *path, const char *data, size_t size);
+
+/* After a file could not be read: the same error, or a clearer one when it is no such file at all. -1. */
+int explain_file(const char *path);
 
 /* ---- safetensors.c, gguf_model.c, synthetic.c: open (fill in config, tensors, ...) ---- */
 

@@ -14,7 +14,7 @@ struct checkpoint_note {
     const char *text;
 };
 
-int add_note(checkpoint *c, const char *format, ...) {
+int checkpoint_add_note(checkpoint *c, const char *format, ...) {
     char text[512];
     va_list args;
     va_start(args, format);
@@ -71,7 +71,8 @@ int checkpoint_rename(checkpoint *c, const name_rule *rules) {
     }
     if (failed) return -1;
     c->n_tensors = kept;
-    if (dropped && add_note(c, "%zu tensors (%.2f GB) that generating text does not use were left out",
+    if (dropped &&
+        checkpoint_add_note(c, "%zu tensors (%.2f GB) that generating text does not use were left out",
                             dropped, bytes / 1e9))
         return -1;
     return sort_tensors(c);

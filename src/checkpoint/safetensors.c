@@ -3,8 +3,6 @@
  * Numbers in the file are little-endian, as on every machine this program supports. */
 #include "checkpoint/internal.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,13 +53,11 @@ static int read_type(checkpoint *c, const json *entry, stored *t, size_t *elemen
 static int read_shape(const json *entry, stored *t, size_t *count) {
     const json *shape = json_get(entry, "shape");
     if (!json_is_array(shape)) return fail("%s: tensor \"%s\" has no shape", t->file, t->name);
-    if (json_length(shape) > ARRAY_MAX_RANK)
-        return fail("%s: tensor \"%s\" has %d dimensions, more than %d", t->file, t->name, json_length(shape),
-                    ARRAY_MAX_RANK);
+    if (json_length(shape) > ARRAY_MAX_RANK) t->data.dtype = DTYPE_OTHER; /* an error when someone wants it */
     *count = 1;
     for
         json_each(v, shape) {
-            int64_t *n = &t->data.shape[t->data.rank++];
+            int64_t more, *n = t->data.rank < ARRAY_MAX_RANK ? &t->data.shape[t->data.rank++] : &more;
             if (!whole_number(v, (int64_t)1 << 53, n) || __builtin_mul_overflow(*count, (size_t)*n, count))
                 return fail("%s: tensor \"%s\" has an absurd shape", t->file, t->name);
         }
@@ -112,6 +108,7 @@ static int open_shard(checkpoint *c, const char *file_name) {
     file_map *map = &c->files[c->n_files];
     if (!s.path || file_map_open(map, s.path)) return -1;
     c->n_files++;
+    if (check_is_model(s.path, map->data, map->size)) return -1;
     uint64_t length;
     if (map->size < sizeof length)
         return fail("%s: truncated: %zu bytes are no safetensors file", s.path, map->size);
@@ -133,59 +130,11 @@ static int open_shard(checkpoint *c, const char *file_name) {
 
 /* ---- the folder ---- */
 
-static int is_shard(const struct dirent *entry) {
-    const char *name = entry->d_name, end[] = ".safetensors";
-    size_t n = strlen(name), m = sizeof end - 1;
-    return !strncmp(name, "model", 5) && n >= m && !strcmp(name + n - m, end);
-}
-
-static int by_file_name(const void *a, const void *b) {
-    return strcmp((*(struct dirent *const *)a)->d_name, (*(struct dirent *const *)b)->d_name);
-}
-
-/* A shard that the index names must be there. mlx-lm never looks at the index and would only report the
- * tensors it misses; the name of the file says what to do. */
-static int check_index(const checkpoint *c, struct dirent **shards, int n) {
-    const char *path = arena_printf(c->arena, "%s/model.safetensors.index.json", c->folder);
-    if (!path) return -1;
-    if (!file_exists(path)) return 0;
-    json *index = json_parse_file(path);
-    if (!index) return -1;
-    int status = 0;
-    const char *last = "";
-    for
-        json_each(item, json_get(index, "weight_map")) {
-            const char *name = json_string(item);
-            if (!name) {
-                status = fail("%s: \"weight_map\" names no file for a tensor", path);
-                break;
-            }
-            if (!strcmp(name, last)) continue;
-            last = name;
-            int i = 0;
-            while (i < n && strcmp(name, shards[i]->d_name)) i++;
-            if (i < n) continue;
-            status =
-                fail("%s: shard %s is missing (model.safetensors.index.json names it); get the whole model",
-                     c->folder, name);
-            break;
-        }
-    json_free(index);
-    return status;
-}
-
 int safetensors_open(checkpoint *c) {
-    struct dirent **shards = NULL;
-    int n = scandir(c->folder, &shards, is_shard, NULL);
-    if (n < 0) return fail("cannot read folder %s: %s", c->folder, strerror(errno));
-    if (n) qsort(shards, (size_t)n, sizeof *shards, by_file_name); /* the order does not depend on the disk */
-    int status = check_index(c, shards, n);
-    if (!status && !n) status = fail("%s: no model*.safetensors in this folder", c->folder);
-    if (!status && !(c->files = arena_alloc(c->arena, (size_t)n * sizeof *c->files))) status = -1;
-    for (int i = 0; i < n; i++) {
-        if (!status) status = open_shard(c, shards[i]->d_name);
-        free(shards[i]);
-    }
-    free(shards);
+    file_list list = {0};
+    int status = choose_files(c, &list);
+    if (!status && !(c->files = arena_alloc(c->arena, (size_t)list.n * sizeof *c->files))) status = -1;
+    for (int i = 0; i < list.n && !status; i++) status = open_shard(c, list.names[i]);
+    free(list.names);
     return status;
 }

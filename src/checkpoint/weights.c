@@ -132,9 +132,11 @@ typedef struct module_part {
     bool used; /* it had been taken before */
 } module_part;
 
-/* The name of expert e's own tensor for P.switch_mlp.NAME: P.experts.E.NAME.part. -1 when path is none. */
+/* The name of expert e's own tensor for P.switch_mlp.NAME, or P.experts.NAME: P.experts.E.NAME.part. -1 when
+ * path is none. */
 static int expert_name(char *name, const char *path, const char *part, int64_t e) {
     const char *key = ".switch_mlp.", *at = strstr(path, key);
+    if (!at) at = strstr(path, key = ".experts.");
     if (!at) return -1;
     int n = snprintf(name, NAME_SIZE, "%.*s.experts.%lld.%s.%s", (int)(at - path), path, (long long)e,
                      at + strlen(key), part);

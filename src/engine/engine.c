@@ -103,8 +103,9 @@ void engine_drop_weights(engine *e) {
 cache *cache_new(engine *e, const cache_spec *spec) {
     cache_spec s = *spec;
     if (!s.n_sequences) s.n_sequences = 1;
-    if (s.chunk || (s.window && s.window != s.max_size))
-        return fail_null("a cache with chunks, or with a window of its own, is not supported yet");
+    if (s.chunk || (s.window && s.max_size && s.window != s.max_size))
+        return fail_null(
+            "a cache with chunks, or that rotates with a window of its own, is not supported yet");
     cache *c = e->type->cache_new(e, &s);
     if (c) c->spec = s;
     return c;

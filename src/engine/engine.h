@@ -94,8 +94,9 @@ typedef struct weight {
 } weight;
 
 /* Takes a weight from the checkpoint. m's data must stay valid as long as the weight: engine/cpu computes on
- * it in place. Nobody else may read it afterwards: engine/mlx copies it and gives its pages back. bias: [out]
- * or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms. NULL on error. */
+ * it in place. Nobody else may read it afterwards: engine/mlx copies it and gives its pages back. bias:
+ * [out], of experts [experts, out], or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms.
+ * NULL on error. */
 typedef struct weight_source {
     const char *name; /* for messages; copied */
     matrix m;
@@ -113,8 +114,8 @@ void engine_drop_weights(engine *e);
  * KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries, max_size in all after
  * single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier entries through a causal window
  * of max_size (RotatingKVCache, make_mask included). States are zero at first, always written, and never
- * rotated, quantized or trimmed (ArraysCache). cache_new refuses what no engine has yet: a window other than
- * max_size, and chunks. */
+ * rotated, quantized or trimmed (ArraysCache). cache_new refuses what no engine has yet: a rotating cache
+ * with a window other than max_size, and chunks. */
 enum { CACHE_MAX_STATES = 4 };
 typedef struct cache_spec {
     int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
@@ -216,6 +217,7 @@ typedef struct rope_spec {
     float base;         /* of plain rope, where freqs[i] = base^(2i / dims); 0 when freqs are a variant's */
     float mscale;       /* YaRN and longrope; else 1 */
     const float *freqs; /* dims / 2 of them; lives as long as the model */
+    int64_t limit;      /* later positions would need other frequencies and are refused; 0: none would */
 } rope_spec;
 
 /* Rotates x [L, H, hd]; row r has position c->offset + r % L. */
@@ -226,7 +228,13 @@ tensor rope(graph *g, tensor x, const rope_spec *spec, const cache *c);
  * h / (H / Hkv). A quantized cache is read as it is stored. One step
  * writes a cache at most once.
  * mlx-lm base.py: scaled_dot_product_attention, quantized_scaled_dot_product_attention. */
-tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float scale);
+typedef struct attend_spec {
+    float scale;
+    const weight *sinks; /* [H], NULL: none. A head's sum of exponentials gains that of its sink, which has no
+                            value: attention may go nowhere */
+    float softcap;       /* scores become softcap tanh(scores / softcap); 0: they do not. mlx-lm gemma2.py */
+} attend_spec;
+tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, const attend_spec *spec);
 
 /* Causal convolution of every feature by itself: y[t, d] = sum over j < K of w[d, j] * in[t + j, d], plus w's
  * bias, then x * sigmoid(x) when silu; in is the K - 1 rows of the cache's state `slot`, then x [L, D]. The
@@ -234,9 +242,31 @@ tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float scale);
  * qwen3_next.py, lfm2.py. */
 tensor short_conv(graph *g, cache *c, int slot, tensor x, const weight *w, bool silu);
 
-/* act(gate) * up, elementwise. ACT_SILU: x * sigmoid(x). ACT_GELU_TANH: mlx nn.gelu_approx. */
-typedef enum activation { ACT_SILU, ACT_GELU_TANH } activation;
+/* As attend, with the keys and values that another layer wrote to its cache in this step: nothing is written.
+ * mlx-lm gemma4_text.py: shared_kv */
+tensor attend_shared(graph *g, cache *c, tensor q, const attend_spec *spec);
+
+/* Functions of one number. SILU: x sigmoid(x). GELU_TANH: mlx nn.gelu_approx. GELU: x (1 + erf(x / sqrt 2))
+ * / 2. RELU2: max(x, 0)^2. SOFTPLUS: log(1 + e^x). OAI, in gated() and experts() alone (mlx-lm
+ * activations.py: swiglu_oai): the gate g is at most 7, up u within -7 .. 7, and the result is g
+ * sigmoid(1.702 g) (u + 1). */
+typedef enum activation {
+    ACT_SILU,
+    ACT_GELU_TANH,
+    ACT_GELU,
+    ACT_RELU,
+    ACT_RELU2,
+    ACT_SIGMOID,
+    ACT_TANH,
+    ACT_SOFTPLUS,
+    ACT_OAI,
+} activation;
+
+/* act(gate) * up, elementwise. */
 tensor gated(graph *g, activation act, tensor gate, tensor up);
+
+/* act(x), elementwise, any shape. */
+tensor activate(graph *g, activation act, tensor x);
 
 /* a + b, equal shapes. add_clipped saturates at the largest finite value when the dtype is F16
  * (mlx-lm gemma3_text.py: clip_residual). */
@@ -246,12 +276,61 @@ tensor add_clipped(graph *g, tensor a, tensor b);
 /* x * s, s rounded to x's dtype. */
 tensor scale(graph *g, tensor x, float s);
 
-/* Chooses experts: softmax of logits [L, E] in F32, the k largest (ties: lowest index), divided by their sum
- * if renormalize -> routing [L, k], for experts() only. mlx-lm qwen3_moe.py: Qwen3MoeSparseMoeBlock. */
-tensor route(graph *g, tensor logits, int k, bool renormalize);
+/* x / s, which rounds otherwise than scale by 1 / s. */
+tensor divide(graph *g, tensor x, float s);
+
+/* c tanh(x / c). */
+tensor soft_cap(graph *g, tensor x, float c);
+
+/* a * b. b has a's shape, or 1 as its last dimension: one factor per row. */
+tensor product(graph *g, tensor a, tensor b);
+
+/* x * w over the last dimension; w [last], or [1]: one factor for all. */
+tensor product_weight(graph *g, tensor x, const weight *w);
+
+/* Columns first .. first + n of the last dimension of [L, D] or [L, H, D]. mx.split */
+tensor part(graph *g, tensor x, int64_t first, int64_t n);
+
+/* [L, H, hd] seen as [L, H * hd]; no work. */
+tensor flatten(graph *g, tensor x);
+
+/* x [L, H, hd] times 1 + beta log(1 + floor((p + shift) / n)), p the row's position, rounded to x's dtype.
+ * Longer texts get sharper attention. mlx-lm ministral3.py, llama4.py. */
+typedef struct position_scale {
+    float beta, shift, n;
+} position_scale;
+tensor scale_positions(graph *g, tensor x, position_scale s, const cache *c);
+
+/* Choosing experts: the k with the largest scores (ties: lowest index) -> routing [L, k], for experts() only.
+ * mlx-lm: the MoE classes of models/, e.g. qwen3_moe.py, glm4_moe.py (group_expert_select), mixtral.py. */
+typedef enum score_kind {
+    SCORE_SOFTMAX,    /* of all logits, in F32 */
+    SCORE_SIGMOID,    /* in F32 */
+    SCORE_TOP_SOFTMAX /* the logits choose; softmax of the chosen ones */
+} score_kind;
+typedef struct route_spec {
+    int k;
+    score_kind score;
+    int n_group, topk_group; /* more than one group: experts of all but the topk_group groups with the largest
+                                sum of two best scores count as 0 while choosing */
+    bool group_max;          /* groups by their best score instead */
+    bool mask_inf;           /* they count as minus infinity */
+    bool renormalize;        /* weights are divided by their sum; those of SCORE_TOP_SOFTMAX have the sum 1 */
+    float eps;               /* added to that sum, or its least value: */
+    bool eps_is_floor;
+    float scale;        /* weights are multiplied with this; 0: not */
+    const weight *bias; /* [E], added to the scores for choosing only; NULL: none */
+    bool narrow;        /* weights are rounded to the dtype of the experts' input */
+    bool last;          /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
+} route_spec;
+tensor route(graph *g, tensor logits, const route_spec *spec);
+
+/* x in F32 from here on, whatever the dtype was; no work in engine/cpu. mx.astype */
+tensor as_f32(graph *g, tensor x);
 
 /* The chosen experts' gated MLPs, summed with their routing weights: x [L, D], gate and up [E, I, D],
- * down [E, D, I] -> [L, D]. mlx-lm switch_layers.py: SwitchGLU. */
+ * down [E, D, I] -> [L, D]. Their biases, if they have some, are [E, out]. mlx-lm switch_layers.py:
+ * SwitchGLU. */
 tensor experts(graph *g, tensor x, tensor routing, activation act, const weight *gate, const weight *up,
                const weight *down);
 

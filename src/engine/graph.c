@@ -127,10 +127,16 @@ tensor embed(graph *g, tensor ids, const weight *w) {
     return x;
 }
 
+/* MLX promotes: two different types of floats become F32. */
+static enum dtype promoted(enum dtype a, enum dtype b) {
+    return a == b ? a : DTYPE_F32;
+}
+
 tensor linear(graph *g, tensor in, const weight *w) {
     if (in->rank != 2 || w->rank != 2 || in->shape[1] != w->shape[1])
         return refuse(g, "linear", in, "the weight has another input width");
-    node *x = add_node(g, OP_LINEAR, in->dtype);
+    enum dtype type = w->kind > MATRIX_AFFINE ? in->dtype : promoted(in->dtype, w->dtype);
+    node *x = add_node(g, OP_LINEAR, type); /* scales of one byte promote nothing */
     if (!x) return &nothing;
     x->in[0] = in;
     x->w[0] = w;
@@ -143,11 +149,6 @@ void linears(graph *g, tensor in, int n, const weight *const w[], tensor *const 
     int first = g->n_nodes;
     for (int i = 0; i < n; i++) *out[i] = linear(g, in, w[i]);
     for (int i = first; i < g->n_nodes; i++) graph_node(g, i)->group = first;
-}
-
-/* MLX makes F32 of two different types of floats. */
-static dtype promoted(dtype a, dtype b) {
-    return a == b ? a : DTYPE_F32;
 }
 
 tensor rms_norm(graph *g, tensor in, const weight *w, float eps) {
@@ -175,6 +176,9 @@ tensor heads(graph *g, tensor in, int n) {
 tensor rope(graph *g, tensor in, const rope_spec *spec, const cache *c) {
     if (in->rank != 3 || spec->dims > in->shape[2] || spec->dims % 2)
         return refuse(g, "rope", in, "wants [L, H, head_dim] with an even number of rotated features");
+    if (spec->limit && c->offset + in->shape[0] / g->n_sequences > spec->limit)
+        return refuse(g, "rope", in,
+                      "the text is longer than max_position_embeddings; dynamic scaling is not supported");
     node *x = add_node(g, OP_ROPE, in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;
@@ -184,33 +188,55 @@ tensor rope(graph *g, tensor in, const rope_spec *spec, const cache *c) {
     return x;
 }
 
-tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, float attention_scale) {
+/* Queries [L, H, hd] to what the cache shows after the write. */
+static tensor attend_to(graph *g, tensor q, const node *write, const attend_spec *spec) {
+    const cache_spec *s = &write->cache->spec;
+    if (q->rank != 3 || q->shape[0] != write->shape[0] || q->shape[2] != s->head_dim ||
+        q->shape[1] % s->n_kv_heads)
+        return refuse(g, "attend: queries", q, "the keys have another shape");
+    if (spec->sinks && (spec->sinks->rank != 1 || spec->sinks->shape[0] != q->shape[1]))
+        return refuse(g, "attend: queries", q, "there is not one sink per head");
+    if (write->cache->bits && (spec->sinks || spec->softcap != 0))
+        return refuse(g, "attend: queries", q, "a quantized cache has neither sinks nor soft caps");
+    node *x = add_node(g, OP_ATTEND, q->dtype);
+    if (!x) return &nothing;
+    x->in[0] = q;
+    x->in[1] = write;
+    x->w[0] = spec->sinks;
+    x->attention = *spec;
+    x->cache = write->cache;
+    x->position = write->position;
+    set_shape(x, 2, q->shape[0], q->shape[1] * s->v_head_dim, 0);
+    return x;
+}
+
+tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, const attend_spec *spec) {
     const cache_spec *s = &c->spec;
     if (k->rank != 3 || k->shape[1] != s->n_kv_heads || k->shape[2] != s->head_dim)
         return refuse(g, "attend: keys", k, "the cache has another shape");
     if (v->rank != 3 || v->shape[1] != s->n_kv_heads || v->shape[2] != s->v_head_dim ||
         v->shape[0] != k->shape[0])
         return refuse(g, "attend: values", v, "the cache has another shape");
-    if (q->rank != 3 || q->shape[0] != k->shape[0] || q->shape[2] != s->head_dim ||
-        q->shape[1] % s->n_kv_heads)
-        return refuse(g, "attend: queries", q, "the keys have another shape");
     if (s->n_sequences != g->n_sequences || k->shape[0] % g->n_sequences)
         return refuse(g, "attend: keys", k, "the cache is of another number of sequences");
     if (c->step == g->step) return refuse(g, "attend: keys", k, "this step wrote the cache before");
     node *write = add_node(g, OP_KV_WRITE, k->dtype);
-    node *x = add_node(g, OP_ATTEND, q->dtype);
-    if (!write || !x) return &nothing;
+    if (!write) return &nothing;
     write->in[0] = k;
     write->in[1] = v;
     copy_shape(write, k);
-    x->in[0] = q;
-    x->in[1] = write;
-    x->scale = attention_scale;
     c->step = g->step;
-    write->cache = x->cache = c;
-    write->position = x->position = c->offset;
-    set_shape(x, 2, q->shape[0], q->shape[1] * s->v_head_dim, 0);
-    return x;
+    write->cache = c;
+    write->position = c->offset;
+    return attend_to(g, q, write, spec);
+}
+
+tensor attend_shared(graph *g, cache *c, tensor q, const attend_spec *spec) {
+    for (int i = g->n_nodes - 1; i >= 0; i--) {
+        const node *x = graph_node(g, i);
+        if (x->op == OP_KV_WRITE && x->cache == c) return attend_to(g, q, x, spec);
+    }
+    return refuse(g, "attend_shared", q, "no layer wrote to this cache in this step");
 }
 
 tensor short_conv(graph *g, cache *c, int slot, tensor in, const weight *w, bool silu) {
@@ -233,7 +259,7 @@ tensor short_conv(graph *g, cache *c, int slot, tensor in, const weight *w, bool
 
 tensor gated(graph *g, activation act, tensor gate, tensor up) {
     if (!same_shape(gate, up)) return refuse(g, "gated", up, "the gate has another shape");
-    node *x = add_node(g, OP_GATED, gate->dtype);
+    node *x = add_node(g, OP_GATED, promoted(gate->dtype, up->dtype));
     if (!x) return &nothing;
     x->in[0] = gate;
     x->in[1] = up;
@@ -261,8 +287,18 @@ tensor add_clipped(graph *g, tensor a, tensor b) {
     return sum(g, a, b, true);
 }
 
-tensor scale(graph *g, tensor in, float s) {
-    node *x = add_node(g, OP_SCALE, in->dtype);
+tensor activate(graph *g, activation act, tensor in) {
+    if (act == ACT_OAI) return refuse(g, "activate", in, "this activation has two inputs");
+    node *x = add_node(g, OP_ACTIVATE, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->act = act;
+    copy_shape(x, in);
+    return x;
+}
+
+static tensor by_constant(graph *g, op_kind op, tensor in, float s) {
+    node *x = add_node(g, op, in->dtype);
     if (!x) return &nothing;
     if (in->dtype == DTYPE_BF16) s = bf16_to_f32(f32_to_bf16(s));
     if (in->dtype == DTYPE_F16) s = f16_to_f32(f32_to_f16(s));
@@ -272,15 +308,93 @@ tensor scale(graph *g, tensor in, float s) {
     return x;
 }
 
-tensor route(graph *g, tensor logits, int k, bool renormalize) {
-    if (logits->rank != 2 || k < 1 || k > logits->shape[1])
-        return refuse(g, "route", logits, "has fewer experts than k");
+tensor scale(graph *g, tensor in, float s) {
+    return by_constant(g, OP_SCALE, in, s);
+}
+
+tensor divide(graph *g, tensor in, float s) {
+    return by_constant(g, OP_DIVIDE, in, s);
+}
+
+tensor soft_cap(graph *g, tensor in, float c) {
+    return by_constant(g, OP_SOFT_CAP, in, c);
+}
+
+tensor product(graph *g, tensor a, tensor b) {
+    bool per_row = a->rank == b->rank && tensor_rows(a) == tensor_rows(b) && tensor_last(b) == 1;
+    if (!same_shape(a, b) && !per_row) return refuse(g, "product", b, "the other operand has another shape");
+    node *x = add_node(g, OP_PRODUCT, promoted(a->dtype, b->dtype));
+    if (!x) return &nothing;
+    x->in[0] = a;
+    x->in[1] = b;
+    copy_shape(x, a);
+    return x;
+}
+
+tensor product_weight(graph *g, tensor in, const weight *w) {
+    if (w->rank != 1 || (w->shape[0] != 1 && w->shape[0] != tensor_last(in)))
+        return refuse(g, "product_weight", in, "the weight has another width");
+    node *x = add_node(g, OP_PRODUCT_WEIGHT, promoted(in->dtype, w->dtype));
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->w[0] = w;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor part(graph *g, tensor in, int64_t first, int64_t n) {
+    if (in->rank < 2 || first < 0 || n < 1 || first + n > tensor_last(in))
+        return refuse(g, "part", in, "the columns are outside");
+    node *x = add_node(g, OP_PART, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->first = first;
+    copy_shape(x, in);
+    x->shape[x->rank - 1] = n;
+    return x;
+}
+
+tensor flatten(graph *g, tensor in) {
+    if (in->rank != 3) return refuse(g, "flatten", in, "wants [L, H, head_dim]");
+    node *x = add_node(g, OP_FLATTEN, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    set_shape(x, 2, in->shape[0], in->shape[1] * in->shape[2], 0);
+    return x;
+}
+
+tensor scale_positions(graph *g, tensor in, position_scale s, const cache *c) {
+    if (in->rank != 3) return refuse(g, "scale_positions", in, "wants [L, H, head_dim]");
+    node *x = add_node(g, OP_SCALE_POSITIONS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->by_position = s;
+    x->position = c->offset;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor route(graph *g, tensor logits, const route_spec *spec) {
+    int64_t n = logits->rank == 2 ? logits->shape[1] : 0;
+    if (spec->k < 1 || spec->k > n) return refuse(g, "route", logits, "has fewer experts than k");
+    if (spec->bias && (spec->bias->rank != 1 || spec->bias->shape[0] != n))
+        return refuse(g, "route", logits, "has another number of experts than the bias");
+    if (spec->n_group > 1 && (n % spec->n_group || spec->topk_group < 1 || spec->topk_group > spec->n_group))
+        return refuse(g, "route", logits, "does not fall into these groups");
     node *x = add_node(g, OP_ROUTE, DTYPE_OTHER);
     if (!x) return &nothing;
     x->in[0] = logits;
-    x->top.k = k;
-    x->top.renormalize = renormalize;
-    set_shape(x, 2, logits->shape[0], k, 0);
+    x->w[0] = spec->bias;
+    x->route = *spec;
+    set_shape(x, 2, logits->shape[0], spec->k, 0);
+    return x;
+}
+
+tensor as_f32(graph *g, tensor in) {
+    node *x = add_node(g, OP_AS_F32, DTYPE_F32);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    copy_shape(x, in);
     return x;
 }
 

@@ -23,6 +23,15 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(GATED, gated, SMALL)                                                                                  \
     OP(ADD, add, SMALL)                                                                                      \
     OP(SCALE, scale, SMALL)                                                                                  \
+    OP(ACTIVATE, activate, SMALL)                                                                            \
+    OP(DIVIDE, divide, SMALL)                                                                                \
+    OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
+    OP(PRODUCT, product, SMALL)                                                                              \
+    OP(PRODUCT_WEIGHT, product_weight, SMALL)                                                                \
+    OP(PART, part, SMALL)                                                                                    \
+    OP(AS_F32, as_f32, VIEW)                                                                                 \
+    OP(FLATTEN, flatten, VIEW)                                                                               \
+    OP(SCALE_POSITIONS, scale_positions, SMALL)                                                              \
     OP(ROUTE, route, SMALL)                                                                                  \
     OP(EXPERTS, experts, PLAIN_OP) /* in[0] x, in[1] routing */                                              \
     OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
@@ -39,12 +48,6 @@ extern const int op_flags[OP_COUNT]; /* of enum op_flags */
 
 enum { NODE_MAX_INPUTS = 5, NODE_MAX_WEIGHTS = 3 };
 
-/* ROUTE: how many experts, and whether their weights are divided by their sum */
-typedef struct top_k {
-    int k;
-    bool renormalize;
-} top_k;
-
 /* SHORT_CONV: which of the cache's states, and what follows */
 typedef struct conv_options {
     int slot;
@@ -60,15 +63,18 @@ typedef struct node {
     tensor in[NODE_MAX_INPUTS];
     const weight *w[NODE_MAX_WEIGHTS];
     struct cache *cache; /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
-    int64_t position;    /* ROPE, KV_WRITE, ATTEND: of a sequence's first token in this step */
+    int64_t position; /* ROPE, SCALE_POSITIONS, KV_WRITE, ATTEND: of a sequence's first token in this step */
     union {
         int64_t first_id; /* TOKENS: they are graph->ids[first_id .. + shape[0]) */
         result *from;     /* TOKEN_RESULT */
         float eps;        /* RMS_NORM */
         const rope_spec *rope;
-        float scale;       /* ATTEND, SCALE */
-        activation act;    /* GATED, EXPERTS */
-        top_k top;         /* ROUTE */
+        float scale; /* SCALE, DIVIDE, SOFT_CAP */
+        attend_spec attention;
+        activation act; /* GATED, ACTIVATE, EXPERTS */
+        int64_t first;  /* PART */
+        position_scale by_position;
+        route_spec route;
         bool clip;         /* ADD: saturate in F16 */
         conv_options conv; /* SHORT_CONV */
     };

@@ -31,6 +31,9 @@ int generate_check_options(const generate_options *o) {
 
 static int check_quantized(const model *m, const generate_options *o) {
     const model_info *info = model_describe(m);
+    if (info->never_quantized)
+        return fail_usage("kv_bits cannot be used with this model, in mlx-lm neither: %s",
+                          info->never_quantized);
     if (info->head_dim % o->kv_group_size)
         return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld",
                           (long long)o->kv_group_size, (long long)info->head_dim);

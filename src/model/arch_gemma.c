@@ -1,8 +1,42 @@
-/* arch_gemma.c - the Gemmas: norms weigh with 1 + w and stand on both sides, the embedding is scaled.
- * mlx-lm: models/gemma3_text.py. */
+/* arch_gemma.c - the Gemmas: norms weigh with 1 + w the embedding is scaled.
+ * mlx-lm: models/gemma.py, gemma3_text.py. */
 #include "model/decoder.h"
 
 #include <math.h>
+
+/* The first Gemma: norms only before, and the exact GELU. */
+void describe_gemma(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                        .theta = 10000,
+                                        .traditional = config_bool_or(l, "rope_traditional", false),
+                                        .plain = true});
+    d->norm_offset = 1;
+    d->layer.ffn.act = ACT_GELU;
+    d->embed_scale = sqrt((double)d->hidden);
+    d->tied = true;
+}
+
+/* Soft caps on scores and logits; norms on both sides. mlx-lm has no windows here. */
+void describe_gemma2(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                        .theta = 10000,
+                                        .traditional = config_bool_or(l, "rope_traditional", false),
+                                        .plain = true});
+    a->scale = pow(config_float_or(l, "query_pre_attn_scalar", 144), -0.5);
+    a->softcap = (float)config_float_or(l, "attn_logit_softcapping", 50);
+    d->logit_cap = config_float_or(l, "final_logit_softcapping", 30);
+    d->norm_offset = 1;
+    d->layer.places = PLACES_SANDWICH;
+    d->names.ffn_pre = "pre_feedforward_layernorm";
+    d->layer.ffn.act = ACT_GELU_TANH;
+    d->embed_scale = sqrt((double)d->hidden);
+    d->tied = true;
+    if (!l->failed && !(a->softcap > 0)) config_refuse(l, "attn_logit_softcapping", "is not positive");
+}
 
 /* All but every sixth layer see a window and have a rope of their own; h = x + norm(attention(norm(x))). */
 void describe_gemma3(loader *l, desc *d) {

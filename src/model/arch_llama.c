@@ -36,7 +36,7 @@ void describe_qwen3(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;
     a->qk_norm = QK_HEADS;
-    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim});
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .nested = true});
     d->tied = config_bool_or(l, "tie_word_embeddings", false);
 }
 
@@ -151,5 +151,29 @@ void layer_llama4_text(loader *l, const desc *d, int64_t i, layer_desc *out) {
 /* Llama without caches of its own. */
 void describe_pixtral(loader *l, desc *d) {
     describe_llama(l, d);
+    d->own_caches = false;
+}
+
+/* Llama whose queries grow with the position; rope_parameters has all that rope needs. */
+void describe_ministral3(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .nested = true});
+    a->temperature = (position_scale){
+        .beta = (float)config_float_in(l, "rope_parameters", "llama_4_scaling_beta"),
+        .n = (float)config_float_in(l, "rope_parameters", "original_max_position_embeddings")};
+    d->tied = config_bool_or(l, "tie_word_embeddings", true);
+    d->own_caches = true;
+}
+
+/* A wrapper of several text models, without make_cache: a window would mask a plain cache. */
+void describe_mistral3(loader *l, desc *d) {
+    const char *type = json_string(json_get(l->config, "model_type"));
+    if (type && !strcmp(type, "mistral4"))
+        config_refuse(l, "text_config", "model_type \"mistral4\" is not known");
+    else if (type && !strcmp(type, "ministral3"))
+        describe_ministral3(l, d);
+    else
+        describe_llama(l, d);
     d->own_caches = false;
 }

@@ -17,36 +17,77 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     int64_t q = in->n_heads * in->head_dim, k = in->n_kv_heads * in->head_dim;
     out->d = *in;
     if (in->scale == 0) out->d.scale = pow((double)in->head_dim, -0.5);
-    out->q = load_linear(l, (linear_shape){q, d->hidden, in->qkv_bias}, d->names.q);
-    out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
-    out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
+    if (in->packing == PACKING_SEPARATE) {
+        out->q = load_linear(l, (linear_shape){q, d->hidden, in->qkv_bias}, d->names.q);
+        out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
+        out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
+    } else {
+        out->qkv = load_linear(l, (linear_shape){q + 2 * k, d->hidden, in->qkv_bias}, d->names.qkv);
+    }
     out->o = load_linear(l, (linear_shape){d->hidden, q, in->o_bias}, d->names.o);
+    if (in->gate != GATE_NONE) {
+        int64_t n = in->gate == GATE_SIGMOID_HEAD ? in->n_heads : q;
+        out->gate = load_linear(l, (linear_shape){n, d->hidden, false}, d->names.out_gate);
+    }
+    if (in->sinks) out->sinks = load_vector(l, in->n_heads, d->names.sinks);
     load_norms(l, d, in, out);
+}
+
+typedef struct qkv {
+    tensor q, k, v;
+} qkv;
+
+static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
+    x->q = rms_norm(g, x->q, a->q_norm, eps);
+    x->k = rms_norm(g, x->k, a->k_norm, eps);
+}
+
+/* [L, n_heads * hd] each. */
+static qkv split_rows(graph *g, const attention_desc *d, tensor all) {
+    int64_t q = d->n_heads * d->head_dim, k = d->n_kv_heads * d->head_dim;
+    return (qkv){part(g, all, 0, q), part(g, all, q, k), part(g, all, q + k, k)};
+}
+
+/* [L, heads, hd] each, from a KV head's queries, key and value side by side. */
+static qkv split_groups(graph *g, const attention_desc *d, tensor all) {
+    int64_t hd = d->head_dim, q = d->n_heads / d->n_kv_heads * hd;
+    all = heads(g, all, (int)d->n_kv_heads);
+    tensor queries = heads(g, flatten(g, part(g, all, 0, q)), (int)d->n_heads);
+    return (qkv){queries, part(g, all, q, hd), part(g, all, q + hd, hd)};
+}
+
+static qkv project(graph *g, const attention *a, tensor x, float eps) {
+    const attention_desc *d = &a->d;
+    qkv p;
+    if (d->packing == PACKING_GROUPS) return split_groups(g, d, linear(g, x, a->qkv));
+    if (d->packing == PACKING_ROWS)
+        p = split_rows(g, d, linear(g, x, a->qkv));
+    else
+        linears(g, x, 3, (const weight *const[]){a->q, a->k, a->v}, (tensor *const[]){&p.q, &p.k, &p.v});
+    if (d->qk_norm == QK_WIDTH) norm_both(g, a, eps, &p);
+    return (qkv){heads(g, p.q, (int)d->n_heads), heads(g, p.k, (int)d->n_kv_heads),
+                 heads(g, p.v, (int)d->n_kv_heads)};
+}
+
+/* The result of attention times a gate of the layer's input. */
+static tensor gate_result(graph *g, const attention *a, tensor x, tensor out) {
+    tensor gate = activate(g, ACT_SIGMOID, linear(g, x, a->gate));
+    if (a->d.gate == GATE_SIGMOID) return product(g, out, gate);
+    int n = (int)a->d.n_heads;
+    return flatten(g, product(g, heads(g, out, n), heads(g, gate, n)));
 }
 
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c) {
     const attention_desc *d = &a->d;
-    int n_heads = (int)d->n_heads, n_kv_heads = (int)d->n_kv_heads;
-    tensor q, k, v;
-    linears(g, x, 3, (const weight *const[]){a->q, a->k, a->v}, (tensor *const[]){&q, &k, &v});
-    if (d->qk_norm == QK_WIDTH) {
-        q = rms_norm(g, q, a->q_norm, eps);
-        k = rms_norm(g, k, a->k_norm, eps);
-    }
-    q = heads(g, q, n_heads);
-    k = heads(g, k, n_kv_heads);
-    v = heads(g, v, n_kv_heads);
-    if (d->qk_norm == QK_HEADS) {
-        q = rms_norm(g, q, a->q_norm, eps);
-        k = rms_norm(g, k, a->k_norm, eps);
-    }
+    qkv p = project(g, a, x, eps);
+    if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
     if (d->rope) {
-        q = rope(g, q, d->rope, c);
-        k = rope(g, k, d->rope, c);
+        p.q = rope(g, p.q, d->rope, c);
+        p.k = rope(g, p.k, d->rope, c);
     }
-    if (d->qk_norm == QK_AFTER_ROPE) {
-        q = rms_norm(g, q, a->q_norm, eps);
-        k = rms_norm(g, k, a->k_norm, eps);
-    }
-    return linear(g, attend(g, c, q, k, v, (float)d->scale), a->o);
+    if (d->qk_norm == QK_AFTER_ROPE) norm_both(g, a, eps, &p);
+    if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
+    attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap};
+    tensor out = attend(g, c, p.q, p.k, p.v, &how);
+    return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, out), a->o);
 }

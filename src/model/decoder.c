@@ -39,6 +39,16 @@ void read_decoder(loader *l, desc *d) {
     read_decoder_or(l, d, &(decoder_defaults){0});
 }
 
+int64_t partial_dims(loader *l, const desc *d, double otherwise) {
+    const json *parameters = json_get(l->config, "rope_parameters");
+    double factor = otherwise;
+    const char *key = "partial_rotary_factor";
+    const json *from = json_get(l->config, key) || !parameters ? l->config : parameters;
+    if (!l->failed) l->failed = json_get_float(from, l->name, key, otherwise <= 0, &factor) < 0;
+    if (!l->failed && !(factor > 0 && factor <= 1)) config_refuse(l, key, "is not between 0 and 1");
+    return l->failed ? 2 : (int64_t)((double)d->layer.attention.head_dim * factor) / 2 * 2;
+}
+
 bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise) {
     const json *type = config_per_layer(l, "layer_types", i, d->n_layers);
     if (!type) return otherwise;
@@ -70,8 +80,10 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     bool gguf = checkpoint_is_gguf(l->checkpoint);
     const attention *a = &out->attention;
     dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
-    out->kv_dtype = promoted(promoted(type, a->k), a->v);
-    const weight *rest[] = {a->q, a->o, out->ffn.gate, out->ffn.up, out->ffn.down};
+    out->kv_dtype = promoted(promoted(promoted(type, a->k), a->v), a->qkv);
+    const ffn *f = &out->ffn;
+    const weight *rest[] = {a->q,        a->o,      f->gate,        f->up,      f->down,
+                            f->mlp.gate, f->mlp.up, f->mlp.gate_up, f->mlp.down};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
     for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
@@ -85,6 +97,8 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     out->eps = d->eps;
     out->residual = (float)in->residual;
     out->clip = in->clip;
+    out->places = in->places;
+    if (d->norm_weightless) pre = post = false;
     if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
     load_attention(l, d, &in->attention, &out->attention);
     if (post) out->post = load_norm(l, d->hidden, d->norm_offset, n->post);
@@ -98,9 +112,9 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     a->describe(l, d);
     if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
     out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
-    out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
-    out->head =
-        d->tied ? out->embed : load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.head);
+    if (!d->norm_weightless) out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
+    out->head = d->tied ? out->embed
+                        : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
     dtype x = l->failed ? DTYPE_F32 : out->embed->dtype;
     for (int64_t i = 0; i < d->n_layers && !l->failed; i++) {
         layer_desc in = d->layer;
@@ -114,10 +128,6 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
 
 /* ---- running ---- */
 
-static tensor norm(graph *g, tensor x, const weight *w, float eps) {
-    return w ? rms_norm(g, x, w, eps) : x;
-}
-
 static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
     if (l->residual != 0) r = scale(g, r, l->residual);
     return l->clip ? add_clipped(g, x, r) : add(g, x, r);
@@ -125,10 +135,19 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
 
 static tensor run_layer(graph *g, const layer *l, tensor x, cache *c) {
     float eps = l->eps;
-    tensor r = run_attention(g, &l->attention, norm(g, x, l->pre, eps), eps, c);
-    tensor h = residual(g, l, x, norm(g, r, l->post, eps));
-    r = run_ffn(g, &l->ffn, norm(g, h, l->ffn_pre, eps));
-    return residual(g, l, h, norm(g, r, l->ffn_post, eps));
+    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
+    tensor r = run_attention(g, &l->attention, pre ? rms_norm(g, x, l->pre, eps) : x, eps, c);
+    tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, eps) : r);
+    r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, eps) : h);
+    return residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, eps) : r);
+}
+
+static tensor run_head(graph *g, const decoder *m, tensor x) {
+    const desc *d = &m->d;
+    if (d->head_divide != 0) x = divide(g, x, (float)d->head_divide);
+    x = linear(g, x, m->head);
+    if (d->logit_divide != 0) x = divide(g, x, (float)d->logit_divide);
+    return d->logit_cap != 0 ? soft_cap(g, x, (float)d->logit_cap) : x;
 }
 
 tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const caches[]) {
@@ -136,10 +155,11 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
     int64_t loops = d->loops ? d->loops : 1;
     tensor x = embed(g, ids, m->embed);
     if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
+    if (d->embed_norm) x = rms_norm(g, x, NULL, d->eps);
     for (int64_t loop = 0; loop < loops; loop++) {
         for (int64_t i = 0; i < d->n_layers; i++)
             x = run_layer(g, &m->layers[i], x, caches[loop * d->n_layers + i]);
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }
-    return linear(g, x, m->head);
+    return run_head(g, m, x);
 }

@@ -12,29 +12,50 @@
  * head after rope. */
 typedef enum qk_norm { QK_NONE, QK_HEADS, QK_WIDTH, QK_AFTER_ROPE } qk_norm;
 
+/* How query, key and value are stored: three matrices; one, with the rows of each after those of the other;
+ * one, with the rows of a KV head's queries, its key and its value together. */
+typedef enum packing { PACKING_SEPARATE, PACKING_ROWS, PACKING_GROUPS } packing;
+
+/* What the result is multiplied with: a gate for each number, or one for each head; both from the layer's
+ * input. */
+typedef enum out_gate { GATE_NONE, GATE_SIGMOID, GATE_SIGMOID_HEAD } out_gate;
+
 typedef struct attention_desc {
     int64_t n_heads, n_kv_heads, head_dim;
-    double scale;          /* 0: head_dim ** -0.5 */
-    const rope_spec *rope; /* NULL: no positions */
+    packing packing;
+    out_gate gate;
+    position_scale temperature; /* of queries after rope; n 0: none */
+    double scale;               /* 0: head_dim ** -0.5 */
+    const rope_spec *rope;      /* NULL: no positions */
     qk_norm qk_norm;
     bool qk_weightless; /* these norms only divide */
     bool qkv_bias, o_bias;
+    bool sinks;     /* one per head */
+    bool v_norm;    /* a norm without weight on each value head */
+    bool k_is_v;    /* values are keys before their norm and rope */
+    float softcap;  /* of scores; 0: none */
+    int64_t reads;  /* 1 + the layer whose keys and values it reads; 0: its own */
     int64_t window; /* tokens a layer sees; 0: all */
 } attention_desc;
 
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
-    int64_t n, k, width;
-    bool renormalize;
+    int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
+    route_spec route;              /* its bias comes with the weights */
+    bool bias;                     /* there is one */
+    bool expert_bias, router_bias; /* experts' matrices have biases; so has the router's */
+    bool shared_gate;              /* the shared MLP is multiplied with a sigmoid of its own */
+    bool f32;                      /* the router's input is in F32 */
 } moe_desc;
 
-typedef enum ffn_kind { FFN_GATED, FFN_EXPERTS } ffn_kind;
+typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS } ffn_kind;
 
 typedef struct ffn_desc {
     ffn_kind kind;
     int64_t width; /* intermediate_size */
     activation act;
     bool bias;
+    bool fused; /* gate and up are one matrix, gate first */
     moe_desc moe;
 } ffn_desc;
 
@@ -53,21 +74,27 @@ typedef struct layer_desc {
 typedef struct names {
     const char *embed, *norm, *head, *layers;
 
-    const char *q, *k, *v, *o, *q_norm, *k_norm;
+    const char *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *out_gate, *sinks;
     const char *pre, *post, *ffn_pre, *ffn_post; /* norms; pre only where `places` says so, and so on */
-    const char *gate, *up, *down;
-    const char *router, *experts; /* experts: its gate_proj, up_proj and down_proj */
+    const char *gate, *up, *gate_up, *down;
+    const char *router, *router_bias;
+    const char *experts, *shared; /* their gate_proj, up_proj and down_proj */
+    const char *shared_gate;
 } names;
 
 typedef struct desc {
     int64_t hidden, n_layers, vocab;
-    float eps;          /* of all norms */
-    double norm_offset; /* 1: norms weigh with 1 + w */
+    float eps;            /* of all norms */
+    double norm_offset;   /* 1: norms weigh with 1 + w */
+    bool norm_weightless; /* norms only divide */
     names names;
-    double embed_scale; /* 0: none */
-    bool tied;          /* the head is the embedding */
+    double embed_scale;                          /* 0: none; so for those below */
+    double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
+    bool embed_norm;                             /* a norm without weights on the embedding */
+    bool tied, head_bias;                        /* the head is the embedding; it has a bias */
     int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
+    bool predicts_more; /* checkpoints have one layer more, which predicts further tokens and is left out */
     bool own_caches;    /* mlx-lm's class has make_cache: max_kv_size has no effect */
     layer_desc layer;   /* what all layers are made from */
 } desc;
@@ -76,19 +103,25 @@ typedef struct desc {
 
 typedef struct attention {
     attention_desc d;
-    const weight *q, *k, *v, *o, *q_norm, *k_norm;
+    const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks;
 } attention;
+
+typedef struct mlp {
+    const weight *gate, *up, *gate_up, *down;
+} mlp;
 
 typedef struct ffn {
     ffn_desc d;
-    const weight *gate, *up, *down; /* of the experts, if there are some */
-    const weight *router;
+    mlp mlp;                        /* of experts: the shared one */
+    const weight *gate, *up, *down; /* of the experts */
+    const weight *router, *shared_gate;
 } ffn;
 
 typedef struct layer {
     attention attention;
     ffn ffn;
-    const weight *pre, *post, *ffn_pre, *ffn_post; /* NULL: there is no such norm */
+    places places;
+    const weight *pre, *post, *ffn_pre, *ffn_post;
     float eps, residual;
     bool clip;
     dtype kv_dtype; /* of keys and values */
@@ -132,14 +165,25 @@ extern describe_function describe_llama, describe_qwen2, describe_qwen3, describ
 extern layer_function layer_llama, layer_smollm3, layer_llama4_text;
 
 extern describe_function describe_olmo2, describe_olmo3, describe_exaone, describe_exaone4,
-    describe_hunyuan_v1_dense;
-extern layer_function layer_olmo3, layer_exaone4;
+    describe_hunyuan_v1_dense, describe_phi3, describe_glm, describe_glm4, describe_granite, describe_minicpm,
+    describe_internlm2, describe_lille, describe_qwen, describe_openelm, describe_nanochat;
+extern layer_function layer_olmo3, layer_exaone4, layer_openelm;
 
-extern describe_function describe_gemma3;
+extern describe_function describe_gemma, describe_gemma2, describe_gemma3;
 extern layer_function layer_gemma3;
 
-extern describe_function describe_qwen3_moe, describe_mellum;
+extern describe_function describe_qwen3_moe, describe_mellum, describe_mixtral, describe_qwen2_moe,
+    describe_olmoe, describe_granitemoe;
 extern layer_function layer_qwen3_moe, layer_mellum;
+
+extern describe_function describe_gpt_oss;
+extern layer_function layer_gpt_oss;
+
+extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, describe_exaone_moe,
+    describe_minimax;
+extern layer_function layer_deepseek, layer_exaone_moe;
+
+extern describe_function describe_ministral3, describe_mistral3;
 
 /* ---- helpers of descriptions ---- */
 
@@ -159,6 +203,9 @@ typedef struct decoder_keys {
 void read_decoder(loader *l, desc *d);
 void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults);
 void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decoder_defaults *defaults);
+
+/* partial_rotary_factor of head_dim, as an even number. */
+int64_t partial_dims(loader *l, const desc *d, double otherwise);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
 bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise);

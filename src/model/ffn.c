@@ -1,39 +1,82 @@
-/* ffn.c - a layer's second half: a gated MLP, or a router and its experts.
+/* ffn.c - a layer's second half: an MLP, or a router and its experts, with an MLP for all tokens beside them.
  * mlx-lm: the MLP and SparseMoeBlock classes of most models, e.g. models/qwen3_moe.py. */
 #include "model/decoder.h"
 
 #include <stdio.h>
 
-static void load_moe(loader *l, const desc *d, const moe_desc *in, ffn *out) {
-    char name[128];
-    const char *e = d->names.experts;
-    out->router = load_linear(l, (linear_shape){in->n, d->hidden, false}, d->names.router);
-    snprintf(name, sizeof name, "%s.gate_proj", e);
-    out->gate = load_experts(l, in->n, (linear_shape){in->width, d->hidden, false}, name);
-    snprintf(name, sizeof name, "%s.up_proj", e);
-    out->up = load_experts(l, in->n, (linear_shape){in->width, d->hidden, false}, name);
-    snprintf(name, sizeof name, "%s.down_proj", e);
-    out->down = load_experts(l, in->n, (linear_shape){d->hidden, in->width, false}, name);
+/* Where the gate, up and down of experts or of a shared MLP are. */
+typedef struct three_names {
+    char gate[128], up[128], down[128];
+} three_names;
+
+static three_names names_below(const char *module) {
+    three_names n;
+    snprintf(n.gate, sizeof n.gate, "%s.gate_proj", module);
+    snprintf(n.up, sizeof n.up, "%s.up_proj", module);
+    snprintf(n.down, sizeof n.down, "%s.down_proj", module);
+    return n;
+}
+
+static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
+    const moe_desc *m = &in->moe;
+    linear_shape wide = {m->width, d->hidden, m->expert_bias}, back = {d->hidden, m->width, m->expert_bias};
+    three_names n = names_below(d->names.experts);
+    out->router = load_linear(l, (linear_shape){m->n, d->hidden, m->router_bias}, d->names.router);
+    if (m->bias) out->d.moe.route.bias = load_vector(l, m->n, d->names.router_bias);
+    out->gate = load_experts(l, m->n, wide, n.gate);
+    out->up = load_experts(l, m->n, wide, n.up);
+    out->down = load_experts(l, m->n, back, n.down);
+    if (!m->shared) return;
+    n = names_below(d->names.shared);
+    out->mlp.gate = load_linear(l, (linear_shape){m->shared, d->hidden, false}, n.gate);
+    out->mlp.up = load_linear(l, (linear_shape){m->shared, d->hidden, false}, n.up);
+    out->mlp.down = load_linear(l, (linear_shape){d->hidden, m->shared, false}, n.down);
+    if (m->shared_gate)
+        out->shared_gate = load_linear(l, (linear_shape){1, d->hidden, false}, d->names.shared_gate);
 }
 
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
+    linear_shape wide = {in->width, d->hidden, in->bias};
     out->d = *in;
     if (in->kind == FFN_EXPERTS) {
-        load_moe(l, d, &in->moe, out);
+        load_moe(l, d, in, out);
         return;
     }
-    out->gate = load_linear(l, (linear_shape){in->width, d->hidden, in->bias}, d->names.gate);
-    out->up = load_linear(l, (linear_shape){in->width, d->hidden, in->bias}, d->names.up);
-    out->down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
+    if (in->fused) {
+        out->mlp.gate_up =
+            load_linear(l, (linear_shape){2 * in->width, d->hidden, in->bias}, d->names.gate_up);
+    } else {
+        if (in->kind == FFN_GATED) out->mlp.gate = load_linear(l, wide, d->names.gate);
+        out->mlp.up = load_linear(l, wide, d->names.up);
+    }
+    out->mlp.down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
+}
+
+static tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
+    tensor gate, up;
+    if (m->gate_up) {
+        tensor both = linear(g, x, m->gate_up);
+        int64_t n = m->down->shape[1];
+        gate = part(g, both, 0, n);
+        up = part(g, both, n, n);
+    } else {
+        linears(g, x, 2, (const weight *const[]){m->gate, m->up}, (tensor *const[]){&gate, &up});
+    }
+    return linear(g, gated(g, act, gate, up), m->down);
+}
+
+static tensor run_moe(graph *g, const ffn *f, tensor x) {
+    const ffn_desc *d = &f->d;
+    tensor routing = route(g, linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router), &d->moe.route);
+    tensor y = experts(g, x, routing, d->act, f->gate, f->up, f->down);
+    if (!d->moe.shared) return y;
+    tensor shared = run_mlp(g, &f->mlp, d->act, x);
+    if (f->shared_gate) shared = product(g, shared, activate(g, ACT_SIGMOID, linear(g, x, f->shared_gate)));
+    return add(g, y, shared);
 }
 
 tensor run_ffn(graph *g, const ffn *f, tensor x) {
-    const ffn_desc *d = &f->d;
-    if (d->kind == FFN_EXPERTS) {
-        tensor routing = route(g, linear(g, x, f->router), (int)d->moe.k, d->moe.renormalize);
-        return experts(g, x, routing, d->act, f->gate, f->up, f->down);
-    }
-    tensor gate, up;
-    linears(g, x, 2, (const weight *const[]){f->gate, f->up}, (tensor *const[]){&gate, &up});
-    return linear(g, gated(g, d->act, gate, up), f->down);
+    if (f->d.kind == FFN_EXPERTS) return run_moe(g, f, x);
+    if (f->d.kind == FFN_GATED) return run_mlp(g, &f->mlp, f->d.act, x);
+    return linear(g, activate(g, f->d.act, linear(g, x, f->mlp.up)), f->mlp.down);
 }

@@ -45,6 +45,12 @@ bool config_bool(loader *l, const char *key) {
     return !l->failed && value;
 }
 
+double config_float_in(loader *l, const char *object, const char *key) {
+    double value = 0;
+    if (!l->failed) l->failed = json_get_float(json_get(l->config, object), l->name, key, true, &value) < 0;
+    return value;
+}
+
 bool config_list_has(loader *l, const char *key, int64_t n) {
     const json *list = json_get(l->config, key);
     for (const json *item = json_first(list); item; item = json_next(item))
@@ -90,7 +96,7 @@ static const weight *take_matrix(loader *l, const char *name, int rank, const in
     weight_source source = {.name = full_name(l, path, name, "")};
     matrix bias_vector;
     if (l->failed || checkpoint_matrix(l->checkpoint, path, rank, shape, &source.m) ||
-        (bias && checkpoint_plain(l->checkpoint, full_name(l, bias_name, name, ".bias"), 1, &shape[0],
+        (bias && checkpoint_plain(l->checkpoint, full_name(l, bias_name, name, ".bias"), rank - 1, shape,
                                   &bias_vector))) {
         l->failed = true;
         return NULL;
@@ -104,15 +110,23 @@ const weight *load_linear(loader *l, linear_shape shape, const char *name) {
 }
 
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name) {
-    return take_matrix(l, name, 3, (int64_t[]){n, shape.out, shape.in}, false);
+    return take_matrix(l, name, 3, (int64_t[]){n, shape.out, shape.in}, shape.bias);
 }
 
-const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
+static const weight *take_vector(loader *l, int64_t n, double offset, const char *name, const char *end) {
     char path[NAME_SIZE];
-    weight_source source = {.name = full_name(l, path, name, ".weight"), .plus_one = offset == 1};
+    weight_source source = {.name = full_name(l, path, name, end), .plus_one = offset == 1};
     if (l->failed || checkpoint_plain(l->checkpoint, path, 1, &n, &source.m)) {
         l->failed = true;
         return NULL;
     }
     return take(l, &source);
+}
+
+const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
+    return take_vector(l, n, offset, name, ".weight");
+}
+
+const weight *load_vector(loader *l, int64_t n, const char *name) {
+    return take_vector(l, n, 0, name, "");
 }

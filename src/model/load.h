@@ -16,6 +16,7 @@ typedef struct loader {
     const char *name;   /* of the config file, for messages */
     char prefix[64];    /* goes before the names of weights: "model.layers.3." */
     struct made_rope *ropes;
+    bool noted_rope; /* the note on rope_parameters was made */
     bool failed;
 } loader;
 
@@ -34,6 +35,9 @@ double config_float_or(loader *l, const char *key, double otherwise);
 bool config_bool(loader *l, const char *key);
 bool config_bool_or(loader *l, const char *key, bool otherwise);
 
+/* A field of the object `key`. */
+double config_float_in(loader *l, const char *object, const char *key);
+
 /* Is the number n in the list `key`? Not when there is no list. */
 bool config_list_has(loader *l, const char *key, int64_t n);
 
@@ -51,11 +55,14 @@ typedef struct linear_shape {
 } linear_shape;
 const weight *load_linear(loader *l, linear_shape shape, const char *name);
 
-/* One matrix per expert: [n, shape.out, shape.in]. */
+/* One matrix per expert: [n, shape.out, shape.in]; biases [n, shape.out]. */
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 
 /* A vector of n that a norm multiplies with; offset is added to it (1: Gemma's 1 + w). */
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name);
+
+/* A vector of n by its whole name, which has no ".weight". */
+const weight *load_vector(loader *l, int64_t n, const char *name);
 
 /* ---- rope ---- */
 
@@ -66,6 +73,10 @@ typedef struct rope_wish {
     const char *theta_key;  /* NULL: rope_theta */
     const char *layer_type; /* which entry of rope_parameters; NULL: they are the same for all layers */
     bool traditional;
+    bool nested; /* mlx-lm's class reads rope_parameters, too */
+    bool phi3;   /* longrope's context is config.json's original_max_position_embeddings (mlx-lm phi3.py) */
+    bool only_linear; /* any other scaling is ignored (mlx-lm deepseek.py) */
+    bool negative;    /* plain, turned the other way (mlx-lm nanochat.py) */
     bool alpha; /* the base grows by rope_scaling's "alpha" alone (mlx-lm hunyuan.py: DynamicNTKAlphaRoPE) */
     bool plain; /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
 } rope_wish;

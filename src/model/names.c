@@ -9,18 +9,25 @@ const names default_names = {
     .q = "self_attn.q_proj",
     .k = "self_attn.k_proj",
     .v = "self_attn.v_proj",
+    .qkv = "self_attn.qkv_proj",
     .o = "self_attn.o_proj",
     .q_norm = "self_attn.q_norm",
     .k_norm = "self_attn.k_norm",
+    .out_gate = "self_attn.gate_proj",
+    .sinks = "self_attn.sinks",
     .pre = "input_layernorm",
     .post = "post_attention_layernorm", /* of PLACES_POST and PLACES_SANDWICH */
     .ffn_pre = "post_attention_layernorm",
     .ffn_post = "post_feedforward_layernorm",
     .gate = "mlp.gate_proj",
     .up = "mlp.up_proj",
+    .gate_up = "mlp.gate_up_proj",
     .down = "mlp.down_proj",
     .router = "mlp.gate",
+    .router_bias = "mlp.gate.e_score_correction_bias",
     .experts = "mlp.switch_mlp",
+    .shared = "mlp.shared_experts",
+    .shared_gate = "mlp.shared_expert_gate",
 };
 
 const name_rule vision_rules[] = {

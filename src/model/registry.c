@@ -13,11 +13,21 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
                                            "{\"num_attention_heads\": 8, \"num_key_value_heads\": 4}"},
                      pixtral_wrapper = {.forced = "{\"tie_word_embeddings\": false}",
                                         .defaults = "{\"num_attention_heads\": 32}"},
+                     mistral3_wrapper = {.defaults = "{\"tie_word_embeddings\": false}"},
                      plain_wrapper = {.forced = NULL};
 
 static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
+
+static const name_rule mixtral_rules[] = {{NAME_PART, ".w1.", ".gate_proj."},
+                                          {NAME_PART, ".w2.", ".down_proj."},
+                                          {NAME_PART, ".w3.", ".up_proj."},
+                                          {NAME_END, NULL, NULL}};
+static const name_rule exaone_moe_rules[] = {
+    {NAME_DROP, "mtp.", NULL},
+    {NAME_PART, "mlp.e_score_correction_bias", "mlp.gate.e_score_correction_bias"},
+    {NAME_END, NULL, NULL}};
 
 /* mlx-lm utils.py: MODEL_REMAPPING has the names that are others' classes. */
 static const architecture architectures[] = {
@@ -51,6 +61,36 @@ static const architecture architectures[] = {
     {"nanbeige", "Nanbeige", .describe = describe_nanbeige},
     {"pixtral", "Pixtral 12B", .describe = describe_pixtral, .layer = layer_llama, .rules = vision_rules,
      .wrapper = &pixtral_wrapper},
+    {"phi3", "Phi-3, Phi-3.5, Phi-4", .describe = describe_phi3},
+    {"glm", "GLM-4 9B", .describe = describe_glm},
+    {"glm4", "GLM-4-0414", .describe = describe_glm4},
+    {"glm4_moe", "GLM-4.5, 4.6, 4.7", .describe = describe_glm4_moe, .layer = layer_deepseek},
+    {"solar_open", "Solar Open 100B", .describe = describe_glm4_moe, .layer = layer_deepseek},
+    {"gemma", "Gemma 2B, 7B", .describe = describe_gemma},
+    {"granite", "Granite 3.0 to 3.3", .describe = describe_granite},
+    {"granitemoe", "Granite 3.0 1B-A400M, 3B-A800M", .describe = describe_granitemoe},
+    {"minicpm", "MiniCPM 2B", .describe = describe_minicpm},
+    {"internlm2", "InternLM 2, 2.5", .describe = describe_internlm2, .rules = internlm_rules},
+    {"lille-130m", "Lille 130M", .describe = describe_lille},
+    {"qwen", "Qwen 1.8B to 72B", .describe = describe_qwen},
+    {"openelm", "OpenELM", .describe = describe_openelm, .layer = layer_openelm},
+    {"nanochat", "nanochat d20, d32", .describe = describe_nanochat},
+    {"ministral3", "Ministral 3 text", .describe = describe_ministral3, .layer = layer_llama},
+    {"mistral3", "Mistral Small 3.1 to 3.2, Ministral 3", .describe = describe_mistral3, .layer = layer_llama,
+     .rules = vision_rules, .wrapper = &mistral3_wrapper},
+    {"llava", "LLaVA on Mistral", "mistral3", .describe = describe_mistral3, .layer = layer_llama,
+     .rules = vision_rules, .wrapper = &mistral3_wrapper},
+    {"mixtral", "Mixtral 8x7B, 8x22B", .describe = describe_mixtral, .rules = mixtral_rules},
+    {"qwen2_moe", "Qwen1.5-MoE, Qwen2-57B-A14B", .describe = describe_qwen2_moe},
+    {"olmoe", "OLMoE 1B-7B", .describe = describe_olmoe},
+    {"deepseek", "DeepSeek-MoE 16B", .describe = describe_deepseek, .layer = layer_deepseek},
+    {"dots1", "dots.llm1", .describe = describe_dots1, .layer = layer_deepseek},
+    {"exaone_moe", "K-EXAONE", .describe = describe_exaone_moe, .layer = layer_exaone_moe,
+     .rules = exaone_moe_rules},
+    {"minimax", "MiniMax M2, M2.1", .describe = describe_minimax, .rules = mixtral_rules},
+    {"minimax_m2", "MiniMax M2, M2.1", "minimax", .describe = describe_minimax, .rules = mixtral_rules},
+    {"gpt_oss", "gpt-oss 20B, 120B", .describe = describe_gpt_oss, .layer = layer_gpt_oss},
+    {"gemma2", "Gemma 2 2B, 9B, 27B", .describe = describe_gemma2},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -120,7 +160,12 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                            .n_heads = all->n_heads,
                            .n_kv_heads = all->n_kv_heads,
                            .head_dim = all->head_dim,
+                           .never_quantized =
+                               all->softcap != 0 ? "attention with soft caps reads plain caches alone" : NULL,
                            .own_caches = d->own_caches};
+    char more[64];
+    snprintf(more, sizeof more, "%s.%lld.", d->names.layers, (long long)d->n_layers);
+    if (d->predicts_more && checkpoint_ignore(c, more)) return -1;
     if (d->tied && checkpoint_ignore(c, "lm_head.")) return -1;
     return checkpoint_check_all_used(c);
 }
@@ -163,6 +208,7 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
                        .head_dim = (int)a->head_dim,
                        .v_head_dim = (int)a->head_dim,
                        .dtype = of->kv_dtype};
+    if (!m->info.own_caches) spec.window = a->window; /* it masks what a plain cache keeps */
     if (m->info.own_caches) {
         spec.max_size = a->window;
     } else if (o->max_kv_size) {

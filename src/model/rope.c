@@ -55,9 +55,12 @@ static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *s
 }
 
 /* SuScaledRoPE: every frequency has a factor of its own from long_factor, which is a list or one number. */
-static void scale_longrope(loader *l, const json *scaling, rope_spec *spec, float *freqs, int n) {
-    double context = field(l, scaling, "original_max_position_embeddings", true, 0);
-    double longest = config_float_or(l, "max_position_embeddings", context), factor = longest / context;
+static void scale_longrope(loader *l, const rope_wish *wish, const json *scaling, rope_spec *spec,
+                           float *freqs, int n) {
+    const char *key = "original_max_position_embeddings";
+    double context = wish->phi3 ? config_float_or(l, key, 4096) : field(l, scaling, key, true, 0);
+    double longest = config_float_or(l, "max_position_embeddings", wish->phi3 ? 131072 : context);
+    double factor = longest / context;
     const json *factors = json_get(scaling, "long_factor");
     if (json_is_array(factors) ? json_length(factors) != n : !json_is_number(factors))
         config_refuse(l, "rope_scaling",
@@ -83,21 +86,22 @@ static void scale_by_tensor(loader *l, float *freqs, int n) {
 }
 
 /* The periods and factors of a variant; *plain is left for those that have none. */
-static void scale_variant(loader *l, const char *type, const json *scaling, double base, rope_spec *spec,
-                          float *freqs) {
+static void scale_variant(loader *l, const rope_wish *wish, const char *type, const json *scaling,
+                          double base, rope_spec *spec, float *freqs) {
     int n = spec->dims / 2;
     if (!strcmp(type, "llama3"))
         scale_llama3(l, scaling, freqs, n);
     else if (!strcmp(type, "yarn") || !strcmp(type, "deepseek_yarn") || !strcmp(type, "telechat3-yarn"))
         scale_yarn(l, scaling, base, spec, freqs, n);
-    else if (!strcmp(type, "longrope"))
-        scale_longrope(l, scaling, spec, freqs, n);
+    else if (!strcmp(type, "longrope") || (wish->phi3 && !strcmp(type, "su")))
+        scale_longrope(l, wish, scaling, spec, freqs, n);
     else if (!strcmp(type, "alpha"))
         ; /* the base says it all */
     else if (!strcmp(type, "gguf_factors"))
         scale_by_tensor(l, freqs, n);
     else
-        config_refuse(l, "rope_scaling", "its type is not known; known: linear, llama3, yarn, longrope");
+        config_refuse(l, "rope_scaling",
+                      "its type is not known; known: linear, dynamic, llama3, yarn, longrope");
 }
 
 /* rope_scaling names its type in one of two ways. */
@@ -110,6 +114,7 @@ static const char *scaling_type(const json *scaling) {
 static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base, const json *scaling) {
     int dims = (int)wish->dims, n = dims / 2;
     const char *type = wish->alpha ? "alpha" : scaling_type(wish->plain ? NULL : scaling);
+    if (wish->only_linear && strcmp(type, "linear")) type = "default";
     if (wish->alpha) base *= pow(field(l, scaling, "alpha", false, 1), dims / (dims - 2.0));
     if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
     rope_spec *spec = load_alloc(l, 1, sizeof *spec);
@@ -117,15 +122,20 @@ static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base,
     if (!spec || !freqs) return NULL;
     *spec =
         (rope_spec){.dims = dims, .traditional = wish->traditional, .scale = 1, .mscale = 1, .freqs = freqs};
-    bool plain = !strcmp(type, "default") || !strcmp(type, "mrope"), linear = !strcmp(type, "linear");
+    bool dynamic = !strcmp(type, "dynamic"); /* plain up to max_position_embeddings */
+    if (dynamic) spec->limit = config_int(l, "max_position_embeddings", 1, INT32_MAX);
+    bool plain = dynamic || !strcmp(type, "default") || !strcmp(type, "mrope"),
+         linear = !strcmp(type, "linear");
     for (int i = 0; i < n; i++)
         freqs[i] = plain || linear ? (float)pow(base, 2.0 * i / dims)
                                    : powf((float)base, (float)(2 * i) / (float)dims);
     if (linear) spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
-    if (plain || linear)
+    if (wish->negative)
+        for (int i = 0; i < n; i++) freqs[i] = -expf((float)i * (float)(log(base) / n));
+    else if (plain || linear)
         spec->base = (float)base;
     else
-        scale_variant(l, type, scaling, base, spec, freqs);
+        scale_variant(l, wish, type, scaling, base, spec, freqs);
     for (int i = 0; i < n && !l->failed; i++)
         if (!isfinite(freqs[i]) || freqs[i] == 0 || !isfinite(spec->scale))
             config_refuse(l, "rope_scaling", "its numbers give no finite frequencies");
@@ -141,7 +151,7 @@ struct made_rope {
 
 static bool same_rope(const rope_spec *a, const rope_spec *b) {
     return a->dims == b->dims && a->traditional == b->traditional && a->scale == b->scale &&
-           a->base == b->base && a->mscale == b->mscale &&
+           a->base == b->base && a->limit == b->limit && a->mscale == b->mscale &&
            !memcmp(a->freqs, b->freqs, (size_t)a->dims / 2 * sizeof *a->freqs);
 }
 
@@ -153,6 +163,14 @@ static const rope_spec *shared_rope(loader *l, const rope_spec *spec) {
     *made = (struct made_rope){l->ropes, spec};
     l->ropes = made;
     return spec;
+}
+
+/* mlx-lm 0.32.2 would silently take defaults there. */
+static void note_parameters(loader *l, const rope_wish *wish) {
+    if (wish->nested || wish->layer_type || l->noted_rope || l->failed) return;
+    l->noted_rope = true;
+    l->failed = checkpoint_add_note(l->checkpoint, "rope_parameters was read, which mlx-lm ignores for this "
+                                                   "model_type: its answers may differ") < 0;
 }
 
 const rope_spec *read_rope(loader *l, const rope_wish *wish) {
@@ -169,6 +187,7 @@ const rope_spec *read_rope(loader *l, const rope_wish *wish) {
         return NULL;
     }
     const json *scaling = json_get(l->config, "rope_scaling");
+    if (parameters && (from == parameters || (!scaling && !wish->plain))) note_parameters(l, wish);
     if (!scaling) scaling = parameters;
     const rope_spec *spec = make_rope(l, wish, base, scaling);
     return l->failed ? NULL : shared_rope(l, spec);

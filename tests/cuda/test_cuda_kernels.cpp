@@ -366,7 +366,8 @@ static rope_spec spec_of(const attend_case &c, std::vector<float> &freqs, std::v
             .scale = c.own_freqs ? 0.5f : 1,
             .base = c.own_freqs ? 0 : 10000.0f,
             .mscale = 1,
-            .freqs = freqs.data()};
+            .freqs = freqs.data(),
+            .limit = 0};
 }
 
 static void check_attend(const attend_case &c) {

@@ -13,6 +13,8 @@ import pytest
 F32_TOLERANCE = 1e-4
 QUANTIZED_TOLERANCE = 4e-2  # see test_kv_cache.py
 REFUSED = 2
+# What mlx-lm does and this program refuses.
+NOT_YET = {("mistral3", "rotating"): "windows within a rotating cache of another size"}
 
 
 PROGRAM = os.environ.get("MLXBENCH", str(architectures.HERE.parent.parent / "build" / "mlxbench"))
@@ -49,6 +51,8 @@ def check_near(found, wanted):
 @pytest.mark.parametrize("case", architectures.CASES)
 @pytest.mark.parametrize("model_type", [name for name in sorted(architectures.CONFIGS) if name in REGISTERED])
 def test_as_mlx_lm(ours, run, model_type, case, engine):
+    if (model_type, case) in NOT_YET:
+        pytest.skip(f"not supported yet: {NOT_YET[model_type, case]}")
     answers = architectures.get(model_type)
     prompt, four_bits, options = architectures.CASES[case]
     model = answers / ("4-bit" if four_bits else "plain")

@@ -67,13 +67,14 @@ static tensor rope_mistake(graph *g, const bench *b, tensor x) {
     return rope(g, heads(g, x, 2), &spec, b->cache);
 }
 static tensor keys_mistake(graph *g, const bench *b, tensor x) {
-    return attend(g, b->cache, heads(g, x, 2), heads(g, x, 4), heads(g, x, 2), 1);
+    return attend(g, b->cache, heads(g, x, 2), heads(g, x, 4), heads(g, x, 2), &(attend_spec){.scale = 1});
 }
 static tensor queries_mistake(graph *g, const bench *b, tensor x) {
-    return attend(g, b->cache, heads(g, x, 1), heads(g, x, 2), heads(g, x, 2), 1);
+    return attend(g, b->cache, heads(g, x, 1), heads(g, x, 2), heads(g, x, 2), &(attend_spec){.scale = 1});
 }
 static tensor values_mistake(graph *g, const bench *b, tensor x) {
-    return attend(g, b->cache, heads(g, x, 2), heads(g, x, 2), heads(g, rows_of(g, b->table, 0, 1), 2), 1);
+    return attend(g, b->cache, heads(g, x, 2), heads(g, x, 2), heads(g, rows_of(g, b->table, 0, 1), 2),
+                  &(attend_spec){.scale = 1});
 }
 static tensor gated_mistake(graph *g, const bench *b, tensor x) {
     return gated(g, ACT_SILU, x, rows_of(g, b->table, 0, 1));
@@ -84,10 +85,11 @@ static tensor add_mistake(graph *g, const bench *b, tensor x) {
 }
 static tensor route_mistake(graph *g, const bench *b, tensor x) {
     (void)b;
-    return route(g, x, 9, true);
+    return route(g, x, &(route_spec){.k = 9, .renormalize = true, .last = true});
 }
 static tensor experts_mistake(graph *g, const bench *b, tensor x) {
-    return experts(g, x, route(g, x, 2, true), ACT_SILU, b->gate, b->gate, b->down); /* 8 logits, 4 experts */
+    return experts(g, x, route(g, x, &(route_spec){.k = 2, .renormalize = true, .last = true}), ACT_SILU,
+                   b->gate, b->gate, b->down); /* 8 logits, 4 experts */
 }
 static tensor argmax_mistake(graph *g, const bench *b, tensor x) {
     (void)b;
@@ -96,15 +98,37 @@ static tensor argmax_mistake(graph *g, const bench *b, tensor x) {
 static tensor embed_mistake(graph *g, const bench *b, tensor x) {
     return embed(g, x, b->table); /* floats are no ids */
 }
+static tensor groups_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return route(g, x, &(route_spec){.k = 2, .n_group = 3, .topk_group = 1});
+}
+static tensor product_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return product(g, x, part(g, x, 0, 3));
+}
+static tensor part_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return part(g, x, 7, 2);
+}
+static tensor flatten_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return flatten(g, x);
+}
+static tensor activate_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return activate(g, ACT_OAI, x);
+}
 static const struct {
     const char *word; /* of the message */
     tensor (*make)(graph *g, const bench *b, tensor x);
 } mistakes[] = {
-    {"linear", linear_mistake}, {"linear", norm_mistake},     {"rms_norm", norm_weight_mistake},
-    {"heads", heads_mistake},   {"rope", rope_mistake},       {"keys", keys_mistake},
-    {"values", values_mistake}, {"queries", queries_mistake}, {"gated", gated_mistake},
-    {"add", add_mistake},       {"route", route_mistake},     {"experts", experts_mistake},
-    {"argmax", argmax_mistake}, {"embed", embed_mistake},
+    {"linear", linear_mistake},     {"linear", norm_mistake},     {"rms_norm", norm_weight_mistake},
+    {"heads", heads_mistake},       {"rope", rope_mistake},       {"keys", keys_mistake},
+    {"values", values_mistake},     {"queries", queries_mistake}, {"gated", gated_mistake},
+    {"add", add_mistake},           {"route", route_mistake},     {"experts", experts_mistake},
+    {"argmax", argmax_mistake},     {"embed", embed_mistake},     {"route", groups_mistake},
+    {"product", product_mistake},   {"part", part_mistake},       {"flatten", flatten_mistake},
+    {"activate", activate_mistake},
 };
 
 static void test_mistakes(void **state) {

@@ -117,7 +117,7 @@ static tensor step(graph *g, setting *s, int64_t n) {
     int64_t first = s->cache->offset;
     return attend(g, s->cache, heads(g, rows_of(g, s->wq, first, n), HEADS),
                   heads(g, rows_of(g, s->wk, first, n), KV_HEADS),
-                  heads(g, rows_of(g, s->wv, first, n), KV_HEADS), .25f);
+                  heads(g, rows_of(g, s->wv, first, n), KV_HEADS), &(attend_spec){.scale = .25f});
 }
 
 /* n tokens through engine and reference. The outputs are means of values in [-1, 1], computed in F32 with an

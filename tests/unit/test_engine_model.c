@@ -11,7 +11,7 @@
 
 enum { EXPERTS = 6, D = 40, INNER = 24, TOKENS = 300 };
 
-static double activate(activation act, double x) {
+static double activated(activation act, double x) {
     double u = act == ACT_SILU ? x : 2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
     return x / (1 + exp(-u));
 }
@@ -26,7 +26,8 @@ static double dot(const double *x, const float *w, int n) {
 static void add_expert(double *out, double share, activation act, const double *x, const float *gate,
                        const float *up, const float *down) {
     double inner[INNER];
-    for (int i = 0; i < INNER; i++) inner[i] = activate(act, dot(x, gate + i * D, D)) * dot(x, up + i * D, D);
+    for (int i = 0; i < INNER; i++)
+        inner[i] = activated(act, dot(x, gate + i * D, D)) * dot(x, up + i * D, D);
     for (int i = 0; i < D; i++) out[i] += share * dot(inner, down + i * INNER, INNER);
 }
 
@@ -61,7 +62,9 @@ static void check_experts(engine *e, int n_tokens, int k, bool renormalize, acti
     const weight *down = new_weight(e, EXPERTS, D, INNER, &w[2]);
     memcpy(router + 3 * D, router + D, D * sizeof *router); /* experts 1 and 3 always tie */
     graph *g = graph_begin(e, 1);
-    tensor x = rows_of(g, wx, 0, n_tokens), routing = route(g, linear(g, x, wr), k, renormalize);
+    tensor x = rows_of(g, wx, 0, n_tokens),
+           routing =
+               route(g, linear(g, x, wr), &(route_spec){.k = k, .renormalize = renormalize, .last = true});
     finish(g, experts(g, x, routing, act, gate, up, down), found, n_tokens * D);
     for (int t = 0; t < n_tokens; t++) {
         double in[D], logits[EXPERTS];
@@ -190,11 +193,15 @@ static tensor forward(graph *g, const layer *m, tensor ids) {
     linears(g, h, 3, (const weight *[]){w[1], w[2], w[3]}, (tensor *[]){&q, &k, &v});
     q = rope(g, heads(g, q, N_HEADS), &m->rope, m->cache);
     k = rope(g, heads(g, k, N_KV), &m->rope, m->cache);
-    x = add(g, x, linear(g, attend(g, m->cache, q, k, heads(g, v, N_KV), .25f), w[4]));
+    x = add(g, x,
+            linear(g, attend(g, m->cache, q, k, heads(g, v, N_KV), &(attend_spec){.scale = .25f}), w[4]));
     h = rms_norm(g, x, w[8], 1e-5f);
     x = add_clipped(g, x, linear(g, gated(g, ACT_GELU_TANH, linear(g, h, w[5]), linear(g, h, w[6])), w[7]));
     h = rms_norm(g, x, NULL, 1e-5f);
-    x = add(g, x, experts(g, h, route(g, linear(g, h, w[9]), 2, true), ACT_SILU, w[10], w[11], w[12]));
+    x = add(g, x,
+            experts(g, h,
+                    route(g, linear(g, h, w[9]), &(route_spec){.k = 2, .renormalize = true, .last = true}),
+                    ACT_SILU, w[10], w[11], w[12]));
     return logprobs(g, scale(g, linear(g, x, w[0]), 3));
 }
 

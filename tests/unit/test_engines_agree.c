@@ -30,7 +30,8 @@ static const int64_t lengths[] = {1, 7, 70};
 /* One engine with its weights. An engine may give a weight's memory back, so each has its own. */
 typedef struct side {
     engine *e;
-    const weight *table, *square, *biased, *keys, *norm, *head_norm, *router, *gate, *up, *down;
+    const weight *table, *square, *biased, *keys, *norm, *head_norm, *router, *router_bias, *gate, *up, *down,
+        *biased_up, *biased_down;
     void *memory[64];
     int n_memory;
 } side;
@@ -76,7 +77,7 @@ static matrix packed(side *s, kind k, int rank, const int64_t *shape) {
 
 static const weight *make(side *s, kind k, int rank, const int64_t *shape, bool bias) {
     weight_source source = {.name = "w"};
-    matrix vector = {.rank = 1, .shape = {shape[0]}};
+    matrix vector = {.rank = rank - 1, .shape = {shape[0], shape[1]}};
     if (k.bits && rank > 1)
         source.m = packed(s, k, rank, shape);
     else {
@@ -85,7 +86,7 @@ static const weight *make(side *s, kind k, int rank, const int64_t *shape, bool 
         memcpy(source.m.shape, shape, (size_t)rank * sizeof *shape);
     }
     if (bias) {
-        vector.values = floats(s, k.dtype, 1, shape, 0.5f, 0);
+        vector.values = floats(s, k.dtype, rank - 1, shape, 0.5f, 0);
         source.bias = &vector;
     }
     const weight *w = engine_weight(s->e, &source);
@@ -102,9 +103,12 @@ static void load(side *s, kind k) {
     s->norm = make(s, k, 1, (int64_t[]){DIM}, false);
     s->head_norm = make(s, k, 1, (int64_t[]){HEAD_DIM}, false);
     s->router = make(s, k, 2, (int64_t[]){EXPERTS, DIM}, false);
+    s->router_bias = make(s, k, 1, (int64_t[]){EXPERTS}, false);
     s->gate = make(s, k, 3, (int64_t[]){EXPERTS, WIDTH, DIM}, false);
     s->up = make(s, k, 3, (int64_t[]){EXPERTS, WIDTH, DIM}, false);
     s->down = make(s, k, 3, (int64_t[]){EXPERTS, DIM, WIDTH}, false);
+    s->biased_up = make(s, k, 3, (int64_t[]){EXPERTS, WIDTH, DIM}, true);
+    s->biased_down = make(s, k, 3, (int64_t[]){EXPERTS, DIM, WIDTH}, true);
 }
 
 static void unload(side *s) {
@@ -163,12 +167,16 @@ static tensor of_scale(graph *g, const side *s, cache *c, tensor x) {
 }
 static tensor of_experts(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
-    return experts(g, x, route(g, linear(g, x, s->router), EXPERTS, false), ACT_SILU, s->gate, s->up,
-                   s->down);
+    return experts(
+        g, x,
+        route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .renormalize = false, .last = true}),
+        ACT_SILU, s->gate, s->up, s->down);
 }
 static tensor of_best_experts(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
-    return experts(g, x, route(g, linear(g, x, s->router), 2, true), ACT_GELU_TANH, s->gate, s->up, s->down);
+    return experts(
+        g, x, route(g, linear(g, x, s->router), &(route_spec){.k = 2, .renormalize = true, .last = true}),
+        ACT_GELU_TANH, s->gate, s->up, s->down);
 }
 static tensor of_logprobs(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
@@ -210,7 +218,143 @@ static tensor of_scaled_rope(graph *g, const side *s, cache *c, tensor x) {
 }
 static tensor of_attend(graph *g, const side *s, cache *c, tensor x) {
     tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
-    return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS), 0.2f);
+    return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS),
+                  &(attend_spec){.scale = 0.2f});
+}
+
+static tensor of_gelu_erf_gate(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_GELU, x, linear(g, x, s->square));
+}
+static tensor of_relu_gate(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_RELU, x, linear(g, x, s->square));
+}
+static tensor of_relu2_gate(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_RELU2, x, linear(g, x, s->square));
+}
+static tensor of_oai_gate(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_OAI, x, linear(g, x, s->square));
+}
+static tensor activate_silu(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_SILU, x);
+}
+static tensor activate_gelu_tanh(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_GELU_TANH, x);
+}
+static tensor activate_gelu(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_GELU, x);
+}
+static tensor activate_relu2(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_RELU2, x);
+}
+static tensor activate_sigmoid(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_SIGMOID, x);
+}
+static tensor activate_tanh(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_TANH, x);
+}
+static tensor activate_softplus(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_SOFTPLUS, x);
+}
+static tensor of_divide(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return divide(g, x, 3.1f);
+}
+static tensor of_soft_cap(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return soft_cap(g, x, 0.3f);
+}
+static tensor of_product(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return product(g, x, linear(g, x, s->square));
+}
+static tensor of_product_by_head(graph *g, const side *s, cache *c, tensor x) {
+    return flatten(g, product(g, rope(g, heads(g, x, EXPERTS), &ropes[0], c),
+                              heads(g, linear(g, x, s->router), EXPERTS)));
+}
+static tensor of_product_weight(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return product_weight(g, x, s->norm);
+}
+static tensor of_part(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return scale(g, part(g, x, 32, 64), 1); /* a result that is read is whole */
+}
+static tensor of_part_of_heads(graph *g, const side *s, cache *c, tensor x) {
+    (void)s;
+    return flatten(g, part(g, rope(g, heads(g, x, HEADS), &ropes[0], c), 5, 20));
+}
+static tensor of_f32(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_TANH, as_f32(g, x));
+}
+static tensor of_scale_positions(graph *g, const side *s, cache *c, tensor x) {
+    (void)s;
+    return scale_positions(g, heads(g, x, HEADS), (position_scale){0.3f, 1, 4}, c);
+}
+
+static tensor routed_by(graph *g, const side *s, tensor x, route_spec spec) {
+    spec.bias = s->router_bias;
+    return experts(g, x, route(g, linear(g, x, s->router), &spec), ACT_SILU, s->gate, s->up, s->down);
+}
+static tensor of_sigmoid_routing(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(
+        g, s, x,
+        (route_spec){.k = 2, .score = SCORE_SIGMOID, .renormalize = true, .eps = 1e-20f, .scale = 2.5f});
+}
+static tensor of_group_routing(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(g, s, x,
+                     (route_spec){.k = 2,
+                                  .score = SCORE_SIGMOID,
+                                  .renormalize = true,
+                                  .eps = 2,
+                                  .eps_is_floor = true,
+                                  .n_group = 2,
+                                  .topk_group = 1,
+                                  .scale = 0.5f});
+}
+static tensor of_best_groups(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(
+        g, s, x,
+        (route_spec){
+            .k = 1, .n_group = 2, .topk_group = 1, .group_max = true, .mask_inf = true, .last = true});
+}
+static tensor of_top_softmax(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(g, s, x, (route_spec){.k = 3, .score = SCORE_TOP_SOFTMAX});
+}
+
+static tensor of_sinks(graph *g, const side *s, cache *c, tensor x) {
+    tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
+    return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS),
+                  &(attend_spec){.scale = 0.2f, .sinks = s->router_bias}); /* as many as heads */
+}
+static tensor of_softcap(graph *g, const side *s, cache *c, tensor x) {
+    tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
+    return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS),
+                  &(attend_spec){.scale = 0.2f, .softcap = 0.1f});
+}
+static tensor of_shared(graph *g, const side *s, cache *c, tensor x) {
+    tensor y = of_attend(g, s, c, x);
+    return add(g, y, attend_shared(g, c, heads(g, y, HEADS), &(attend_spec){.scale = 0.5f}));
+}
+static tensor of_biased_experts(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
+                   ACT_OAI, s->gate, s->biased_up, s->biased_down);
 }
 
 /* max_size, kv_bits: of the cache. experts: MLX multiplies plain ones on the CPU in F32 only. choosy:
@@ -218,7 +362,7 @@ static tensor of_attend(graph *g, const side *s, cache *c, tensor x) {
 static const struct {
     const char *name;
     operation *build;
-    int64_t max_size;
+    int64_t max_size, window;
     int kv_bits;
     bool experts, choosy;
 } operations[] = {
@@ -235,6 +379,30 @@ static const struct {
     {.name = "scale", .build = of_scale},
     {.name = "all experts", .build = of_experts, .experts = true},
     {.name = "best experts", .build = of_best_experts, .experts = true, .choosy = true},
+    {.name = "gated, exact gelu", .build = of_gelu_erf_gate},
+    {.name = "gated, relu", .build = of_relu_gate},
+    {.name = "gated, relu2", .build = of_relu2_gate},
+    {.name = "gated, oai", .build = of_oai_gate},
+    {.name = "silu", .build = activate_silu},
+    {.name = "gelu, tanh", .build = activate_gelu_tanh},
+    {.name = "gelu", .build = activate_gelu},
+    {.name = "relu2", .build = activate_relu2},
+    {.name = "sigmoid", .build = activate_sigmoid},
+    {.name = "tanh", .build = activate_tanh},
+    {.name = "softplus", .build = activate_softplus},
+    {.name = "divide", .build = of_divide},
+    {.name = "soft_cap", .build = of_soft_cap},
+    {.name = "product", .build = of_product},
+    {.name = "product by head", .build = of_product_by_head},
+    {.name = "product_weight", .build = of_product_weight},
+    {.name = "part", .build = of_part},
+    {.name = "part of heads", .build = of_part_of_heads},
+    {.name = "as_f32", .build = of_f32},
+    {.name = "scale_positions", .build = of_scale_positions},
+    {.name = "sigmoid routing", .build = of_sigmoid_routing, .experts = true, .choosy = true},
+    {.name = "group routing", .build = of_group_routing, .experts = true, .choosy = true},
+    {.name = "best groups", .build = of_best_groups, .experts = true, .choosy = true},
+    {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
     {.name = "logprobs", .build = of_logprobs},
     {.name = "argmax", .build = of_argmax, .choosy = true},
     {.name = "rope", .build = of_rope},
@@ -243,6 +411,13 @@ static const struct {
     {.name = "attend", .build = of_attend},
     {.name = "attend, rotating cache", .build = of_attend, .max_size = 24},
     {.name = "attend, 8-bit cache", .build = of_attend, .kv_bits = 8},
+    {.name = "attend, sinks", .build = of_sinks},
+    {.name = "attend, sinks and rotating cache", .build = of_sinks, .max_size = 24},
+    {.name = "attend, soft cap", .build = of_softcap},
+    {.name = "attend_shared", .build = of_shared},
+    {.name = "experts with biases", .build = of_biased_experts, .experts = true},
+    {.name = "attend, window", .build = of_attend, .window = 6},
+    {.name = "attend, window and 8-bit cache", .build = of_attend, .window = 6, .kv_bits = 8},
 };
 
 /* ---- comparing ---- */
@@ -254,7 +429,8 @@ static int64_t run_one(const side *s, size_t which, kind k, int64_t n, int n_seq
                        .head_dim = HEAD_DIM,
                        .v_head_dim = HEAD_DIM,
                        .dtype = k.dtype,
-                       .max_size = operations[which].max_size};
+                       .max_size = operations[which].max_size,
+                       .window = operations[which].window};
     cache *c = cache_new(s->e, &spec);
     assert_non_null(c);
     /* a chunk before, so that positions and caches do not start at zero */

@@ -295,7 +295,7 @@ int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens) 
     }
     c->write_at = position;
     c->length = c->n_visible = need;
-    c->window = 0;
+    c->window = c->base.spec.window;
     c->whole = n_tokens == 1;
     return 0;
 }

@@ -244,6 +244,12 @@ void cpu_token_result(cpu *e, const node *x, int thread) {
 void cpu_heads(cpu *e, const node *x, int thread) {
     (void)e, (void)x, (void)thread;
 }
+void cpu_as_f32(cpu *e, const node *x, int thread) {
+    (void)e, (void)x, (void)thread;
+}
+void cpu_flatten(cpu *e, const node *x, int thread) {
+    (void)e, (void)x, (void)thread;
+}
 
 const cpu_op cpu_ops[OP_COUNT] = {
 #define OP(NAME, function, flags) [OP_##NAME].run = cpu_##function,
@@ -254,6 +260,7 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LINEAR].thread_scratch = cpu_linear_scratch,
     [OP_ATTEND].workspace = cpu_attend_workspace,
     [OP_ATTEND].thread_scratch = cpu_attend_scratch,
+    [OP_ROUTE].thread_scratch = cpu_route_scratch,
     [OP_EXPERTS].workspace = cpu_experts_workspace,
     [OP_EXPERTS].thread_scratch = cpu_experts_scratch,
     [OP_LOGPROBS].workspace = cpu_logprobs_workspace,

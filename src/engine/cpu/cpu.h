@@ -230,6 +230,7 @@ typedef struct routed {
     int32_t expert;
     float weight;
 } routed;
+size_t cpu_route_scratch(const cpu *e, const node *x);
 size_t cpu_experts_workspace(const cpu *e, const node *x);
 size_t cpu_experts_scratch(const cpu *e, const node *x);
 
@@ -238,6 +239,9 @@ int cpu_rope_prepare(cpu *e, graph *g); /* before the step runs: makes its table
 void cpu_rope_free(cpu *e);
 size_t cpu_attend_workspace(const cpu *e, const node *x);
 size_t cpu_attend_scratch(const cpu *e, const node *x);
+
+/* ops_elementwise.c: out = act(gate) * up, n numbers */
+void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const float *up, int64_t n);
 
 /* ops_simple.c */
 size_t cpu_logprobs_workspace(const cpu *e, const node *x);

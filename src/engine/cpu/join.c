@@ -73,7 +73,8 @@ void cpu_join(const cpu *e, const graph *g, int n, const tensor outputs[]) {
         if (x->op == OP_EXPERTS) join_sum(e, x);
         if (x->op == OP_ARGMAX) skip_logprobs(e, x);
         /* One token's entry is stored by whoever attends to it. */
-        if (x->op == OP_ATTEND && rows_per_sequence(g, x) == 1) state_of(e, x->in[1])->by = x;
+        if (x->op == OP_ATTEND && rows_per_sequence(g, x) == 1 && x->in[1]->readers == 1)
+            state_of(e, x->in[1])->by = x;
         if (is_own(x, n, outputs) && !state_of(e, x)->by) state_of(e, x)->own = 1; /* plan.c knows the size */
     }
 }

@@ -157,7 +157,7 @@ static cut make_cut(const cpu *e, const node *x) {
         u.split = (u.split + BLOCK_KEYS - 1) / BLOCK_KEYS * BLOCK_KEYS;
     }
     const attention_kernels *k = e->kernels->attention;
-    u.own_kernels = k && k->fits(u.dim, u.v_dim);
+    u.own_kernels = k && k->fits(u.dim, u.v_dim) && x->attention.softcap == 0;
     return u;
 }
 
@@ -218,9 +218,11 @@ static seen_keys visible(const cut *u, int64_t t) {
 }
 
 /* One block of scores into probabilities: row r's keys outside its view count as nothing. */
-static void soften(const cpu *e, float *scores, const attention *a, int64_t r, int64_t first, int64_t n) {
+static void soften(const cpu *e, float *scores, const attention *a, int64_t r, int64_t first, int64_t n,
+                   float cap) {
     softmax_state *state = &a->state[r];
     float *out = a->out + r * a->v_dim;
+    for (int64_t i = 0; i < n && cap != 0; i++) scores[i] = cap * tanhf(scores[i] / cap);
     for (int64_t i = 0; i < n; i++)
         if (first + i < a->seen[r].low || first + i >= a->seen[r].end) scores[i] = -INFINITY;
     float max = e->kernels->max(scores, n);
@@ -245,7 +247,7 @@ static const float *convert(const cpu *e, float *buffer, const rows *entries, in
 }
 
 /* As attention_kernels' attend, on entries that are converted to F32 block by block. */
-static void attend_converted(const cpu *e, const attention *a, float *scores) {
+static void attend_converted(const cpu *e, const attention *a, float *scores, float cap) {
     float *keys = scores + a->n_rows * BLOCK_KEYS, *values = keys + BLOCK_KEYS * a->dim;
     for (int64_t r = 0; r < a->n_rows; r++) a->state[r] = (softmax_state){-INFINITY, 0};
     memset(a->out, 0, (size_t)(a->n_rows * a->v_dim) * sizeof *a->out);
@@ -253,7 +255,7 @@ static void attend_converted(const cpu *e, const attention *a, float *scores) {
         int64_t n = a->end - at < BLOCK_KEYS ? a->end - at : BLOCK_KEYS;
         const float *k = convert(e, keys, &a->keys, at, n);
         e->kernels->matmul(scores, BLOCK_KEYS, a->q, a->dim, a->n_rows, k, n, a->dim);
-        for (int64_t r = 0; r < a->n_rows; r++) soften(e, scores + r * BLOCK_KEYS, a, r, at, n);
+        for (int64_t r = 0; r < a->n_rows; r++) soften(e, scores + r * BLOCK_KEYS, a, r, at, n, cap);
         const float *v = convert(e, values, &a->values, at, n);
         e->kernels->mix(a->out, a->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, a->v_dim);
     }
@@ -298,7 +300,7 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *o
     int64_t n_rows = one->n_tokens * u->group;
     for (int64_t r = 0; r < n_rows; r++) {
         const float *from = m->queries + row_of(u, one, r) * u->dim;
-        for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->scale;
+        for (int d = 0; d < u->dim; d++) m->q[r * u->dim + d] = from[d] * x->attention.scale;
         m->seen[r] = visible(u, one->first_token + r / u->group);
     }
     int64_t low = m->seen[0].low, end = m->seen[n_rows - 1].end;
@@ -314,13 +316,20 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *o
     if (u->own_kernels)
         e->kernels->attention->attend(&a, m->inner);
     else
-        attend_converted(e, &a, m->inner);
+        attend_converted(e, &a, m->inner, x->attention.softcap);
+}
+
+/* What head h's sink adds to a sum of exponentials of scores less max. */
+static float sink_share(const node *x, int64_t h, float max) {
+    return x->w[0] ? expf(cpu_weight_of(x, 0)->floats[h] - max) : 0;
 }
 
 static void write_rows(const cpu *e, const node *x, const cut *u, const unit *one, const unit_memory *m) {
     for (int64_t r = 0; r < one->n_tokens * u->group; r++) {
-        float *out = (float *)state_of(e, x)->data + row_of(u, one, r) * u->v_dim;
-        for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / m->states[r].sum;
+        int64_t at = row_of(u, one, r);
+        float *out = (float *)state_of(e, x)->data + at * u->v_dim;
+        float sum = m->states[r].sum + sink_share(x, at % u->n_heads, m->states[r].max);
+        for (int d = 0; d < u->v_dim; d++) out[d] = m->out[r * u->v_dim + d] / sum;
     }
 }
 
@@ -346,6 +355,7 @@ static void join_splits(const cpu *e, const node *x, const cut *u, int64_t h, co
         sum += s[i].sum * share;
         for (int d = 0; d < u->v_dim; d++) out[d] += share * parts[(h * u->n_splits + i) * u->v_dim + d];
     }
+    sum += sink_share(x, h, max);
     for (int d = 0; d < u->v_dim; d++) out[d] /= sum;
 }
 

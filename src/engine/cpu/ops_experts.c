@@ -2,38 +2,101 @@
  * Tokens are grouped by expert, so that each chosen expert's weights are read once per block of tokens. */
 #include "engine/cpu/cpu.h"
 
+#include <math.h>
+
 enum { BLOCK_TOKENS = 512 }; /* bounds the workspace of a long prefill chunk */
 
-/* Softmax of one row and its k largest entries, each found by a scan. */
-static void route_row(const cpu *e, const node *x, const float *logits, routed *out) {
+/* ---- routing; of one token, so small that clear loops are fast enough ---- */
+
+/* What each expert is chosen by, and what the chosen ones count, in scores[n] and chosen_by[n]. */
+static void score_experts(const node *x, const float *logits, float *scores, float *chosen_by) {
+    const route_spec *s = &x->route;
+    const float *bias = x->w[0] ? cpu_weight_of(x, 0)->floats : NULL;
     int64_t n = tensor_last(x->in[0]);
-    float max = e->kernels->max(logits, n), sum = 0, chosen = 0, some[64];
-    for (int64_t i = 0, size; i < n; i += size) {
-        size = n - i < 64 ? n - i : 64;
-        memcpy(some, logits + i, (size_t)size * sizeof *some);
-        sum += e->kernels->exp_sum(some, size, max);
+    float max = logits[0], sum = 0;
+    for (int64_t i = 1; i < n; i++) max = logits[i] > max ? logits[i] : max;
+    for (int64_t i = 0; i < n; i++) {
+        if (s->score == SCORE_SIGMOID) scores[i] = 1 / (1 + expf(-logits[i]));
+        if (s->score == SCORE_SOFTMAX) sum += scores[i] = expf(logits[i] - max);
+        if (s->score == SCORE_TOP_SOFTMAX) scores[i] = logits[i];
     }
-    for (int j = 0; j < x->top.k; j++) {
+    for (int64_t i = 0; i < n && s->score == SCORE_SOFTMAX; i++) scores[i] /= sum;
+    for (int64_t i = 0; i < n; i++) chosen_by[i] = scores[i] + (bias ? bias[i] : 0);
+}
+
+/* What a group is chosen by: its best score, or the sum of its two best. */
+static float group_score(const route_spec *s, const float *scores, int64_t n) {
+    float best = -INFINITY, second = -INFINITY;
+    for (int64_t i = 0; i < n; i++) {
+        if (scores[i] > best)
+            second = best, best = scores[i];
+        else if (scores[i] > second)
+            second = scores[i];
+    }
+    return s->group_max ? best : best + second;
+}
+
+/* Experts of all groups but the best ones are masked. */
+static void mask_groups(const route_spec *s, float *chosen_by, int64_t n) {
+    int64_t size = n / s->n_group;
+    for (int dropped = 0; dropped < s->n_group - s->topk_group; dropped++) {
+        int64_t worst = -1;
+        float least = INFINITY;
+        for (int64_t g = 0; g < s->n_group; g++) {
+            const float *of = chosen_by + g * size;
+            float score = of[0] != of[0] ? INFINITY : group_score(s, of, size);
+            if (score < least) least = score, worst = g;
+        }
+        for (int64_t i = 0; i < size && worst >= 0; i++) chosen_by[worst * size + i] = NAN; /* done */
+    }
+    for (int64_t i = 0; i < n; i++)
+        if (chosen_by[i] != chosen_by[i]) chosen_by[i] = s->mask_inf ? -INFINITY : 0;
+}
+
+static void choose(const route_spec *s, const float *chosen_by, int64_t n, routed *out) {
+    for (int j = 0; j < s->k; j++) {
         int32_t best = -1;
         for (int32_t i = 0; i < n; i++) {
-            if (best >= 0 && !(logits[i] > logits[best])) continue;
+            if (best >= 0 && !(chosen_by[i] > chosen_by[best])) continue;
             bool taken = false;
             for (int t = 0; t < j; t++) taken = taken || out[t].expert == i;
             if (!taken) best = i;
         }
-        *some = logits[best];
-        out[j] = (routed){best, e->kernels->exp_sum(some, 1, max) / sum};
-        chosen += out[j].weight;
+        out[j].expert = best;
     }
-    for (int j = 0; j < x->top.k && x->top.renormalize; j++) out[j].weight /= chosen;
+}
+
+static void weigh(const route_spec *s, const float *scores, routed *out) {
+    float sum = 0, max = scores[out[0].expert];
+    for (int j = 1; j < s->k; j++) max = scores[out[j].expert] > max ? scores[out[j].expert] : max;
+    for (int j = 0; j < s->k; j++) {
+        float score = scores[out[j].expert];
+        sum += out[j].weight = s->score == SCORE_TOP_SOFTMAX ? expf(score - max) : score;
+    }
+    if (s->renormalize) sum = s->eps_is_floor ? fmaxf(sum, s->eps) : sum + s->eps;
+    for (int j = 0; j < s->k; j++) {
+        if (s->renormalize || s->score == SCORE_TOP_SOFTMAX) out[j].weight /= sum;
+        if (s->scale != 0) out[j].weight *= s->scale;
+    }
+}
+
+size_t cpu_route_scratch(const cpu *e, const node *x) {
+    (void)e;
+    return 2 * (size_t)tensor_last(x->in[0]) * sizeof(float);
 }
 
 void cpu_route(cpu *e, const node *x, int thread) {
     int64_t n = tensor_last(x->in[0]);
+    float *scores = (float *)(void *)e->thread_scratch[thread], *chosen_by = scores + n;
     piece p = {0};
     while (cpu_take(e, x, x->shape[0], 1, &p))
-        route_row(e, x, floats_of(e, x->in[0], thread) + p.first * n,
-                  (routed *)(void *)floats_of(e, x, thread) + p.first * x->top.k);
+        for (int64_t r = p.first; r < p.end; r++) {
+            routed *out = (routed *)(void *)floats_of(e, x, thread) + r * x->route.k;
+            score_experts(x, floats_of(e, x->in[0], thread) + r * n, scores, chosen_by);
+            if (x->route.n_group > 1) mask_groups(&x->route, chosen_by, n);
+            choose(&x->route, chosen_by, n, out);
+            weigh(&x->route, scores, out);
+        }
 }
 
 /* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */
@@ -157,14 +220,20 @@ static void prepare_again(const cpu *e, const node *x, int which, const block *b
 }
 
 /* gate = act(gate) * up, prepared for the down products. */
-static void activate(const cpu *e, const node *x, const block *b, atomic_long *taken) {
+static void activate_pairs(const cpu *e, const node *x, const block *b, atomic_long *taken) {
     int64_t width = x->w[0]->shape[1], i, end;
     while (pool_take(taken, b->used[0], 1, &i, &end)) {
         int32_t expert = b->used[1 + i];
         int64_t at = b->start[expert] * width, n = b->start[expert + 1] * width - at;
-        e->kernels->gated(b->gate + at, x->act, b->gate + at, b->up + at, n);
+        cpu_gate(e, x->act, b->gate + at, b->gate + at, b->up + at, n);
         prepare_expert(e, x, DOWN, b, expert, b->gate);
     }
+}
+
+/* Rows first .. end of an expert's product, out[0] the first of all. */
+static void add_bias(const cpu_weight *w, int64_t expert, float *out, int64_t first, int64_t end) {
+    const float *bias = w->bias + expert * w->base.shape[1];
+    for (int64_t r = first; r < end; r++) out[r] += bias[r];
 }
 
 /* out[pair] = in[pair] times its expert's weight, for all experts that have pairs; work is (expert, rows). */
@@ -182,11 +251,13 @@ static void multiply_pairs(const cpu *e, const node *x, int which, const block *
         for (int64_t j = start; j < start + n_pairs && n_pairs <= FEW_TOKENS; j++)
             cpu_matvec(e, p, out + j * n_rows + first, &r, all, in + j * n,
                        b->prepared + (size_t)j * b->prepared_bytes);
-        if (n_pairs <= FEW_TOKENS) continue;
         const char *panels =
             p ? b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(&r) : NULL;
-        cpu_multiply(e, p, out + start * n_rows + first, n_rows, &r, last - first, in + start * n, n_pairs,
-                     panels, tile);
+        if (n_pairs > FEW_TOKENS)
+            cpu_multiply(e, p, out + start * n_rows + first, n_rows, &r, last - first, in + start * n,
+                         n_pairs, panels, tile);
+        for (int64_t j = start; j < start + n_pairs && w->bias; j++)
+            add_bias(w, expert, out + j * n_rows, first, last);
     }
 }
 
@@ -232,7 +303,7 @@ static void run_block(cpu *e, const node *x, block *b, atomic_long *taken, int t
     }
     multiply_pairs(e, x, UP, b, b->in, b->up, &taken[3], tile);
     pool_barrier(e->pool, thread);
-    activate(e, x, b, &taken[4]);
+    activate_pairs(e, x, b, &taken[4]);
     pool_barrier(e->pool, thread);
     multiply_pairs(e, x, DOWN, b, b->gate, b->in, &taken[5], tile);
     pool_barrier(e->pool, thread);
@@ -270,6 +341,10 @@ static void multiply_one(const cpu *e, const node *x, int which, int64_t expert,
     const cpu_weight *w = cpu_weight_of(x, which);
     rows r = cpu_rows_from(&w->rows, expert * w->base.shape[1] + part->base);
     cpu_matvec(e, products_of(e, x, which), out + part->base, &r, part->rows, in, prepared);
+    for (int i = 0; i < count_runs(part->rows) && w->bias; i++) {
+        runs run = one_run(part->rows, i);
+        add_bias(w, expert, out, part->base + run.first, part->base + run.end);
+    }
 }
 
 /* The rows of the part of gate and up of an expert: out = act(gate) * up. */
@@ -283,7 +358,7 @@ static void gate_part(const cpu *e, const node *x, int64_t expert, const row_par
     }
     for (int k = 0; k < count_runs(rs); k++) {
         int64_t r = part->base + one_run(rs, k).first;
-        e->kernels->gated(out + r, x->act, out + r, o->rows + r, rs.end - rs.first);
+        cpu_gate(e, x->act, out + r, out + r, o->rows + r, rs.end - rs.first);
     }
 }
 

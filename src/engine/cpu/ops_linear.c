@@ -240,7 +240,7 @@ static void multiply_gated(const group *g, const row_part *part) {
     multiply_rows(g, g->x, g->gate, n, part);
     multiply_rows(g, graph_node(g->e->running, g->x->index + 1), g->up, n, part);
     for (int64_t t = 0; t < g->n_tokens; t++)
-        g->e->kernels->gated(out + t * both->shape[1], both->act, g->gate + t * n, g->up + t * n, n);
+        cpu_gate(g->e, both->act, out + t * both->shape[1], g->gate + t * n, g->up + t * n, n);
 }
 
 static void multiply_sum(const group *g, const row_part *part) {

@@ -1,4 +1,4 @@
-/* ops_simple.c - elementwise and row-wise operations: norms, gates, sums, log-probabilities, arg-max.
+/* ops_simple.c - row-wise operations: norms, log-probabilities, arg-max.
  * Small next to the matrix products; split by rows, or by pieces of a row where there is only one. */
 #include "engine/cpu/cpu.h"
 
@@ -13,33 +13,6 @@ void cpu_rms_norm(cpu *e, const node *x, int thread) {
     piece p = {0};
     while (cpu_take(e, x, tensor_rows(x), PIECE / n + 1, &p))
         for (int64_t i = p.first; i < p.end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
-}
-
-void cpu_gated(cpu *e, const node *x, int thread) {
-    const float *gate = floats_of(e, x->in[0], thread), *up = floats_of(e, x->in[1], thread);
-    piece p = {0};
-    while (cpu_take(e, x, tensor_count(x), PIECE / 4, &p))
-        e->kernels->gated(floats_of(e, x, thread) + p.first, x->act, gate + p.first, up + p.first,
-                          p.end - p.first);
-}
-
-/* clip has no effect here: F32 values do not overflow where F16 ones would. */
-void cpu_add(cpu *e, const node *x, int thread) {
-    (void)e;
-    const float *a = floats_of(e, x->in[0], thread), *b = floats_of(e, x->in[1], thread);
-    float *out = floats_of(e, x, thread);
-    piece p = {0};
-    while (cpu_take(e, x, tensor_count(x), PIECE, &p))
-        for (int64_t i = p.first; i < p.end; i++) out[i] = a[i] + b[i];
-}
-
-void cpu_scale(cpu *e, const node *x, int thread) {
-    (void)e;
-    const float *in = floats_of(e, x->in[0], thread);
-    float *out = floats_of(e, x, thread);
-    piece p = {0};
-    while (cpu_take(e, x, tensor_count(x), PIECE, &p))
-        for (int64_t i = p.first; i < p.end; i++) out[i] = in[i] * x->scale;
 }
 
 /* Work on [rows, n] in pieces of at most PIECE numbers of one row. */

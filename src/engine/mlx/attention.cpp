@@ -210,9 +210,10 @@ static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, in
     return *m.visible;
 }
 
-/* base.py: quantized_scaled_dot_product_attention. causal: more than one query. */
+/* base.py: quantized_scaled_dot_product_attention. causal: more than one query. windowed: what they see,
+ * where it is less. */
 static mx::array attend_quantized(mx::array q, cached keys, cached values, const cache &base, float scale,
-                                  bool causal) {
+                                  bool causal, const optional_array &windowed) {
     int n_sequences = q.shape(0), n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3),
         n_kv_heads = keys[0].shape(1);
     int repeats = n_heads / n_kv_heads;
@@ -223,7 +224,9 @@ static mx::array attend_quantized(mx::array q, cached keys, cached values, const
         for (mx::array &part : values) part = mx::expand_dims(part, -3);
     }
     mx::array scores = mx::quantized_matmul(q, keys[0], keys[1], keys[2], true, base.group_size, base.bits);
-    if (causal) {
+    if (windowed) {
+        scores = mx::where(*windowed, scores, constant(mx::finfo(scores.dtype()).min, scores));
+    } else if (causal) {
         int queries = scores.shape(-2), entries = scores.shape(-1);
         mx::array visible = mx::greater_equal(mx::expand_dims(mx::arange(entries - queries, entries), 1),
                                               mx::expand_dims(mx::arange(entries), 0));
@@ -235,26 +238,59 @@ static mx::array attend_quantized(mx::array q, cached keys, cached values, const
     return repeats > 1 ? mx::reshape(out, {n_sequences, n_heads, n, out.shape(-1)}) : out;
 }
 
-/* cache.py: make_mask, then mx.fast.scaled_dot_product_attention */
-static mx::array attend_plain(mlx_engine &e, const mx::array &q, const cached &keys, const cached &values,
-                              const node *x) {
-    int64_t n = q.shape(2), window = x->cache->spec.max_size;
-    int64_t earlier = std::min(window - 1, x->position);
-    if (n > 1 && window && earlier + n > window)
-        return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, "",
-                                                      causal_mask(e, n, earlier, window));
-    return mx::fast::scaled_dot_product_attention(q, keys[0], values[0], x->scale, n > 1 ? "causal" : "");
+/* cache.py: make_mask; nothing where it is "causal" or None */
+static optional_array mask_of(mlx_engine &e, const node *x, int64_t n) {
+    const cache_spec &s = x->cache->spec;
+    int64_t earlier = std::min(s.max_size - 1, x->position);
+    if (!s.max_size && s.window) return causal_mask(e, n, x->position, s.window);
+    if (s.max_size && n > 1 && earlier + n > s.max_size) return causal_mask(e, n, earlier, s.max_size);
+    return std::nullopt;
+}
+
+static mx::array attend_plain(const mx::array &q, const mx::array &keys, const mx::array &values,
+                              const node *x, const optional_array &mask) {
+    optional_array sinks;
+    if (x->w[0]) sinks = mx::astype(weight_of(x->w[0]).values, q.dtype());
+    return mx::fast::scaled_dot_product_attention(q, keys, values, x->attention.scale,
+                                                  mask || q.shape(2) == 1 ? "" : "causal", mask, sinks);
+}
+
+static mx::array causal(const mx::array &scores) {
+    int queries = scores.shape(-2), entries = scores.shape(-1);
+    return mx::greater_equal(mx::expand_dims(mx::arange(entries - queries, entries), 1),
+                             mx::expand_dims(mx::arange(entries), 0));
+}
+
+/* gemma2.py: Attention. Plain caches alone. */
+static mx::array attend_capped(mx::array q, mx::array keys, mx::array values, const attend_spec &spec,
+                               const optional_array &mask) {
+    int n_heads = q.shape(1), n = q.shape(2), n_kv_heads = keys.shape(1), repeats = n_heads / n_kv_heads;
+    q = mx::multiply(q, constant(spec.scale, q));
+    if (repeats > 1) {
+        q = mx::reshape(q, {q.shape(0), n_kv_heads, repeats, n, q.shape(3)});
+        keys = mx::expand_dims(keys, 2);
+        values = mx::expand_dims(values, 2);
+    }
+    mx::array scores = mx::matmul(q, mx::swapaxes(keys, -1, -2)), cap = constant(spec.softcap, scores);
+    scores = mx::multiply(mx::tanh(mx::divide(scores, cap)), cap);
+    if (mask || n > 1)
+        scores =
+            mx::where(mask ? *mask : causal(scores), scores, constant(mx::finfo(scores.dtype()).min, scores));
+    mx::array out = mx::matmul(mx::softmax(scores, -1, true), values);
+    return repeats > 1 ? mx::reshape(out, {out.shape(0), n_heads, n, out.shape(-1)}) : out;
 }
 
 void mlx_attend(mlx_engine &e, const graph *g, const node *x) {
     mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
-    mx::array in = heads_first(e.values[x->in[0]->index]);
+    mx::array in = heads_first(value_of(e, x->in[0]));
     /* Of another type than its cache, MLX would convert the cache. */
     mx::array q = mx::astype(in, mlx_dtype(c.base.spec.dtype));
     int64_t n = rows_per_sequence(g, x), end = x->position + n;
     cached keys = filled(c.keys, end), values = filled(c.values, end);
-    mx::array out = c.base.bits ? attend_quantized(q, keys, values, c.base, x->scale, n > 1)
-                                : attend_plain(e, q, keys, values, x);
+    optional_array mask = mask_of(e, x, n);
+    mx::array out = x->attention.softcap != 0 ? attend_capped(q, keys[0], values[0], x->attention, mask)
+                    : c.base.bits ? attend_quantized(q, keys, values, c.base, x->attention.scale, n > 1, mask)
+                                  : attend_plain(q, keys[0], values[0], x, mask);
     out = mx::transpose(mx::astype(out, in.dtype()), {0, 2, 1, 3});
-    e.values[x->index].first = mx::reshape(out, {g->n_sequences, static_cast<int>(n), -1});
+    value_of(e, x).first = mx::reshape(out, {g->n_sequences, static_cast<int>(n), -1});
 }

@@ -73,7 +73,8 @@ static matvec_ending ending_of(const mlx_engine &e, const linear_group &group, c
     if (*at) return MATVEC_ADD;
     const node *both = group.n == 2 ? sole_reader(e, first, OP_GATED) : nullptr;
     if (both && both->in[0] == first && both->in[1] == second && sole_reader(e, second, OP_GATED) &&
-        first->w[0]->shape[0] == second->w[0]->shape[0]) {
+        first->w[0]->shape[0] == second->w[0]->shape[0] &&
+        (both->act == ACT_SILU || both->act == ACT_GELU_TANH)) {
         *at = both;
         return both->act == ACT_SILU ? MATVEC_SILU : MATVEC_GELU;
     }
@@ -105,14 +106,21 @@ static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
 
 /* ---- experts, with the choice of them and the norm before ---- */
 
+/* What the kernels choose and run: Qwen3's way. */
+static bool is_plain(const node *x, const route_spec &s) {
+    bool more = s.bias || s.n_group > 1 || s.scale != 0 || s.eps != 0;
+    return s.score == SCORE_SOFTMAX && !more && (x->act == ACT_SILU || x->act == ACT_GELU_TANH);
+}
+
 /* Leaves the choice to the experts' kernels, if they can do it. They normalize for themselves, too: then only
  * the router counts as a reader of the norm. */
 static void find_experts(mlx_engine &e, const node *x) {
     fusion &f = e.fused;
     const node *routing = x->in[1], *in = x->in[0];
     bool type = x->dtype == routing->in[0]->dtype && x->dtype == x->w[0]->dtype;
-    if (!type || sole_reader(e, routing, OP_EXPERTS) != x ||
-        !cuda_experts_take(weight_of(x->w[0]), weight_of(x->w[1]), weight_of(x->w[2]), routing->top.k))
+    bool biases = x->w[0]->has_bias || x->w[1]->has_bias || x->w[2]->has_bias;
+    if (!type || biases || !is_plain(x, routing->route) || sole_reader(e, routing, OP_EXPERTS) != x ||
+        !cuda_experts_take(weight_of(x->w[0]), weight_of(x->w[1]), weight_of(x->w[2]), routing->route.k))
         return;
     f.done[routing->index] = true;
     if (kernels_normalize(in)) f.readers[in->index]--;
@@ -125,8 +133,8 @@ static bool record_experts(mlx_engine &e, const node *x) {
                         .norm = weight_of_norm(norm),
                         .eps = norm ? norm->eps : 0,
                         .logits = *e.values[routing->in[0]->index].first,
-                        .k = routing->top.k,
-                        .renormalize = routing->top.renormalize,
+                        .k = routing->route.k,
+                        .renormalize = routing->route.renormalize,
                         .act = x->act,
                         .gate = &weight_of(x->w[0]),
                         .up = &weight_of(x->w[1]),

@@ -19,8 +19,10 @@ static bool is_rotated(const mlx_engine &e, const node *x, op_kind reader, rotat
 static bool attention_at(const mlx_engine &e, const node *x, attention_group *out) {
     const node *write = x->in[1], *v = write->in[1];
     const cache &c = *x->cache;
-    if (c.bits || c.spec.max_size || !cuda_attend_takes(c.spec, static_cast<int>(x->in[0]->shape[1])))
+    if (c.bits || c.spec.max_size || c.spec.window ||
+        !cuda_attend_takes(c.spec, static_cast<int>(x->in[0]->shape[1])))
         return false;
+    if (x->w[0] || x->attention.softcap != 0 || e.fused.readers[write->index] != 1) return false;
     if ((x->dtype != DTYPE_BF16 && x->dtype != DTYPE_F16) || v->op != OP_HEADS ||
         e.fused.readers[v->index] != 1)
         return false;
@@ -81,7 +83,7 @@ bool record_attention(mlx_engine &e, const node *x) {
                        .scratch = *f.scratch,
                        .rope = a.q.rope->rope,
                        .n_heads = n_heads,
-                       .scale = x->scale,
+                       .scale = x->attention.scale,
                        .q_norm = weight_of_norm(a.q.norm),
                        .k_norm = weight_of_norm(a.k.norm),
                        .eps = a.q.norm ? a.q.norm->eps : 0};

@@ -77,6 +77,40 @@ static mx::array gelu_approx(const mx::array &x) {
     return mx::multiply(mx::multiply(constant(0.5, x), x), mx::add(constant(1, x), mx::tanh(inner)));
 }
 
+/* activations.py: swiglu_oai */
+static mx::array swiglu_oai(const mx::array &gate, const mx::array &up) {
+    mx::array g = mx::minimum(gate, constant(7, gate));
+    mx::array u = mx::clip(up, constant(-7, up), constant(7, up));
+    return mx::multiply(mx::add(u, constant(1, u)),
+                        mx::multiply(g, mx::sigmoid(mx::multiply(constant(1.702, g), g))));
+}
+
+static mx::array activated(activation act, const mx::array &x) {
+    switch (act) {
+    case ACT_SILU:
+        return mx::multiply(x, mx::sigmoid(x));
+    case ACT_GELU_TANH:
+        return gelu_approx(x);
+    case ACT_GELU: {
+        mx::array half = mx::add(constant(1, x), mx::erf(mx::divide(x, constant(std::sqrt(2), x))));
+        return mx::divide(mx::multiply(x, half), constant(2, x));
+    }
+    case ACT_RELU:
+        return mx::maximum(x, constant(0, x));
+    case ACT_RELU2:
+        return mx::square(mx::maximum(x, constant(0, x)));
+    case ACT_SIGMOID:
+        return mx::sigmoid(x);
+    case ACT_TANH:
+        return mx::tanh(x);
+    case ACT_SOFTPLUS:
+        return mx::logaddexp(x, constant(0, x));
+    case ACT_OAI:
+        break;
+    }
+    throw std::invalid_argument("this activation has two inputs");
+}
+
 /* One kernel on a GPU, as in mlx-lm. On the CPU MLX would start a C++ compiler for it; the result is the
  * same. */
 static mx::array activate(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up) {
@@ -86,6 +120,12 @@ static mx::array activate(const mlx_engine &e, activation act, const mx::array &
             mx::compile([](const arrays &x) { return arrays{swiglu(x[0], x[1])}; }, true);
         return fuse ? fused({gate, up})[0] : swiglu(gate, up);
     }
+    if (act == ACT_OAI) {
+        static const auto fused =
+            mx::compile([](const arrays &x) { return arrays{swiglu_oai(x[0], x[1])}; }, true);
+        return fuse ? fused({gate, up})[0] : swiglu_oai(gate, up);
+    }
+    if (act != ACT_GELU_TANH) return mx::multiply(activated(act, gate), up);
     static const auto fused = mx::compile([](const arrays &x) { return arrays{gelu_approx(x[0])}; }, true);
     return mx::multiply(fuse ? fused({gate})[0] : gelu_approx(gate), up);
 }
@@ -97,20 +137,51 @@ static mx::array sum_of(const mx::array &a, const mx::array &b, bool clip) {
     return mx::astype(mx::clip(x, constant(-65504, x), constant(65504, x)), mx::float16);
 }
 
-/* mlx-lm qwen3_moe.py: Qwen3MoeSparseMoeBlock. The order in which argpartition leaves the chosen is that of
- * the sum. */
-static void choose_experts(value &out, const mx::array &logits, int k, bool renormalize) {
-    mx::array gates = mx::softmax(logits, -1, true);
-    mx::array sorted = mx::argpartition(gates, -k, -1);
-    mx::Shape start(3, 0), stop = sorted.shape();
-    start[2] = stop[2] - k;
-    out.first = mx::slice(sorted, start, stop);
-    out.second = mx::take_along_axis(gates, *out.first, -1);
-    if (renormalize) out.second = mx::divide(*out.second, mx::sum(*out.second, -1, true));
+static mx::array last_columns(const mx::array &x, int first, int end) {
+    mx::Shape start(x.ndim(), 0), stop = x.shape();
+    start.back() = first;
+    stop.back() = end;
+    return mx::slice(x, start, stop);
 }
 
-static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx::array &experts,
-                               bool sorted) {
+/* mlx-lm glm4_moe.py: group_expert_select; deepseek_v2.py for group_max */
+static mx::array masked_groups(const route_spec &s, mx::array scores) {
+    int drop = s.n_group - s.topk_group;
+    if (!drop) return scores;
+    scores = mx::unflatten(scores, -1, {s.n_group, -1});
+    mx::array by = s.group_max ? mx::max(scores, -1, true) : mx::sum(mx::topk(scores, 2, -1), -1, true);
+    mx::array order = mx::argpartition(by, drop - 1, -2);
+    mx::Shape start(order.ndim(), 0), stop = order.shape();
+    stop[order.ndim() - 2] = drop;
+    mx::array masked(s.mask_inf ? -std::numeric_limits<float>::infinity() : 0.0f, scores.dtype());
+    scores = mx::put_along_axis(scores, mx::slice(order, start, stop), masked, -2);
+    return mx::flatten(scores, -2, -1);
+}
+
+/* The order in which argpartition leaves the chosen is that of the sum. */
+static void choose_experts(value &out, const mx::array &logits, const node *at) {
+    const route_spec &s = at->route;
+    mx::array scores = s.score == SCORE_SOFTMAX   ? mx::softmax(logits, -1, true)
+                       : s.score == SCORE_SIGMOID ? mx::sigmoid(mx::astype(logits, mx::float32))
+                                                  : logits;
+    mx::array by = at->w[0] ? mx::add(scores, weight_of(at->w[0]).values) : scores;
+    if (s.n_group > 1) by = masked_groups(s, by);
+    int n = scores.shape(-1);
+    out.first = s.last ? last_columns(mx::argpartition(by, -s.k, -1), n - s.k, n)
+                       : last_columns(mx::argpartition(mx::negative(by), s.k - 1, -1), 0, s.k);
+    mx::array weights = mx::take_along_axis(scores, *out.first, -1);
+    if (s.score == SCORE_TOP_SOFTMAX) weights = mx::softmax(weights, -1, true);
+    if (s.renormalize) {
+        mx::array sum = mx::sum(weights, -1, true);
+        if (s.eps_is_floor) sum = mx::maximum(sum, constant(s.eps, sum));
+        if (!s.eps_is_floor && s.eps != 0) sum = mx::add(sum, constant(s.eps, sum));
+        weights = mx::divide(weights, sum);
+    }
+    out.second = s.scale != 0 ? mx::multiply(weights, constant(s.scale, weights)) : weights;
+}
+
+static mx::array expert_product(const mx::array &x, const mlx_weight &w, const mx::array &experts,
+                                bool sorted) {
     if (w.bits)
         return mx::gather_qmm(x, w.values, *w.scales, w.biases, std::nullopt, experts, true, w.group_size,
                               w.bits, mode(w),
@@ -119,6 +190,13 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
 #endif
                               sorted);
     return mx::gather_mm(x, mx::swapaxes(w.values, -1, -2), std::nullopt, experts, sorted);
+}
+
+/* switch_layers.py: SwitchLinear, QuantizedSwitchLinear */
+static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx::array &experts,
+                               bool sorted) {
+    mx::array y = expert_product(x, w, experts, sorted);
+    return w.bias ? mx::add(y, mx::expand_dims(mx::take(*w.bias, experts, 0), -2)) : y;
 }
 
 /* mlx-lm switch_layers.py: SwitchGLU. Many tokens are sorted by expert, so that each one's weights are read
@@ -142,7 +220,8 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
     if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
     y = mx::squeeze(y, -2);
     mx::Dtype type = y.dtype();
-    return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(*routing.second, -1)), -2), type);
+    mx::array weights = at->in[1]->route.narrow ? mx::astype(*routing.second, type) : *routing.second;
+    return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(weights, -1)), -2), type);
 }
 
 /* [B, L, V] as [B * L, V]. */
@@ -228,8 +307,67 @@ void mlx_scale(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).first = mx::multiply(in(e, x, 0), constant(x->scale, in(e, x, 0)));
 }
 
+void mlx_activate(mlx_engine &e, const graph *, const node *x) {
+    value &out = value_of(e, x);
+    out.first = activated(x->act, in(e, x, 0));
+    out.heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_divide(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::divide(in(e, x, 0), constant(x->scale, in(e, x, 0)));
+}
+
+void mlx_soft_cap(mlx_engine &e, const graph *, const node *x) {
+    mx::array cap = constant(x->scale, in(e, x, 0));
+    value_of(e, x).first = mx::multiply(mx::tanh(mx::divide(in(e, x, 0), cap)), cap);
+}
+
+/* [1, L, H, hd], whatever the order it was left in. */
+static mx::array rows_first(const value &x) {
+    return x.heads_first ? mx::transpose(*x.first, {0, 2, 1, 3}) : *x.first;
+}
+
+void mlx_product(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::multiply(rows_first(value_of(e, x->in[0])), rows_first(value_of(e, x->in[1])));
+}
+
+void mlx_product_weight(mlx_engine &e, const graph *, const node *x) {
+    value &out = value_of(e, x);
+    out.first = mx::multiply(in(e, x, 0), weight_of(x->w[0]).values);
+    out.heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_part(mlx_engine &e, const graph *, const node *x) {
+    int first = static_cast<int>(x->first), n = static_cast<int>(tensor_last(x));
+    value_of(e, x).first = last_columns(in(e, x, 0), first, first + n);
+    value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_as_f32(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::astype(in(e, x, 0), mx::float32);
+    value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_flatten(mlx_engine &e, const graph *, const node *x) {
+    mx::array rows = rows_first(value_of(e, x->in[0]));
+    value_of(e, x).first = mx::reshape(rows, {rows.shape(0), rows.shape(1), -1});
+}
+
+/* mlx-lm ministral3.py: _get_llama_4_attn_scale */
+void mlx_scale_positions(mlx_engine &e, const graph *, const node *x) {
+    mx::array in = heads_first(value_of(e, x->in[0]));
+    position_scale s = x->by_position;
+    int first = static_cast<int>(x->position), n = in.shape(2);
+    mx::array positions = mx::astype(mx::arange(first, first + n), mx::float32);
+    if (s.shift != 0) positions = mx::add(positions, mx::array(s.shift));
+    mx::array sharper = mx::log(mx::add(mx::array(1.0f), mx::floor(mx::divide(positions, mx::array(s.n)))));
+    mx::array factor = mx::add(mx::array(1.0f), mx::multiply(mx::array(s.beta), sharper));
+    value_of(e, x).first = mx::multiply(in, mx::expand_dims(mx::astype(factor, in.dtype()), 1));
+    value_of(e, x).heads_first = true;
+}
+
 void mlx_route(mlx_engine &e, const graph *, const node *x) {
-    choose_experts(value_of(e, x), in(e, x, 0), x->top.k, x->top.renormalize);
+    choose_experts(value_of(e, x), in(e, x, 0), x);
 }
 
 void mlx_experts(mlx_engine &e, const graph *, const node *x) {
