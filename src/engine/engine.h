@@ -340,4 +340,27 @@ tensor logprobs(graph *g, tensor x);
 /* Index of the largest element of each row (ties: lowest) -> I32 [L]. x [L, V]. */
 tensor argmax(graph *g, tensor x);
 
+/* (x - mean) / sqrt(variance + eps) over the last dimension, times w, plus w's bias, in F32, rounded once at
+ * the end. w [last] or NULL for none. mx.fast.layer_norm. */
+tensor layer_norm(graph *g, tensor x, const weight *w, float eps);
+
+/* The gated delta rule: what a head remembers is a matrix S [dv, dk], which follows the text token by token:
+ * S = decay S, S += (v - S k) beta k^T, and the result is y = S q. decay is exp(-exp(A_log) softplus(a +
+ * dt_bias)), or exp(lower_bound sigmoid(exp(A_log) (a + dt_bias))); beta is sigmoid(b), or twice that. q, k
+ * [L, Hk, dk], v [L, Hv, dv], b [L, Hv]; a [L, Hv], or [L, Hv, dk] with a decay for every feature of the key
+ * -> [L, Hv, dv]. Value head h uses key head h / (Hv / Hk). The state has rows Hv * dv, cols dk, F32. mlx-lm
+ * gated_delta.py. */
+typedef struct delta_inputs {
+    tensor q, k, v, a, b;
+} delta_inputs;
+typedef struct delta_spec {
+    int slot;                  /* of the cache's states */
+    const weight *A_log;       /* [Hv] */
+    const weight *dt_bias;     /* of a's shape, flat: [Hv] or [Hv * dk] */
+    float lower_bound;         /* 0: none */
+    bool negative_eigenvalues; /* beta is twice the sigmoid */
+} delta_spec;
+/* spec lives as long as the model. */
+tensor delta_rule(graph *g, cache *c, const delta_inputs *in, const delta_spec *spec);
+
 #endif

@@ -435,6 +435,44 @@ tensor argmax(graph *g, tensor in) {
     return x;
 }
 
+tensor layer_norm(graph *g, tensor in, const weight *w, float eps) {
+    tensor x = rms_norm(g, in, w, eps); /* the same shapes and types */
+    if (x != &nothing) graph_node(g, x->index)->op = OP_LAYER_NORM;
+    return x;
+}
+
+/* Whether state `slot` of the cache is rows x cols. */
+static bool cache_has_state(const graph *g, const cache *c, int slot, int64_t rows, int64_t cols) {
+    const cache_spec *s = &c->spec;
+    if (slot < 0 || slot >= s->n_states || s->n_sequences != g->n_sequences) return false;
+    return s->states[slot].rows == rows && s->states[slot].cols == cols;
+}
+
+tensor delta_rule(graph *g, cache *c, const delta_inputs *in, const delta_spec *spec) {
+    tensor q = in->q, k = in->k, v = in->v, a = in->a, b = in->b;
+    if (!same_shape(q, k) || q->rank != 3 || v->rank != 3 || v->shape[1] % q->shape[1] ||
+        v->shape[0] != q->shape[0] || v->shape[0] % g->n_sequences)
+        return refuse(g, "delta_rule", v, "queries, keys and values do not fit together");
+    int64_t heads = v->shape[1], n = a->rank == 3 ? heads * q->shape[2] : heads;
+    bool fits = b->rank == 2 && b->shape[1] == heads && tensor_count(a) == v->shape[0] * n &&
+                a->shape[1] == heads && spec->A_log->shape[0] == heads && spec->dt_bias->shape[0] == n;
+    if (!fits || b->shape[0] != v->shape[0] || spec->A_log->rank != 1 || spec->dt_bias->rank != 1)
+        return refuse(g, "delta_rule", a, "gates and weights do not fit the values");
+    if (!cache_has_state(g, c, spec->slot, heads * v->shape[2], q->shape[2]))
+        return refuse(g, "delta_rule", v, "the cache has no state that fits");
+    node *x = add_node(g, OP_DELTA_RULE, q->dtype);
+    if (!x) return &nothing;
+    tensor inputs[] = {q, k, v, a, b};
+    for (int i = 0; i < 5; i++) x->in[i] = inputs[i];
+    x->w[0] = spec->A_log;
+    x->w[1] = spec->dt_bias;
+    x->cache = c;
+    x->position = c->offset;
+    x->delta = spec;
+    copy_shape(x, v);
+    return x;
+}
+
 void graph_mark_live(graph *g, int n, const tensor outputs[]) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);

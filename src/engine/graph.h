@@ -35,7 +35,9 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(ROUTE, route, SMALL)                                                                                  \
     OP(EXPERTS, experts, PLAIN_OP) /* in[0] x, in[1] routing */                                              \
     OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
-    OP(ARGMAX, argmax, PLAIN_OP)
+    OP(ARGMAX, argmax, PLAIN_OP)                                                                             \
+    OP(LAYER_NORM, layer_norm, SMALL)                                                                        \
+    OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */
 
 typedef enum op_kind {
 #define OP(name, ...) OP_##name,
@@ -78,11 +80,12 @@ typedef struct node {
         bool clip;         /* ADD: saturate in F16 */
         conv_options conv; /* SHORT_CONV */
     };
-    int index;           /* place in the graph */
-    int group;           /* LINEAR: index of the first of those recorded together */
-    bool live;           /* set by graph_mark_live: an output or a cache write needs it */
-    int readers;         /* set by graph_mark_live: how often live nodes and outputs read it; */
-    struct node *reader; /* the last of those nodes */
+    int index;               /* place in the graph */
+    int group;               /* LINEAR: index of the first of those recorded together */
+    bool live;               /* set by graph_mark_live: an output or a cache write needs it */
+    int readers;             /* set by graph_mark_live: how often live nodes and outputs read it; */
+    struct node *reader;     /* the last of those nodes */
+    const delta_spec *delta; /* DELTA_RULE */
 } node;
 
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.

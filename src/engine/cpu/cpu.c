@@ -266,4 +266,5 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LOGPROBS].workspace = cpu_logprobs_workspace,
     [OP_LOGPROBS].thread_scratch = cpu_logprobs_scratch,
     [OP_ARGMAX].workspace = cpu_argmax_workspace,
+    [OP_DELTA_RULE].thread_scratch = cpu_delta_rule_scratch,
 };

@@ -248,6 +248,9 @@ size_t cpu_logprobs_workspace(const cpu *e, const node *x);
 size_t cpu_logprobs_scratch(const cpu *e, const node *x);
 size_t cpu_argmax_workspace(const cpu *e, const node *x);
 
+/* ops_states.c */
+size_t cpu_delta_rule_scratch(const cpu *e, const node *x);
+
 /* The value of x, or this thread's copy of it. */
 static inline float *floats_of(const cpu *e, tensor x, int thread) {
     const node_state *s = state_of(e, x);
