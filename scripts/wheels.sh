@@ -29,11 +29,15 @@ emulate() { # emulate WHEEL: its program in an emulator, where there is one
     echo "wheels: the program in $1 runs in an emulator"
 }
 
-rm -f dist/mlxbench-*.whl
 for target in "$@"; do
     start=$(date +%s)
     mkdir -p dist build-cross/wheels
     folder=build-cross/$target/build
+    case $target in
+    macos-arm64) rm -f dist/mlxbench-*macosx*.whl ;;
+    linux-x64) rm -f dist/mlxbench-*x86_64.whl ;;
+    linux-arm64) rm -f dist/mlxbench-*aarch64.whl ;;
+    esac
     case $target in
     macos-arm64) $python scripts/wheels/assemble.py macosx_14_0_arm64 "$folder" dist "$folder/mlxbench-mlx.dylib" >/dev/null ;;
     linux-x64)
