@@ -3,7 +3,7 @@
 # can run, in an empty environment. Targets: macos-arm64, linux-x64, linux-arm64; without any, all three.
 #   macos-arm64   with the engine mlx; macOS 14 and later
 #   linux-x64     with the engine mlx, built by the C++ compiler here: the tag is what auditwheel says of both
-#   linux-arm64   the program alone, as MLX's C++ library for it is not here: glibc 2.28
+#   linux-arm64   with the engine mlx where there is GNU's C++ compiler for ARM, else the program alone: glibc 2.28
 set -eu
 cd "$(dirname "$0")/.."
 python=build-cross/python/bin/python
@@ -24,9 +24,15 @@ emulate() { # emulate WHEEL: its program in an emulator, where there is one
     fi
     rm -rf build-cross/wheels/aarch64
     $python -m wheel unpack --dest build-cross/wheels/aarch64 "$1" >/dev/null
-    qemu-aarch64 -L /usr/aarch64-linux-gnu build-cross/wheels/aarch64/*/mlxbench/bin/mlxbench --engine cpu \
-        --model synthetic:tiny-llama-13m-4bit --prompt-tokens random -np 8 -n 2 >/dev/null
-    echo "wheels: the program in $1 runs in an emulator"
+    engines=cpu
+    for mlx in build-cross/mlx-*-linux-arm64; do
+        [ ! -d "$mlx" ] || { ln -s "$PWD/$mlx"/* "$(echo build-cross/wheels/aarch64/*)" && engines="cpu mlx"; }
+    done
+    for engine in $engines; do
+        qemu-aarch64 -L /usr/aarch64-linux-gnu build-cross/wheels/aarch64/*/mlxbench/bin/mlxbench --engine $engine \
+            --model synthetic:tiny-llama-13m-4bit --prompt-tokens random -np 4 -n 2 >/dev/null
+    done
+    echo "wheels: the program in $1 runs in an emulator, engines $engines"
 }
 
 for target in "$@"; do
@@ -51,7 +57,14 @@ for target in "$@"; do
         fi
         audited "$($python scripts/wheels/assemble.py linux_x86_64 "$folder" build-cross/wheels $module)"
         ;;
-    linux-arm64) audited "$($python scripts/wheels/assemble.py linux_aarch64 "$folder" build-cross/wheels)" ;;
+    linux-arm64)
+        module=$folder/mlxbench-mlx.so
+        if [ ! -e "$module" ]; then
+            module=""
+            echo "wheels: the engine mlx is left out of $target: needs g++-aarch64-linux-gnu"
+        fi
+        audited "$($python scripts/wheels/assemble.py linux_aarch64 "$folder" build-cross/wheels $module)"
+        ;;
     *) echo "wheels: no wheel for $target" >&2 && exit 2 ;;
     esac
     echo "wheels: $target: $(($(date +%s) - start)) s"

@@ -25,6 +25,10 @@ endif()
 
 set(CMAKE_C_COMPILER ${cross}/bin/cc)
 set(CMAKE_CXX_COMPILER ${cross}/bin/c++)
+if(MLXBENCH_TARGET STREQUAL "linux-arm64") # GNU's C++ library, as MLX has it
+  set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+  set(CMAKE_MODULE_LINKER_FLAGS_INIT -Wl,--allow-shlib-undefined) # what libmlx needs is in its own wheel
+endif()
 set(CMAKE_AR ${cross}/bin/ar CACHE FILEPATH "")
 set(CMAKE_RANLIB ${cross}/bin/ranlib CACHE FILEPATH "")
 set(CMAKE_FIND_ROOT_PATH ${cross}/prefix)

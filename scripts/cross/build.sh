@@ -1,11 +1,12 @@
 #!/bin/sh
 # build.sh TARGET...: builds mlxbench for other systems in build-cross/TARGET and checks what came out.
-# Targets: macos-arm64 (with the engine mlx), macos-x64, linux-x64, linux-arm64 (glibc 2.28).
+# Targets: macos-arm64 (with the engine mlx), macos-x64, linux-x64, linux-arm64 (glibc 2.28; with the engine mlx
+# where there is GNU's C++ compiler for ARM: MLX's Linux library is made with its C++ library, which zig does not have).
 set -eu
 jobs=${JOBS:-2}
 here=build-cross
 cd "$(dirname "$0")/../.."
-sh scripts/cross/setup.sh
+sh scripts/cross/setup.sh "$@"
 
 configure() { # configure TARGET FOLDER SOURCE OPTION...: quiet, with what went wrong when something does
     target=$1 folder=$2 source=$3
@@ -52,11 +53,9 @@ program() { # program TARGET
         chmod +x "$here/$target/bin/$role"
     done
     libraries "$target"
-    mlx=none
-    if [ "$target" = macos-arm64 ]; then
-        mlx=$PWD/$here/mlx-$(sed -n 's/^set(MLX_VERSION \(.*\))/\1/p' cmake/mlx.cmake)/mlx
-        "$here/python/bin/python" scripts/cross/macho.py --stub "$here/libc++.1.tbd" "$mlx"/lib/*.dylib
-    fi
+    mlx=$PWD/$here/mlx-$(sed -n 's/^set(MLX_VERSION \(.*\))/\1/p' cmake/mlx.cmake)-$target/mlx
+    [ -d "$mlx" ] || mlx=none
+    [ "$target" != macos-arm64 ] || "$here/python/bin/python" scripts/cross/macho.py --stub "$here/libc++.1.tbd" "$mlx"/lib/*.dylib
     configure "$target" "$here/$target/build" . -DMLX_ROOT="$mlx" -DMLXBENCH_WERROR=ON \
         -DMLXBENCH_MLX_RPATH=../../../mlx/lib -DCURL_INCLUDE_FOLDER="$PWD/$here/$target/prefix/include"
     build "$here/$target/build" --target mlxbench

@@ -19,7 +19,7 @@ smoke() { # smoke COMMAND...: hwinfo names the kernels; `scalar` means that the 
 
 case $target in
 macos-arm64)
-    mlx=$(ls -d build-cross/mlx-*/mlx)
+    mlx=$(ls -d build-cross/mlx-*-macos-arm64/mlx)
     $python scripts/cross/macho.py --check 14.0 "$folder/mlxbench"
     $python scripts/cross/macho.py --check 14.0 --program "$folder/mlxbench" --library "$mlx/lib/libmlx.dylib" \
         --rpath "@loader_path/../../../mlx/lib" "$folder/mlxbench-mlx.dylib"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh: fetches into build-cross/ what cross-compiling needs: zig, the sources of three libraries, MLX for Macs.
+# setup.sh TARGET...: fetches into build-cross/ what cross-compiling needs: zig, the sources of three libraries, MLX.
 # Everything is kept; a second call fetches nothing.
 set -eu
 python=${PYTHON:-python3}
@@ -46,12 +46,19 @@ if [ ! -d "$here/sources" ]; then
     mv "$here/sources.new" "$here/sources"
 fi
 
-# ---- MLX's wheel for Macs: its headers, and a library to link against ----
+# ---- MLX's wheels: headers, and a library to link against ----
 version=$(sed -n 's/^set(MLX_VERSION \(.*\))/\1/p' cmake/mlx.cmake)
-if [ ! -d "$here/mlx-$version" ]; then
-    echo "cross: getting MLX $version for Macs"
+get_mlx() { # get_mlx TARGET PLATFORM PACKAGE
+    [ ! -d "$here/mlx-$version-$1" ] || return 0
+    echo "cross: getting MLX $version for $1"
     rm -rf "$here/mlx.new"
     "$here/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --platform macosx_14_0_arm64 --ignore-requires-python --target "$here/mlx.new" "mlx-metal==$version"
-    mv "$here/mlx.new" "$here/mlx-$version"
-fi
+        --platform "$2" --ignore-requires-python --target "$here/mlx.new" "$3==$version"
+    mv "$here/mlx.new" "$here/mlx-$version-$1"
+}
+for target in "$@"; do
+    case $target in
+    macos-arm64) get_mlx $target macosx_14_0_arm64 mlx-metal ;;
+    linux-arm64) ! command -v aarch64-linux-gnu-g++ >/dev/null || get_mlx $target manylinux_2_35_aarch64 mlx-cpu ;;
+    esac
+done
