@@ -318,27 +318,29 @@ static inline void test_fp_products(void) {
     for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(k, fp_kinds) {
+                int group = matrix_kind_group_size(fp_kinds[k]);
                 if (!products_of(tested, fp_kinds[k], f)) continue;
                 for
                     EACH(n, multiples)
-                check_some_rows(f, make_fp_weights(11, 32 * multiples[n], fp_kinds[k], n % 4));
+                check_some_rows(f, make_fp_weights(11, group * multiples[n], fp_kinds[k], n % 4));
                 for
                     EACH(i, sizes)
-                check_all_rows(f, make_fp_weights(sizes[i][1], 32 * sizes[i][2], fp_kinds[k], 1), sizes[i][0],
-                               sizes[i][1]);
+                check_all_rows(f, make_fp_weights(sizes[i][1], group * sizes[i][2], fp_kinds[k], 1),
+                               sizes[i][0], sizes[i][1]);
             }
 }
 
-/* mxfp4's largest and smallest numbers, all of them: whatever is too narrow for a sum overflows. */
+/* E2M1's largest and smallest numbers, all of them: whatever is too narrow for a sum overflows. */
 static inline void test_largest_fp_sums(void) {
     enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };
     float x[N_TOKENS * N];
     for (arithmetic f = INT16; f <= INT8; f++)
-        for (int i = 0; i < 4; i++) {
-            if (!products_of(tested, MATRIX_MXFP4, f)) continue;
-            weights m = make_fp_weights(N_ROWS, N, MATRIX_MXFP4, 0);
+        for (int i = 0; i < 8; i++) {
+            matrix_kind kind = i / 4 ? MATRIX_MXFP4 : MATRIX_NVFP4;
+            if (!products_of(tested, kind, f)) continue;
+            weights m = make_fp_weights(N_ROWS, N, kind, 0);
             memset(m.values, i % 2 ? 0xff : 0x77, N_ROWS * N / 2);
-            for (int k = 0; k < N_TOKENS * N; k++) x[k] = i / 2 ? 1 : -1;
+            for (int k = 0; k < N_TOKENS * N; k++) x[k] = i / 2 % 2 ? 1 : -1;
             check_matvec(f, &m, N_ROWS, (runs){0, N_ROWS, 0}, x);
             check_panels(f, &m, N_ROWS, x, N_TOKENS);
             free_weights(&m);

@@ -51,12 +51,17 @@ INLINE __m512 numbers16(const uint8_t *packed, form f) {
 }
 
 INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
-    if (f.bits != 4) {
-        __m512 sum = _mm512_mul_ps(numbers16(packed, f), _mm512_load_ps(x));
-        sum = _mm512_fmadd_ps(numbers16(packed + 2 * f.bits, f), _mm512_load_ps(x + 64), sum);
-        if (f.kind == MATRIX_MXFP8) sum = _mm512_mul_ps(sum, _mm512_set1_ps(256));
-        return _mm512_castps_si512(sum);
+    if (f.kind == MATRIX_MXFP8) {
+        __m512 numbers[2];
+        from_e4m3x2(numbers, packed);
+        __m512 sum = _mm512_mul_ps(numbers[0], _mm512_load_ps(x));
+        sum = _mm512_fmadd_ps(numbers[1], _mm512_load_ps(x + 64), sum);
+        return _mm512_castps_si512(_mm512_mul_ps(sum, _mm512_set1_ps(256)));
     }
+    if (f.bits != 4)
+        return _mm512_castps_si512(
+            _mm512_fmadd_ps(quants16(packed + 2 * f.bits, f.bits), _mm512_load_ps(x + 64),
+                            _mm512_mul_ps(quants16(packed, f.bits), _mm512_load_ps(x))));
     __m512i q = load_bytes(packed, n_bytes);
     __m512 sum = _mm512_mul_ps(_mm512_permutexvar_ps(q, values_of(f)), _mm512_load_ps(x));
     for (unsigned k = 1; k < 8; k++)

@@ -52,10 +52,19 @@ typedef struct form {
 INLINE __m512 from_e4m3(__m128i bytes) {
     __m256i halves = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
     halves = _mm256_and_si256(halves, _mm256_set1_epi16((int16_t)0xbf80));
-    __m256i most = _mm256_set1_epi16(0x3f80); /* NaN: F16's exponent must be all ones, too */
-    __mmask16 nan = _mm256_cmpeq_epi16_mask(_mm256_and_si256(halves, most), most);
-    halves = _mm256_mask_mov_epi16(halves, nan, _mm256_set1_epi16(0x7e00));
+    __m256i above = _mm256_add_epi16(halves, _mm256_set1_epi16(0x80)); /* carries into bit 14: NaN */
+    halves = _mm256_ternarylogic_epi32(halves, above, _mm256_set1_epi16(0x4000), 0xf8); /* a | (b & c) */
     return _mm512_cvtph_ps(halves);
+}
+
+/* The same of 32. */
+INLINE void from_e4m3x2(__m512 out[2], const void *p) {
+    __m512i halves = _mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(p)), 7);
+    halves = _mm512_and_si512(halves, _mm512_set1_epi16((int16_t)0xbf80));
+    __m512i above = _mm512_add_epi16(halves, _mm512_set1_epi16(0x80));
+    halves = _mm512_ternarylogic_epi32(halves, above, _mm512_set1_epi16(0x4000), 0xf8);
+    out[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+    out[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
 }
 
 /* Scales i and on of w, of which n exist, at most 16, then zeros. */

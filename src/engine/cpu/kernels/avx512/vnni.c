@@ -122,7 +122,7 @@ INLINE __m512 dots_to_floats(__m512i a) {
     return _mm512_cvtepi32_ps(a);
 }
 
-/* mxfp4's are those of E2M1_BYTES. */
+/* Those of E2M1 numbers are E2M1_BYTES'. */
 INLINE __m512 scales_of(const rows *w, int64_t i, int64_t n, form f) {
     __m512 scales = take_scales(w, i, n, f);
     return f.kind == MATRIX_AFFINE ? scales : _mm512_mul_ps(scales, _mm512_set1_ps(0.5f));
@@ -143,11 +143,13 @@ INLINE bool has_biases(form f) {
 INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool words) {
     if (w->kind == MATRIX_MXFP4)
         matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP4, 4, words});
+    else if (w->kind == MATRIX_NVFP4)
+        matvec_of(y, w, rs, prepared, (form){MATRIX_NVFP4, 4, words});
     else
         matvec_affine(y, w, rs, prepared, words);
 }
 
-/* mxfp4 is prepared as 4 bits are. */
+/* E2M1 numbers meet what affine weights of 4 bits do. */
 INLINE form prepared_form(const rows *w, bool words) {
     return (form){MATRIX_AFFINE, w->bits, words};
 }
@@ -282,13 +284,19 @@ static void pack_affine_scales(char *panel, size_t group_bytes, const rows *w, i
     pack_scales(panel, group_bytes, w, first, n_rows, (form){MATRIX_AFFINE, 0, false}, biases);
 }
 
+INLINE void pack_e2m1_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
+    size_t group_bytes = panel_group_bytes(w, ROWS, f.words);
+    pack_scales(panel, group_bytes, w, first, n_rows, f, false);
+    pack_scales(panel + 64, group_bytes, w, first, n_rows, f, true);
+    pack_nibbles(panel, w, first, n_rows, f);
+}
+
 INLINE void pack_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
     size_t group_bytes = panel_group_bytes(w, ROWS, words);
-    form f = {MATRIX_MXFP4, 4, words};
     if (w->kind == MATRIX_MXFP4) {
-        pack_scales(panel, group_bytes, w, first, n_rows, f, false);
-        pack_scales(panel + 64, group_bytes, w, first, n_rows, f, true);
-        pack_nibbles(panel, w, first, n_rows, f);
+        pack_e2m1_rows(panel, w, first, n_rows, (form){MATRIX_MXFP4, 4, words});
+    } else if (w->kind == MATRIX_NVFP4) {
+        pack_e2m1_rows(panel, w, first, n_rows, (form){MATRIX_NVFP4, 4, words});
     } else {
         pack_affine_scales(panel, group_bytes, w, first, n_rows, false);
         pack_affine_scales(panel + 64, group_bytes, w, first, n_rows, true);
@@ -304,7 +312,7 @@ INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
     for (int64_t g = 0; g < groups; g++) {
         float *scales = (float *)(void *)((char *)panel + (size_t)g * group_bytes);
         int32_t *values = (int32_t *)(scales + 32);
-        _Alignas(64) int32_t units_of_token[64];
+        _Alignas(64) int32_t units_of_token[64] = {0}; /* a group of 16 fills no register */
         for (int64_t t = 0; t < n_tokens; t++) {
             quantize_group(units_of_token, scales + t, scales + 16 + t, x + t * x_stride + g * w->group_size,
                            w->group_size, words);
@@ -454,5 +462,6 @@ const kernels kernels_avx512vnni = {
     .supported = supported,
     .base = &kernels_avx512,
     .of = {[MATRIX_AFFINE] = {.int16 = &vnni_int16, .int8 = &vnni_int8},
-           [MATRIX_MXFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
+           [MATRIX_MXFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8},
+           [MATRIX_NVFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
 };

@@ -13,6 +13,10 @@
 bool neon_has_dotprod(void);
 bool neon_has_matrix_products(void); /* of int8 and of BF16 */
 
+/* kernels/neon/fp.c: matvec and unpack of kernels.h for mxfp4, mxfp8 and nvfp4, in F32. */
+void neon_matvec_fp(float *y, const rows *w, int64_t first, int64_t end, const float *x, const float *sums);
+void neon_unpack_fp(float *out, const rows *w, int64_t r);
+
 INLINE size_t size_of(dtype type) {
     return type == DTYPE_F32 ? 4 : 2;
 }
