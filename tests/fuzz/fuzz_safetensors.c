@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     checkpoint_parameters(c);
     checkpoint_plain(c, "a.weight", 1, (int64_t[]){4}, &m);
     checkpoint_matrix(c, "b", 2, (int64_t[]){2, 32}, &m);
+    checkpoint_matrix(c, "c", 2, (int64_t[]){8, 32}, &m); /* large enough for AutoAWQ's words */
     checkpoint_check_all_used(c);
     checkpoint_close(c);
     return 0;
