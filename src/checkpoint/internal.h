@@ -136,6 +136,11 @@ int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape,
 /* A plain tensor of such a checkpoint gets the type that the packed ones' scales have, as in mlx-lm. */
 int packed_convert(checkpoint *c, const char *name, matrix *m);
 
+/* ---- fp8.c ---- */
+
+/* Turns t, if it holds E4M3 numbers and there is NAME_scale_inv, into BF16 in memory of ours. -1 on error. */
+int fp8_convert(checkpoint *c, stored *t);
+
 /* ---- quantization.c ---- */
 
 /* Finds config.json's quantization and refuses kinds nothing here computes. */

@@ -9,14 +9,17 @@
  * us. */
 static int read_foreign(checkpoint *c, const json *q, const char *method) {
     const json *blocks = json_get(q, "weight_block_size"), *rows = json_first(blocks);
+    double n_rows = json_length(blocks) == 2 ? json_number(rows) : 0;
+    bool square = n_rows > 0 && json_number(json_next(rows)) == n_rows;
     const char *format = "", *scales = "";
     int64_t bits = 4;
     if (!strcmp(method, "mxfp4") || !strcmp(method, "mxfp8")) return 0;
     if (json_get_string(q, c->config_name, "scale_fmt", false, &scales) ||
         json_get_string(q, c->config_name, "format", false, &format))
         return -1;
-    if (!strcmp(method, "fp8") && !strcmp(scales, "ue8m0") && json_length(blocks) == 2 &&
-        json_number(rows) == 32 && json_number(json_next(rows)) == 32)
+    /* blocks of 32 with scales of one byte stay packed; fp8.c makes BF16 of the others */
+    if (!strcmp(method, "fp8") &&
+        (!blocks || (square && (n_rows == 128 || (n_rows == 32 && !strcmp(scales, "ue8m0"))))))
         return 0;
     if (!strcmp(method, "compressed-tensors") &&
         (!strcmp(format, "nvfp4-pack-quantized") || !strcmp(format, "mxfp4-pack-quantized")))
