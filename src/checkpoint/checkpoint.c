@@ -283,15 +283,6 @@ bool checkpoint_is_gguf(const checkpoint *c) {
     return !c->folder && !c->synthetic.enabled;
 }
 
-int checkpoint_check_types(const checkpoint *c) {
-    for (size_t i = 0; i < c->n_tensors; i++) {
-        const stored *t = &c->tensors[i];
-        if (t->data.dtype == DTYPE_OTHER && !t->blocks)
-            return fail("%s: tensor \"%s\" has type %s, which cannot be read", t->file, t->name, t->type);
-    }
-    return 0;
-}
-
 const char *checkpoint_folder(const checkpoint *c) {
     return c->folder;
 }

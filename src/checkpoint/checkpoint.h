@@ -23,10 +23,6 @@ const char *checkpoint_config_name(const checkpoint *c);
 bool checkpoint_is_synthetic(const checkpoint *c);
 bool checkpoint_is_gguf(const checkpoint *c);
 
-/* Are all tensors of types that can be read? -1 with a message that names the first that is not. A quick
- * look: nothing is converted. */
-int checkpoint_check_types(const checkpoint *c);
-
 /* The folder that holds tokenizer.json; NULL for GGUF and synthetic. */
 const char *checkpoint_folder(const checkpoint *c);
 

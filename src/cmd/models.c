@@ -96,14 +96,13 @@ static bool is_known(const char *type) {
 }
 
 /* Loads a model into an engine that computes nothing, which maps its files and checks everything about them.
- * Of GGUF files only types are looked at: loading would convert their weights. */
+ * GGUF files are only opened, which looks at types and sizes: loading would convert their weights. */
 static bool can_run(const hub_entry *entry) {
     engine *fake = NULL;
     model *m = NULL;
     checkpoint *c = checkpoint_open(entry->folder, 0);
     bool gguf = c && checkpoint_is_gguf(c);
-    bool good = gguf && !checkpoint_check_types(c) &&
-                is_known(json_string(json_get(checkpoint_config(c), "model_type")));
+    bool good = gguf && is_known(json_string(json_get(checkpoint_config(c), "model_type")));
     if (c && !gguf && (fake = engine_open("fake", &(engine_options){.threads = 1}))) {
         m = model_load(c, fake);
         good = m != NULL;

@@ -26,7 +26,23 @@ typedef struct search {
 static int is_gguf(const struct dirent *entry) {
     const char *name = entry->d_name;
     size_t n = strlen(name);
-    return n > 5 && !strcasecmp(name + n - 5, ".gguf") && strncmp(name, "mmproj", 6);
+    bool further = hub_gguf_parts(name) && !strstr(name, "-00001-of-");
+    return n > 5 && !strcasecmp(name + n - 5, ".gguf") && strncmp(name, "mmproj", 6) && !further;
+}
+
+/* Is a GGUF file there, or all of its parts? */
+static bool has_gguf(const char *folder, const char *file) {
+    char part[sizeof((hub_name *)0)->file];
+    int n = hub_gguf_parts(file), i = 1;
+    bool there = true;
+    for (snprintf(part, sizeof part, "%s", file); there && i <= (n ? n : 1); i++) {
+        str path = {0};
+        if (n) hub_gguf_part(part, i);
+        str_printf(&path, "%s/%s", folder, part);
+        there = !path.failed && file_exists(path.data);
+        str_free(&path);
+    }
+    return there;
 }
 
 /* LM Studio's folder OWNER/NAME: a whole model or a single GGUF file. */
@@ -38,8 +54,8 @@ static int look_in_lmstudio(void *context, const char *models) {
     str_printf(&folder, "%s/%s", models, s->name->repo);
     int stop = 0, n = 0;
     if (!folder.failed && *s->name->file) {
+        stop = has_gguf(folder.data, s->name->file);
         str_printf(&folder, "/%s", s->name->file);
-        if (!folder.failed && file_exists(folder.data)) stop = 1;
     } else if (!folder.failed && dir_exists(folder.data)) {
         if (!cache_gaps(folder.data, s->need, &gaps) && !gaps.n) stop = 1;
         if (!stop && (n = scandir(folder.data, &found, is_gguf, alphasort)) == 1) {
@@ -62,8 +78,8 @@ static bool look_in_cache(search *s, const char *repo_folder) {
     str folder = {0};
     bool found = cache_snapshot(repo_folder, s->name, &folder);
     if (found && *s->name->file) {
+        found = has_gguf(folder.data, s->name->file);
         str_printf(&folder, "/%s", s->name->file);
-        found = !folder.failed && file_exists(folder.data);
     } else if (found) {
         found = !cache_gaps(folder.data, s->need, &s->gaps) && !s->gaps.n;
     }

@@ -69,7 +69,7 @@ static int keep_name(void *context, const char *folder, const char *name) {
 /* The first GGUF file of a snapshot. */
 static int keep_gguf(void *context, const char *folder, const char *name) {
     size_t n = strlen(name);
-    if (n < 5 || strcmp(name + n - 5, ".gguf")) return 0;
+    if (n < 5 || strcmp(name + n - 5, ".gguf") || !strncmp(name, "mmproj", 6)) return 0;
     str_printf(context, "%s/%s", folder, name);
     return 1;
 }

@@ -52,9 +52,27 @@ static bool take_revision(hub_name *name, const char *text, size_t n) {
     return copy(name->revision, sizeof name->revision, text, n) && hub_path_is_safe(name->revision);
 }
 
+enum { TAIL = sizeof "-00001-of-00003.gguf" - 1, MOST_PARTS = 1000 };
+
+int hub_gguf_parts(const char *file) {
+    int part, n, used = 0;
+    size_t length = strlen(file);
+    const char *tail = length > TAIL ? file + length - TAIL : "";
+    bool match = sscanf(tail, "-%5d-of-%5d.gguf%n", &part, &n, &used) == 2 && used == TAIL;
+    return match && part > 0 && part <= n && n <= MOST_PARTS ? n : 0;
+}
+
+void hub_gguf_part(char *file, int i) {
+    char digits[16];
+    snprintf(digits, sizeof digits, "%05d", i);
+    memcpy(file + strlen(file) - TAIL + 1, digits, 5);
+}
+
 static bool take_file(hub_name *name, const char *text, size_t n) {
-    return copy(name->file, sizeof name->file, text, n) && hub_path_is_safe(name->file) &&
-           ends_with(name->file, ".gguf");
+    bool good = copy(name->file, sizeof name->file, text, n) && hub_path_is_safe(name->file) &&
+                ends_with(name->file, ".gguf");
+    if (good && hub_gguf_parts(name->file)) hub_gguf_part(name->file, 1); /* whichever was named */
+    return good;
 }
 
 /* A revision before a file ends at the first slash, except of refs/pr/1 and refs/convert/x. */

@@ -202,17 +202,29 @@ static int fail_unfit(const pull *p) {
     return -1;
 }
 
+/* Is a path the GGUF file that was named, or another part of it? */
+static bool is_named(const pull *p, const char *path) {
+    char first[sizeof p->name.file];
+    if (strlen(path) >= sizeof first) return false;
+    snprintf(first, sizeof first, "%s", path);
+    if (hub_gguf_parts(first)) hub_gguf_part(first, 1);
+    return !strcmp(first, p->name.file);
+}
+
 static int choose(pull *p) {
     bool config = false, weights = false, tokenizer = false, file = *p->name.file;
+    int parts = hub_gguf_parts(p->name.file);
     for (int i = 0; i < p->all.n; i++) {
         const repo_file *f = &p->all.items[i];
-        if (file ? strcmp(f->path, p->name.file) != 0 : !hub_is_needed(f->path, p->options->need)) continue;
+        if (file ? !is_named(p, f->path) : !hub_is_needed(f->path, p->options->need)) continue;
         config = config || !strcmp(f->path, "config.json");
         weights = weights || hub_is_weights(f->path);
         tokenizer = tokenizer || !strcmp(f->path, "tokenizer.json") || !strcmp(f->path, "tokenizer.model");
         if (want(p, f)) return -1;
     }
-    bool fits = file ? p->wanted.n == 1 : p->options->need == HUB_TOKENIZER ? tokenizer : config && weights;
+    bool fits = file                                ? p->wanted.n == (parts ? parts : 1)
+                : p->options->need == HUB_TOKENIZER ? tokenizer
+                                                    : config && weights;
     if (!fits) return fail_unfit(p);
     qsort(p->wanted.items, (size_t)p->wanted.n, sizeof *p->wanted.items, order);
     return 0;

@@ -40,7 +40,7 @@ def test_what_there_is(run, tmp_path):
     cached(tmp_path, "owner/none", None, 1000)
     cached(tmp_path, "owner/wrong", json.dumps({"model_type": "\x1b[2Jevil"}), 1000)
     files.write_folder(tmp_path / ".lmstudio" / "models" / "org" / "studio")
-    for name, raw in (("readable", None), ("unreadable", gguf.GGMLQuantizationType.Q4_K)):
+    for name, raw in (("readable", None), ("unreadable", gguf.GGMLQuantizationType.Q2_K)):
         (tmp_path / ".lmstudio" / "models" / "org" / name).mkdir()
         files.write_gguf(tmp_path / ".lmstudio" / "models" / "org" / name / "model.gguf", raw_dtype=raw)
     done = run("models", env={"HF_HUB_CACHE": str(tmp_path), "HOME": str(tmp_path)}, check=True)
@@ -65,7 +65,7 @@ def test_what_there_is(run, tmp_path):
     assert line_of(done.stdout, "org/studio").endswith("runs here (LM Studio)")
     assert "does not run here: " in line_of(done.stdout, "owner/wrong")
     assert line_of(done.stdout, "org/readable").endswith("runs here (LM Studio)")
-    assert "attn_q" in line_of(done.stdout, "org/unreadable") and "Q4_K" in line_of(done.stdout, "org/unreadable")
+    assert "attn_q" in line_of(done.stdout, "org/unreadable") and "Q2_K" in line_of(done.stdout, "org/unreadable")
     assert "\x1b" not in done.stdout
 
 

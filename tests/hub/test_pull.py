@@ -87,6 +87,18 @@ def test_gguf(hub, cache, pull, pull_fails):
     pull_fails("no file b.gguf", "a-Q4_0.gguf", name="org/quants/b.gguf")
 
 
+def test_gguf_in_several_files(hub, pull, pull_fails, mlxbench_run):
+    hub.add("org/split", {**{f"q/a-0000{i}-of-00003.gguf": b"%d" % i for i in (1, 2, 3)}, "q/a.gguf": b"", "b-00001-of-00002.gguf":
+                          b""})
+    first = pull("org/split/q/a-00002-of-00003.gguf")
+    assert first.name == "a-00001-of-00003.gguf" and sorted(p.read_bytes() for p in first.parent.iterdir()) == [
+        b"1", b"2", b"3"]
+    assert mlxbench_run("pull", "--offline", "org/split/q/a-00003-of-00003.gguf").stdout == f"{first}\n"
+    (first.parent / "a-00003-of-00003.gguf").unlink()
+    assert mlxbench_run("pull", "--offline", "org/split/q/a-00001-of-00003.gguf").returncode == 1
+    pull_fails("no file b-00001-of-00002.gguf", name="org/split/b-00001-of-00002.gguf")
+
+
 def test_not_a_model(hub, pull_fails):
     hub.add("org/data", {"README.md": b"", "config.json": b"{}", "pytorch_model.bin": b""})
     pull_fails("no config.json with model*.safetensors", name="org/data")
