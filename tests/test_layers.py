@@ -24,6 +24,8 @@ def test_sources_follow_the_order():
     ("engine/cpu/cpu.c", "model/model.h", "engine may not use model"),
     ("text/bpe.c", "checkpoint/checkpoint.h", "text may not use checkpoint"),
     ("report/csv.c", "cmd/cmd.h", "report may not use cmd"),
+    ("report/csv.c", "bench/bench.h", "report may not use bench"),
+    ("results/row.c", "engine/engine.h", "results may not use engine"),
     ("model/llama.c", "engine/graph.h", "private to engine"),
     ("bench/run.c", "base/json.h", "private to base"),
     ("model/llama.c", "../engine/engine.h", "write the path from src/"),
@@ -45,6 +47,8 @@ def test_violation_is_found(tmp_path, file, include, complaint):
     ("bench/run.c", "checkpoint/checkpoint.h"),
     ("engine/cpu/cpu.c", "engine/cpu/kernels/kernels.h"),
     ("report/csv.c", "base/base.h"),
+    ("bench/run.c", "results/results.h"),
+    ("report/csv.c", "results/results.h"),
     ("main.c", "cmd/cmd.h"),
 ])
 def test_right_include_passes(tmp_path, file, include):

@@ -38,6 +38,14 @@ int fail_usage(const char *format, ...) {
     return -1;
 }
 
+int fail_gate(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    record(EXIT_GATE, format, args);
+    va_end(args);
+    return -1;
+}
+
 void *fail_null(const char *format, ...) {
     va_list args;
     va_start(args, format);

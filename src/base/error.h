@@ -12,7 +12,7 @@
 #endif
 
 /* Exit codes of the program, and the kind of the recorded error. */
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_GATE = 3, EXIT_INTERRUPTED = 130 };
 
 /* Records a failure (exit code 1) and returns -1. A newer message replaces an older one, and the arguments
  * may quote error_message(), so a caller can add context: return fail("%s: %s", path, error_message()). */
@@ -20,6 +20,9 @@ int fail(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* As fail, for a mistake in the command line or the request (exit code 2). */
 int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2);
+
+/* As fail, for a limit that was set and not kept, such as a loss of speed (exit code 3). */
+int fail_gate(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* As fail, but returns NULL: return fail_null("..."). */
 void *fail_null(const char *format, ...) PRINTF_LIKE(1, 2);

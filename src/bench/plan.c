@@ -130,10 +130,12 @@ static const struct {
     int column, param;
 } followers[] = {
     {COLUMN_quantization, PARAM_model},
-    {COLUMN_kv_gb, PARAM_model},
     {COLUMN_device, PARAM_engine},
+    {COLUMN_kv_gb, PARAM_model},
     {COLUMN_kv_gb, PARAM_n_prompt},
     {COLUMN_kv_gb, PARAM_n_generate},
+    {COLUMN_kv_gb, PARAM_depth},
+    {COLUMN_kv_gb, PARAM_batch},
     {COLUMN_kv_gb, PARAM_max_kv_size},
     {COLUMN_kv_gb, PARAM_kv_bits},
     {COLUMN_kv_gb, PARAM_kv_group_size},

@@ -5,56 +5,95 @@
 #include "report/report.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static const option_usage usage = {
     .synopsis = "mlxbench compare A B... [options]",
     .about =
         "Compares result files (csv, json or jsonl of bench) with the first one: for each configuration that "
-        "both have, the "
-        "change of the median speed, its 95 % interval, and \"~\" where the difference may be chance. A "
-        "parameter "
-        "with one value in each file may differ between them. At least 4 runs each are needed for a verdict.",
+        "both "
+        "have, the change of the median speed, its 95 % interval, and \"~\" where the difference may be "
+        "chance. A "
+        "parameter with one value in each file may differ between them. With fewer than 5 runs each, every "
+        "difference may be chance; with more configurations it takes more.",
     .example = "mlxbench compare before.csv after.csv\nwhat changed between two series of runs of the same "
                "configurations",
 };
 
-static int compare_all(const option_texts *files, const char *form, str *out) {
+typedef struct command {
+    option_texts files;
+    const char *form, *fail_slower; /* NULL: not given */
+    double limit;                   /* fail_slower as a ratio of speeds */
+    int n_slower;                   /* differences beyond it */
+    double slowest;
+    str out;
+} command;
+
+/* "3%" or "3": a loss of so many percent. */
+static int parse_limit(command *c) {
+    char *end = NULL;
+    double percent = c->fail_slower ? strtod(c->fail_slower, &end) : 0;
+    if (!c->fail_slower) return 0;
+    end += *end == '%';
+    if (end == c->fail_slower || *end || !(percent >= 0 && percent < 100))
+        return fail_usage("--fail-slower: \"%s\" is not a percentage from 0 to below 100", c->fail_slower);
+    c->limit = 1 - percent / 100;
+    return 0;
+}
+
+static void check_limit(command *c, const comparison *found) {
+    for (int64_t i = 0; i < found->n && c->fail_slower; i++) {
+        const difference *d = &found->items[i];
+        if (!difference_is_sure(d) || d->ratio >= c->limit) continue;
+        if (!c->n_slower++ || d->ratio < c->slowest) c->slowest = d->ratio;
+    }
+}
+
+static int compare_all(command *c) {
     results before = {0};
-    if (files->n < 2)
+    if (c->files.n < 2)
         return fail_usage("compare needs two or more result files; see mlxbench compare --help");
-    int failed = results_read(&before, files->items[0]);
-    for (int i = 1; i < files->n && !failed; i++) {
+    if (parse_limit(c)) return -1;
+    int failed = results_read(&before, c->files.items[0]);
+    for (int i = 1; i < c->files.n && !failed; i++) {
         results after = {0};
-        comparison c = {0};
-        failed = results_read(&after, files->items[i]) || results_compare(&c, &before, &after) ||
-                 report_comparison(out, form, files->items[0], files->items[i], &c, i == 1);
-        comparison_free(&c);
+        comparison found = {0};
+        failed = results_read(&after, c->files.items[i]) || results_compare(&found, &before, &after) ||
+                 report_comparison(&c->out, c->form, c->files.items[0], c->files.items[i], &found, i == 1);
+        if (!failed) check_limit(c, &found);
+        comparison_free(&found);
         results_free(&after);
     }
     results_free(&before);
-    if (!failed) report_comparison_end(out, form);
-    return failed || out->failed ? -1 : 0;
+    if (!failed) report_comparison_end(&c->out, c->form);
+    if (failed || c->out.failed) return -1;
+    fwrite(c->out.data, 1, c->out.length, stdout);
+    if (!c->n_slower) return 0;
+    return fail_gate("%d difference%s beyond --fail-slower %s, the largest %.1f %%", c->n_slower,
+                     c->n_slower > 1 ? "s are" : " is", c->fail_slower, 100 * (1 - c->slowest));
 }
 
 int cmd_compare(int argc, char **argv) {
-    option_texts files = {0};
-    const char *form = "text";
-    str out = {0};
+    command c = {.form = "text"};
     const option options[] = {
         {.metavar = "A B...",
          .kind = OPTION_TEXTS,
-         .value = &files,
+         .value = &c.files,
          .help = "result files: csv, json or jsonl"},
         {.name = "format",
          .short_name = "f",
          .metavar = "FORMAT",
          .kind = OPTION_TEXT,
-         .value = &form,
+         .value = &c.form,
          .help = "text, md, csv or json (text)"},
+        {.name = "fail-slower",
+         .metavar = "PERCENT",
+         .kind = OPTION_TEXT,
+         .value = &c.fail_slower,
+         .help = "end with exit code 3 when a speed is lower by more than PERCENT, and that is no chance"},
     };
     int done = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
-    if (!done) done = compare_all(&files, form, &out);
-    if (!done && out.length) fwrite(out.data, 1, out.length, stdout);
-    str_free(&out);
+    if (!done) done = compare_all(&c);
+    str_free(&c.out);
     return done < 0 ? -1 : 0;
 }

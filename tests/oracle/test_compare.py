@@ -173,3 +173,19 @@ def test_refused(run, tmp_path, files, code, word):
     done = run("compare", *[tmp_path / f if f in ("a", "missing", "other") else f for f in files])
     assert done.returncode == code and word in done.stderr and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_gate(run, tmp_path):
+    """Exit code 3 only for a loss that is sure and larger."""
+    rng = np.random.default_rng(8)
+    same, less = [series(rng, 12, noise=0.005) for _ in range(2)], series(rng, 12, 0.95, 0.005)
+    a = write(tmp_path / "a", [(same[0], same[0])])
+    b, slow = write(tmp_path / "b", [(same[1], same[1])]), write(tmp_path / "slow", [(less, same[1])])
+    few, fewer = write(tmp_path / "few", [(less[:4], same[1][:4])]), write(tmp_path / "fewer", [(same[0][:4], same[0][:4])])
+    for before, after, limit, code in [(a, b, "1%", 0), (a, slow, "3%", 3), (a, slow, "3", 3), (a, slow, "8%", 0),
+                                       (fewer, few, "3%", 0)]:
+        done = run("compare", before, after, "--fail-slower", limit)
+        assert done.returncode == code and "prompt_tps" in done.stdout
+        assert len(done.stderr.splitlines()) == (code == 3)
+    for limit in ("", "x", "-1", "100%", "nan", "3%%"):
+        assert run("compare", a, b, "--fail-slower", limit).returncode == 2
