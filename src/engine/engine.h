@@ -102,6 +102,7 @@ typedef struct weight_source {
     matrix m;
     const matrix *bias;
     bool plus_one;
+    float factor; /* vectors are multiplied with this; 0: not */
 } weight_source;
 const weight *engine_weight(engine *e, const weight_source *source);
 
@@ -320,6 +321,8 @@ typedef struct route_spec {
     bool eps_is_floor;
     float scale;        /* weights are multiplied with this; 0: not */
     const weight *bias; /* [E], added to the scores for choosing only; NULL: none */
+    const weight *expert_scale; /* [E], weights are multiplied with; NULL: not */
+    bool imprecise;     /* mlx: the softmax of the chosen is computed in the logits' dtype */
     bool narrow;        /* weights are rounded to the dtype of the experts' input */
     bool last;          /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
 } route_spec;

@@ -379,12 +379,15 @@ tensor route(graph *g, tensor logits, const route_spec *spec) {
     if (spec->k < 1 || spec->k > n) return refuse(g, "route", logits, "has fewer experts than k");
     if (spec->bias && (spec->bias->rank != 1 || spec->bias->shape[0] != n))
         return refuse(g, "route", logits, "has another number of experts than the bias");
+    if (spec->expert_scale && (spec->expert_scale->rank != 1 || spec->expert_scale->shape[0] != n))
+        return refuse(g, "route", logits, "has another number of experts than their scales");
     if (spec->n_group > 1 && (n % spec->n_group || spec->topk_group < 1 || spec->topk_group > spec->n_group))
         return refuse(g, "route", logits, "does not fall into these groups");
     node *x = add_node(g, OP_ROUTE, DTYPE_OTHER);
     if (!x) return &nothing;
     x->in[0] = logits;
     x->w[0] = spec->bias;
+    x->w[1] = spec->expert_scale;
     x->route = *spec;
     set_shape(x, 2, logits->shape[0], spec->k, 0);
     return x;

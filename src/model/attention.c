@@ -6,11 +6,12 @@
 
 static void load_norms(loader *l, const desc *d, const attention_desc *in, attention *out) {
     if (in->qk_norm == QK_NONE || in->qk_weightless) return;
+    bool own = !in->reads; /* else there is no key to divide */
     bool width = in->qk_norm == QK_WIDTH;
     int64_t q = width ? in->n_heads * in->head_dim : in->head_dim;
     int64_t k = width ? in->n_kv_heads * in->head_dim : in->head_dim;
     out->q_norm = load_norm(l, q, d->norm_offset, d->names.q_norm);
-    out->k_norm = load_norm(l, k, d->norm_offset, d->names.k_norm);
+    if (own) out->k_norm = load_norm(l, k, d->norm_offset, d->names.k_norm);
 }
 
 void load_attention(loader *l, const desc *d, const attention_desc *in, attention *out) {
@@ -19,8 +20,9 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     if (in->scale == 0) out->d.scale = pow((double)in->head_dim, -0.5);
     if (in->packing == PACKING_SEPARATE) {
         out->q = load_linear(l, (linear_shape){q, d->hidden, in->qkv_bias}, d->names.q);
-        out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
-        out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
+        if (!in->reads) out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
+        if (!in->reads && !in->k_is_v)
+            out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
     } else {
         out->qkv = load_linear(l, (linear_shape){q + 2 * k, d->hidden, in->qkv_bias}, d->names.qkv);
     }
@@ -63,7 +65,9 @@ static qkv project(graph *g, const attention *a, tensor x, float eps) {
     if (d->packing == PACKING_ROWS)
         p = split_rows(g, d, linear(g, x, a->qkv));
     else
-        linears(g, x, 3, (const weight *const[]){a->q, a->k, a->v}, (tensor *const[]){&p.q, &p.k, &p.v});
+        linears(g, x, d->k_is_v ? 2 : 3, (const weight *const[]){a->q, a->k, a->v},
+                (tensor *const[]){&p.q, &p.k, &p.v});
+    if (d->k_is_v) p.v = p.k;
     if (d->qk_norm == QK_WIDTH) norm_both(g, a, eps, &p);
     return (qkv){heads(g, p.q, (int)d->n_heads), heads(g, p.k, (int)d->n_kv_heads),
                  heads(g, p.v, (int)d->n_kv_heads)};
@@ -77,10 +81,21 @@ static tensor gate_result(graph *g, const attention *a, tensor x, tensor out) {
     return flatten(g, product(g, heads(g, out, n), heads(g, gate, n)));
 }
 
+/* Queries alone: keys and values are another layer's. */
+static tensor attend_to_others(graph *g, const attention *a, tensor x, float eps, cache *c) {
+    const attention_desc *d = &a->d;
+    tensor q = heads(g, linear(g, x, a->q), (int)d->n_heads);
+    if (d->qk_norm == QK_HEADS) q = rms_norm(g, q, a->q_norm, eps);
+    if (d->rope) q = rope(g, q, d->rope, c);
+    return linear(g, attend_shared(g, c, q, &(attend_spec){.scale = (float)d->scale}), a->o);
+}
+
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c) {
     const attention_desc *d = &a->d;
+    if (d->reads) return attend_to_others(g, a, x, eps, c);
     qkv p = project(g, a, x, eps);
     if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
+    if (d->v_norm) p.v = rms_norm(g, p.v, NULL, eps);
     if (d->rope) {
         p.q = rope(g, p.q, d->rope, c);
         p.k = rope(g, p.k, d->rope, c);

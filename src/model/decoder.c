@@ -80,10 +80,10 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     bool gguf = checkpoint_is_gguf(l->checkpoint);
     const attention *a = &out->attention;
     dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
-    out->kv_dtype = promoted(promoted(promoted(type, a->k), a->v), a->qkv);
+    out->kv_dtype = promoted(promoted(promoted(promoted(type, a->k), a->v), a->qkv), out->conv.in);
     const ffn *f = &out->ffn;
-    const weight *rest[] = {a->q,        a->o,      f->gate,        f->up,      f->down,
-                            f->mlp.gate, f->mlp.up, f->mlp.gate_up, f->mlp.down};
+    const weight *rest[] = {out->conv.conv, out->conv.out, a->q,      a->o,           f->gate,    f->up,
+                            f->down,        f->mlp.gate,   f->mlp.up, f->mlp.gate_up, f->mlp.down};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
     for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
@@ -100,11 +100,25 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     out->places = in->places;
     if (d->norm_weightless) pre = post = false;
     if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
-    load_attention(l, d, &in->attention, &out->attention);
+    if (in->conv.kernel)
+        load_conv_mixer(l, d, &in->conv, &out->conv);
+    else
+        load_attention(l, d, &in->attention, &out->attention);
     if (post) out->post = load_norm(l, d->hidden, d->norm_offset, n->post);
     if (pre) out->ffn_pre = load_norm(l, d->hidden, d->norm_offset, n->ffn_pre);
     load_ffn(l, d, &in->ffn, &out->ffn);
+    if (in->ffn.kind == FFN_BOTH) load_both(l, d, in, out);
+    if (d->layer_inputs) load_layer_input(l, d, out);
+    if (in->scalar) out->scalar = load_vector(l, 1, "layer_scalar");
     if (post) out->ffn_post = load_norm(l, d->hidden, d->norm_offset, n->ffn_post);
+}
+
+/* A cache of its own, or that of the layer whose keys it reads. */
+static void give_cache(decoder *m, int64_t i) {
+    layer *l = &m->layers[i];
+    int64_t reads = l->attention.d.reads;
+    l->owns_cache = !reads;
+    l->cache = reads ? m->layers[reads - 1].cache : m->n_caches++;
 }
 
 void decoder_load(loader *l, const architecture *a, decoder *out) {
@@ -115,12 +129,14 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     if (!d->norm_weightless) out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
     out->head = d->tied ? out->embed
                         : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
+    if (d->layer_inputs) load_layer_inputs(l, out);
     dtype x = l->failed ? DTYPE_F32 : out->embed->dtype;
     for (int64_t i = 0; i < d->n_layers && !l->failed; i++) {
         layer_desc in = d->layer;
         if (a->layer) a->layer(l, d, i, &in);
         snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", d->names.layers, (long long)i);
         load_layer(l, d, &in, &out->layers[i]);
+        give_cache(out, i);
         if (!l->failed) find_dtypes(l, &out->layers[i], &x);
     }
     l->prefix[0] = '\0';
@@ -133,13 +149,20 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
     return l->clip ? add_clipped(g, x, r) : add(g, x, r);
 }
 
-static tensor run_layer(graph *g, const layer *l, tensor x, cache *c) {
+/* input: the layer's own, NULL where there is none. */
+static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *c) {
     float eps = l->eps;
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
-    tensor r = run_attention(g, &l->attention, pre ? rms_norm(g, x, l->pre, eps) : x, eps, c);
+    tensor r = pre ? rms_norm(g, x, l->pre, eps) : x;
+    r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
     tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, eps) : r);
-    r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, eps) : h);
-    return residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, eps) : r);
+    if (l->ffn.d.kind == FFN_BOTH)
+        r = run_both(g, l, h);
+    else
+        r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, eps) : h);
+    h = residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, eps) : r);
+    if (input) h = add_layer_input(g, l, h, input);
+    return l->scalar ? product_weight(g, h, l->scalar) : h;
 }
 
 static tensor run_head(graph *g, const decoder *m, tensor x) {
@@ -156,9 +179,13 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
     tensor x = embed(g, ids, m->embed);
     if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
     if (d->embed_norm) x = rms_norm(g, x, NULL, d->eps);
+    tensor inputs = d->layer_inputs ? layer_inputs(g, m, ids, x) : NULL;
     for (int64_t loop = 0; loop < loops; loop++) {
-        for (int64_t i = 0; i < d->n_layers; i++)
-            x = run_layer(g, &m->layers[i], x, caches[loop * d->n_layers + i]);
+        for (int64_t i = 0; i < d->n_layers; i++) {
+            const layer *l = &m->layers[i];
+            tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
+            x = run_layer(g, l, x, input, caches[loop * m->n_caches + l->cache]);
+        }
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }
     return run_head(g, m, x);

@@ -38,6 +38,12 @@ typedef struct attention_desc {
     int64_t window; /* tokens a layer sees; 0: all */
 } attention_desc;
 
+/* A short convolution in place of attention; kernel 0: there is none. */
+typedef struct conv_desc {
+    int64_t kernel;
+    bool bias;
+} conv_desc;
+
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
     int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
@@ -46,9 +52,10 @@ typedef struct moe_desc {
     bool expert_bias, router_bias; /* experts' matrices have biases; so has the router's */
     bool shared_gate;              /* the shared MLP is multiplied with a sigmoid of its own */
     bool f32;                      /* the router's input is in F32 */
+    bool f32_scores;               /* the router's result is in F32 */
 } moe_desc;
 
-typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS } ffn_kind;
+typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH } ffn_kind; /* BOTH: gemma4.c */
 
 typedef struct ffn_desc {
     ffn_kind kind;
@@ -64,8 +71,10 @@ typedef enum places { PLACES_PRE, PLACES_POST, PLACES_SANDWICH } places;
 
 typedef struct layer_desc {
     attention_desc attention;
+    conv_desc conv;
     ffn_desc ffn;
     places places;
+    bool scalar;     /* the layer's result is multiplied with a number of its own */
     double residual; /* what attention and feed-forward are multiplied with before the sum; 0: nothing */
     bool clip;       /* sums saturate in F16 */
 } layer_desc;
@@ -92,6 +101,9 @@ typedef struct desc {
     double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
     bool embed_norm;                             /* a norm without weights on the embedding */
     bool tied, head_bias;                        /* the head is the embedding; it has a bias */
+    int64_t layer_inputs; /* width of each layer's own input from an embedding of all layers; 0: none
+                             (gemma4.c) */
+    int64_t layer_inputs_vocab;
     int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
     bool predicts_more; /* checkpoints have one layer more, which predicts further tokens and is left out */
@@ -114,23 +126,37 @@ typedef struct ffn {
     ffn_desc d;
     mlp mlp;                        /* of experts: the shared one */
     const weight *gate, *up, *down; /* of the experts */
-    const weight *router, *shared_gate;
+    const weight *router, *shared_gate, *expert_scale;
 } ffn;
+
+typedef struct conv_mixer {
+    conv_desc d;
+    const weight *in, *conv, *out;
+} conv_mixer;
 
 typedef struct layer {
     attention attention;
+    conv_mixer conv;
     ffn ffn;
     places places;
     const weight *pre, *post, *ffn_pre, *ffn_post;
     float eps, residual;
     bool clip;
-    dtype kv_dtype; /* of keys and values */
+    dtype kv_dtype;                                           /* of keys and values */
+    int64_t cache;                                            /* which of a loop's caches it reads */
+    bool owns_cache;                                          /* it writes to it, too */
+    const weight *scalar;                                     /* NULL: none */
+    const weight *input_gate, *input_projection, *input_norm; /* of its own input */
+    const weight *router_norm;                                /* FFN_BOTH, and the norms below */
+    const weight *mlp_post, *experts_pre, *experts_post;
 } layer;
 
 typedef struct decoder {
     desc d;
     const weight *embed, *norm, *head;
+    const weight *layer_embed, *layer_projection, *layer_norm; /* of the layers' own inputs */
     layer *layers;
+    int64_t n_caches; /* in one loop */
 } decoder;
 
 /* ---- architectures ---- */
@@ -169,15 +195,21 @@ extern describe_function describe_olmo2, describe_olmo3, describe_exaone, descri
     describe_internlm2, describe_lille, describe_qwen, describe_openelm, describe_nanochat;
 extern layer_function layer_olmo3, layer_exaone4, layer_openelm;
 
-extern describe_function describe_gemma, describe_gemma2, describe_gemma3;
-extern layer_function layer_gemma3;
+extern describe_function describe_gemma, describe_gemma2, describe_gemma3, describe_gemma4;
+extern layer_function layer_gemma3, layer_gemma4;
 
 extern describe_function describe_qwen3_moe, describe_mellum, describe_mixtral, describe_qwen2_moe,
     describe_olmoe, describe_granitemoe;
 extern layer_function layer_qwen3_moe, layer_mellum;
 
+extern describe_function describe_lfm2, describe_lfm2_moe;
+extern layer_function layer_lfm2, layer_lfm2_moe;
+
 extern describe_function describe_gpt_oss;
 extern layer_function layer_gpt_oss;
+
+extern describe_function describe_ernie4_5_moe, describe_bailing_moe, describe_afmoe;
+extern layer_function layer_ernie4_5_moe, layer_afmoe;
 
 extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, describe_exaone_moe,
     describe_minimax;
@@ -213,15 +245,31 @@ bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise);
 extern const names default_names;
 
 /* What vision models have beside their text model, and where that is. */
-extern const name_rule vision_rules[];
+extern const name_rule vision_rules[], gemma4_rules[];
 
 /* ---- the parts ---- */
 
 void load_attention(loader *l, const desc *d, const attention_desc *in, attention *out);
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c);
+void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out);
+tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
+
+void load_conv_mixer(loader *l, const desc *d, const conv_desc *in, conv_mixer *out);
+tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);
 
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out);
 tensor run_ffn(graph *g, const ffn *f, tensor x);
+
+/* An MLP and experts beside each other, each with norms of its own, and routing by the sum before the norm.
+ */
+void load_both(loader *l, const desc *d, const layer_desc *in, layer *out);
+tensor run_both(graph *g, const layer *l, tensor h);
+
+/* The layers' own inputs: [L, n_layers * width], and what a layer makes of its part. */
+void load_layer_inputs(loader *l, decoder *m);
+void load_layer_input(loader *l, const desc *d, layer *out);
+tensor layer_inputs(graph *g, const decoder *m, tensor ids, tensor x);
+tensor add_layer_input(graph *g, const layer *l, tensor h, tensor input);
 
 /* ---- the whole ---- */
 

@@ -28,31 +28,31 @@ static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     out->down = load_experts(l, m->n, back, n.down);
     if (!m->shared) return;
     n = names_below(d->names.shared);
-    out->mlp.gate = load_linear(l, (linear_shape){m->shared, d->hidden, false}, n.gate);
-    out->mlp.up = load_linear(l, (linear_shape){m->shared, d->hidden, false}, n.up);
-    out->mlp.down = load_linear(l, (linear_shape){d->hidden, m->shared, false}, n.down);
+    out->mlp.gate = load_linear(l, (linear_shape){m->shared, d->hidden, in->bias}, n.gate);
+    out->mlp.up = load_linear(l, (linear_shape){m->shared, d->hidden, in->bias}, n.up);
+    out->mlp.down = load_linear(l, (linear_shape){d->hidden, m->shared, in->bias}, n.down);
     if (m->shared_gate)
         out->shared_gate = load_linear(l, (linear_shape){1, d->hidden, false}, d->names.shared_gate);
 }
 
-void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
+void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out) {
     linear_shape wide = {in->width, d->hidden, in->bias};
-    out->d = *in;
-    if (in->kind == FFN_EXPERTS) {
-        load_moe(l, d, in, out);
-        return;
-    }
     if (in->fused) {
-        out->mlp.gate_up =
-            load_linear(l, (linear_shape){2 * in->width, d->hidden, in->bias}, d->names.gate_up);
+        out->gate_up = load_linear(l, (linear_shape){2 * in->width, d->hidden, in->bias}, d->names.gate_up);
     } else {
-        if (in->kind == FFN_GATED) out->mlp.gate = load_linear(l, wide, d->names.gate);
-        out->mlp.up = load_linear(l, wide, d->names.up);
+        if (in->kind != FFN_PLAIN) out->gate = load_linear(l, wide, d->names.gate);
+        out->up = load_linear(l, wide, d->names.up);
     }
-    out->mlp.down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
+    out->down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
 }
 
-static tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
+void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
+    out->d = *in;
+    if (in->kind != FFN_EXPERTS) load_mlp(l, d, in, &out->mlp);
+    if (in->kind == FFN_EXPERTS || in->kind == FFN_BOTH) load_moe(l, d, in, out);
+}
+
+tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
     tensor gate, up;
     if (m->gate_up) {
         tensor both = linear(g, x, m->gate_up);
@@ -67,7 +67,8 @@ static tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
 
 static tensor run_moe(graph *g, const ffn *f, tensor x) {
     const ffn_desc *d = &f->d;
-    tensor routing = route(g, linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router), &d->moe.route);
+    tensor logits = linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router);
+    tensor routing = route(g, d->moe.f32_scores ? as_f32(g, logits) : logits, &d->moe.route);
     tensor y = experts(g, x, routing, d->act, f->gate, f->up, f->down);
     if (!d->moe.shared) return y;
     tensor shared = run_mlp(g, &f->mlp, d->act, x);

@@ -113,9 +113,31 @@ const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char 
     return take_matrix(l, name, 3, (int64_t[]){n, shape.out, shape.in}, shape.bias);
 }
 
-static const weight *take_vector(loader *l, int64_t n, double offset, const char *name, const char *end) {
+const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name) {
+    char path[NAME_SIZE], bias_name[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, ".weight")};
+    matrix vector;
+    if (l->failed) return NULL;
+    int status = checkpoint_plain(l->checkpoint, path, 3, (int64_t[]){n, kernel, 1}, &source.m);
+    if (status && checkpoint_has(l->checkpoint, path)) /* the same bytes */
+        status = checkpoint_plain(l->checkpoint, path, 3, (int64_t[]){n, 1, kernel}, &source.m);
+    if (!status && bias)
+        status = checkpoint_plain(l->checkpoint, full_name(l, bias_name, name, ".bias"), 1, &n, &vector);
+    if (status) {
+        l->failed = true;
+        return NULL;
+    }
+    error_clear();
+    source.m.rank = source.m.values.rank = 2;
+    source.m.shape[1] = source.m.values.shape[1] = kernel;
+    if (bias) source.bias = &vector;
+    return take(l, &source);
+}
+
+static const weight *take_vector(loader *l, int64_t n, weight_source source, const char *name,
+                                 const char *end) {
     char path[NAME_SIZE];
-    weight_source source = {.name = full_name(l, path, name, end), .plus_one = offset == 1};
+    source.name = full_name(l, path, name, end);
     if (l->failed || checkpoint_plain(l->checkpoint, path, 1, &n, &source.m)) {
         l->failed = true;
         return NULL;
@@ -124,9 +146,13 @@ static const weight *take_vector(loader *l, int64_t n, double offset, const char
 }
 
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
-    return take_vector(l, n, offset, name, ".weight");
+    return take_vector(l, n, (weight_source){.plus_one = offset == 1}, name, ".weight");
 }
 
 const weight *load_vector(loader *l, int64_t n, const char *name) {
-    return take_vector(l, n, 0, name, "");
+    return take_vector(l, n, (weight_source){0}, name, "");
+}
+
+const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name) {
+    return take_vector(l, n, (weight_source){.factor = factor}, name, "");
 }

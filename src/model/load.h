@@ -58,11 +58,18 @@ const weight *load_linear(loader *l, linear_shape shape, const char *name);
 /* One matrix per expert: [n, shape.out, shape.in]; biases [n, shape.out]. */
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 
+/* A convolution of each of n features by itself, over `kernel` rows: [n, kernel], stored as [n, kernel, 1]
+ * or, as published, [n, 1, kernel]. */
+const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name);
+
 /* A vector of n that a norm multiplies with; offset is added to it (1: Gemma's 1 + w). */
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name);
 
 /* A vector of n by its whole name, which has no ".weight". */
 const weight *load_vector(loader *l, int64_t n, const char *name);
+
+/* As load_vector, times factor. */
+const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name);
 
 /* ---- rope ---- */
 
@@ -73,8 +80,10 @@ typedef struct rope_wish {
     const char *theta_key;  /* NULL: rope_theta */
     const char *layer_type; /* which entry of rope_parameters; NULL: they are the same for all layers */
     bool traditional;
-    bool nested; /* mlx-lm's class reads rope_parameters, too */
-    bool phi3;   /* longrope's context is config.json's original_max_position_embeddings (mlx-lm phi3.py) */
+    double
+        proportional; /* without rope_parameters: so much of dims is rotated, in dims' frequencies; 0: all */
+    bool nested;      /* mlx-lm's class reads rope_parameters, too */
+    bool phi3; /* longrope's context is config.json's original_max_position_embeddings (mlx-lm phi3.py) */
     bool only_linear; /* any other scaling is ignored (mlx-lm deepseek.py) */
     bool negative;    /* plain, turned the other way (mlx-lm nanochat.py) */
     bool alpha; /* the base grows by rope_scaling's "alpha" alone (mlx-lm hunyuan.py: DynamicNTKAlphaRoPE) */

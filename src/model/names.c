@@ -30,24 +30,27 @@ const names default_names = {
     .shared_gate = "mlp.shared_expert_gate",
 };
 
-const name_rule vision_rules[] = {
-    {NAME_DROP, "vision_tower.", NULL},
-    {NAME_DROP, "vision_model.", NULL},
-    {NAME_DROP, "visual.", NULL},
-    {NAME_DROP, "multi_modal_projector.", NULL},
-    {NAME_DROP, "audio_tower.", NULL},
-    {NAME_DROP, "embed_vision.", NULL},
-    {NAME_DROP, "embed_audio.", NULL},
-    {NAME_DROP, "mtp.", NULL},
-    {NAME_DROP, "model.vision_tower.", NULL},
-    {NAME_DROP, "model.vision_model.", NULL},
-    {NAME_DROP, "model.visual.", NULL},
-    {NAME_DROP, "model.multi_modal_projector.", NULL},
-    {NAME_DROP, "model.audio_tower.", NULL},
-    {NAME_DROP, "model.embed_vision.", NULL},
-    {NAME_DROP, "model.embed_audio.", NULL},
-    {NAME_START, "model.language_model.model.", "model."},
-    {NAME_START, "model.language_model.", "model."},
-    {NAME_START, "language_model.", ""},
-    {NAME_END, NULL, NULL},
-};
+#define VISION_RULES                                                                                         \
+    {NAME_DROP, "vision_tower.", NULL}, {NAME_DROP, "vision_model.", NULL}, {NAME_DROP, "visual.", NULL},    \
+        {NAME_DROP, "multi_modal_projector.", NULL}, {NAME_DROP, "audio_tower.", NULL},                      \
+        {NAME_DROP, "embed_vision.", NULL}, {NAME_DROP, "embed_audio.", NULL}, {NAME_DROP, "mtp.", NULL},    \
+        {NAME_DROP, "model.vision_tower.", NULL}, {NAME_DROP, "model.vision_model.", NULL},                  \
+        {NAME_DROP, "model.visual.", NULL}, {NAME_DROP, "model.multi_modal_projector.", NULL},               \
+        {NAME_DROP, "model.audio_tower.", NULL}, {NAME_DROP, "model.embed_vision.", NULL},                   \
+        {NAME_DROP, "model.embed_audio.", NULL}, {NAME_START, "model.language_model.model.", "model."},      \
+        {NAME_START, "model.language_model.", "model."}, {                                                   \
+        NAME_START, "language_model.", ""                                                                    \
+    }
+
+const name_rule vision_rules[] = {VISION_RULES, {NAME_END, NULL, NULL}};
+
+/* Gemma 4 has ranges of quantized activations, too. */
+const name_rule gemma4_rules[] = {{NAME_DROP_PART, "self_attn.rotary_emb", NULL},
+                                  {NAME_DROP_PART, "input_max", NULL},
+                                  {NAME_DROP_PART, "input_min", NULL},
+                                  {NAME_DROP_PART, "output_max", NULL},
+                                  {NAME_DROP_PART, "output_min", NULL},
+                                  {NAME_DROP, "vision_embedder.", NULL},
+                                  {NAME_DROP, "model.vision_embedder.", NULL},
+                                  VISION_RULES,
+                                  {NAME_END, NULL, NULL}};

@@ -13,6 +13,10 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
                                            "{\"num_attention_heads\": 8, \"num_key_value_heads\": 4}"},
                      pixtral_wrapper = {.forced = "{\"tie_word_embeddings\": false}",
                                         .defaults = "{\"num_attention_heads\": 32}"},
+                     gemma4_wrapper = {.forced = "{\"vocab_size\": 262144}",
+                                       .top = "vocab_size",
+                                       .defaults =
+                                           "{\"num_attention_heads\": 8, \"num_key_value_heads\": 1}"},
                      mistral3_wrapper = {.defaults = "{\"tie_word_embeddings\": false}"},
                      plain_wrapper = {.forced = NULL};
 
@@ -23,6 +27,19 @@ static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_
 static const name_rule mixtral_rules[] = {{NAME_PART, ".w1.", ".gate_proj."},
                                           {NAME_PART, ".w2.", ".down_proj."},
                                           {NAME_PART, ".w3.", ".up_proj."},
+                                          {NAME_END, NULL, NULL}};
+static const name_rule lfm2_moe_rules[] = {{NAME_PART, "w1.weight", "gate_proj.weight"},
+                                           {NAME_PART, "w2.weight", "down_proj.weight"},
+                                           {NAME_PART, "w3.weight", "up_proj.weight"},
+                                           {NAME_END, NULL, NULL}};
+static const name_rule ernie_rules[] = {{NAME_DROP_PART, "mtp_block.", NULL},
+                                        {NAME_DROP_PART, "mtp_linear_proj.", NULL},
+                                        {NAME_DROP_PART, "mtp_hidden_norm.", NULL},
+                                        {NAME_DROP_PART, "mtp_emb_norm.", NULL},
+                                        {NAME_DROP_PART, "e_score_correction_bias", NULL},
+                                        {NAME_END, NULL, NULL}};
+static const name_rule bailing_rules[] = {{NAME_PART, "mlp.gate.weight", "mlp.gate.gate_proj.weight"},
+                                          {NAME_PART, "mlp.gate.bias", "mlp.gate.gate_proj.bias"},
                                           {NAME_END, NULL, NULL}};
 static const name_rule exaone_moe_rules[] = {
     {NAME_DROP, "mtp.", NULL},
@@ -91,6 +108,24 @@ static const architecture architectures[] = {
     {"minimax_m2", "MiniMax M2, M2.1", "minimax", .describe = describe_minimax, .rules = mixtral_rules},
     {"gpt_oss", "gpt-oss 20B, 120B", .describe = describe_gpt_oss, .layer = layer_gpt_oss},
     {"gemma2", "Gemma 2 2B, 9B, 27B", .describe = describe_gemma2},
+    {"gemma4_text", "Gemma 4 text", .describe = describe_gemma4, .layer = layer_gemma4,
+     .rules = gemma4_rules},
+    {"gemma4", "Gemma 4 E2B, E4B, 26B-A4B, 31B", .describe = describe_gemma4, .layer = layer_gemma4,
+     .rules = gemma4_rules, .wrapper = &gemma4_wrapper},
+    {"gemma4_unified", "Gemma 4", "gemma4", .describe = describe_gemma4, .layer = layer_gemma4,
+     .rules = gemma4_rules, .wrapper = &gemma4_wrapper},
+    {"lfm2", "LFM2 350M to 2.6B", .describe = describe_lfm2, .layer = layer_lfm2},
+    {"lfm2_moe", "LFM2 8B-A1B", .describe = describe_lfm2_moe, .layer = layer_lfm2_moe,
+     .rules = lfm2_moe_rules},
+    {"lfm2-vl", "LFM2-VL", .describe = describe_lfm2, .layer = layer_lfm2, .rules = vision_rules,
+     .wrapper = &plain_wrapper},
+    {"ernie4_5_moe", "ERNIE 4.5 21B-A3B", .describe = describe_ernie4_5_moe, .layer = layer_ernie4_5_moe,
+     .rules = ernie_rules},
+    {"bailing_moe", "Ling lite, plus, mini 2.0", .describe = describe_bailing_moe, .layer = layer_deepseek,
+     .rules = bailing_rules},
+    {"afmoe", "Trinity Nano, Mini", .describe = describe_afmoe, .layer = layer_afmoe},
+    {"qwen3_vl_moe", "Qwen3-VL-30B-A3B", .describe = describe_qwen3_moe, .layer = layer_qwen3_moe,
+     .rules = vision_rules, .wrapper = &plain_wrapper},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -140,6 +175,17 @@ static json *unwrapped(const json *config, const wrapper *w) {
     return all;
 }
 
+/* What a layer that reads another's keys and values may have of its own. */
+static int ignore_keys(checkpoint *c, const desc *d, int64_t i) {
+    const char *const parts[] = {d->names.k, d->names.v, d->names.k_norm};
+    char path[160];
+    for (size_t k = 0; k < sizeof parts / sizeof *parts; k++) {
+        snprintf(path, sizeof path, "%s.%lld.%s.", d->names.layers, (long long)i, parts[k]);
+        if (checkpoint_ignore(c, path)) return -1;
+    }
+    return 0;
+}
+
 static int load_from(model *m, checkpoint *c, const architecture *a, const json *config) {
     loader l = {.checkpoint = c,
                 .engine = m->engine,
@@ -151,6 +197,8 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
     if (a->wrapper && checkpoint_module_prefix(c, "language_model.")) return -1;
     decoder_load(&l, a, &m->decoder);
     if (l.failed) return -1;
+    for (int64_t i = 0; i < m->decoder.d.n_layers; i++) /* mlx-lm drops these, too */
+        if (m->decoder.layers[i].attention.d.reads && ignore_keys(c, &m->decoder.d, i)) return -1;
     const desc *d = &m->decoder.d;
     const attention_desc *all = &d->layer.attention;
     m->info = (model_info){.model_type = a->model_type,
@@ -208,6 +256,10 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
                        .head_dim = (int)a->head_dim,
                        .v_head_dim = (int)a->head_dim,
                        .dtype = of->kv_dtype};
+    if (of->conv.conv) {
+        struct cache_state rows = {of->conv.d.kernel - 1, m->info.hidden_size, of->kv_dtype};
+        return (cache_spec){.n_states = 1, .states = {rows}};
+    }
     if (!m->info.own_caches) spec.window = a->window; /* it masks what a plain cache keeps */
     if (m->info.own_caches) {
         spec.max_size = a->window;
@@ -219,9 +271,14 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
 }
 
 int model_caches(const model *m, const cache_options *o, cache_spec out[], int max) {
-    int64_t n_layers = m->info.n_layers, loops = m->decoder.d.loops ? m->decoder.d.loops : 1;
-    int n = (int)(n_layers * loops);
-    for (int i = 0; i < n && i < max; i++) out[i] = cache_of_layer(m, i % n_layers, o);
+    const decoder *d = &m->decoder;
+    int64_t loops = d->d.loops ? d->d.loops : 1;
+    int n = 0;
+    for (int64_t i = 0; i < loops * d->d.n_layers; i++) {
+        if (!d->layers[i % d->d.n_layers].owns_cache) continue;
+        if (n < max) out[n] = cache_of_layer(m, i % d->d.n_layers, o);
+        n++;
+    }
     return n;
 }
 

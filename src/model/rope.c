@@ -85,6 +85,15 @@ static void scale_by_tensor(loader *l, float *freqs, int n) {
     for (int i = 0; i < n; i++) freqs[i] *= values[i];
 }
 
+/* ProportionalRoPE: the first features turn as if all did, the others not at all. */
+static void scale_proportional(loader *l, const json *scaling, double part, rope_spec *spec, float *freqs) {
+    part = field(l, scaling, "partial_rotary_factor", false, part);
+    float factor = (float)field(l, scaling, "factor", false, 1);
+    int rotated = (int)(spec->dims * part) / 2;
+    if (!(part > 0 && part <= 1)) config_refuse(l, "rope_parameters", "partial_rotary_factor is no part");
+    for (int i = 0; i < spec->dims / 2; i++) freqs[i] = i < rotated ? factor * freqs[i] : INFINITY;
+}
+
 /* The periods and factors of a variant; *plain is left for those that have none. */
 static void scale_variant(loader *l, const rope_wish *wish, const char *type, const json *scaling,
                           double base, rope_spec *spec, float *freqs) {
@@ -95,6 +104,8 @@ static void scale_variant(loader *l, const rope_wish *wish, const char *type, co
         scale_yarn(l, scaling, base, spec, freqs, n);
     else if (!strcmp(type, "longrope") || (wish->phi3 && !strcmp(type, "su")))
         scale_longrope(l, wish, scaling, spec, freqs, n);
+    else if (!strcmp(type, "proportional"))
+        scale_proportional(l, scaling, scaling ? 1 : wish->proportional, spec, freqs);
     else if (!strcmp(type, "alpha"))
         ; /* the base says it all */
     else if (!strcmp(type, "gguf_factors"))
@@ -114,6 +125,7 @@ static const char *scaling_type(const json *scaling) {
 static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base, const json *scaling) {
     int dims = (int)wish->dims, n = dims / 2;
     const char *type = wish->alpha ? "alpha" : scaling_type(wish->plain ? NULL : scaling);
+    if (wish->proportional > 0 && !scaling) type = "proportional";
     if (wish->only_linear && strcmp(type, "linear")) type = "default";
     if (wish->alpha) base *= pow(field(l, scaling, "alpha", false, 1), dims / (dims - 2.0));
     if (!(base > 0)) config_refuse(l, "rope_theta", "is not positive");
@@ -137,7 +149,7 @@ static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base,
     else
         scale_variant(l, wish, type, scaling, base, spec, freqs);
     for (int i = 0; i < n && !l->failed; i++)
-        if (!isfinite(freqs[i]) || freqs[i] == 0 || !isfinite(spec->scale))
+        if ((!isfinite(freqs[i]) && strcmp(type, "proportional")) || freqs[i] == 0 || !isfinite(spec->scale))
             config_refuse(l, "rope_scaling", "its numbers give no finite frequencies");
     return spec;
 }

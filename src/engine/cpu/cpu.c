@@ -121,13 +121,13 @@ static void reset_peak(engine *base) {
 }
 
 /* A vector as floats of its own: norms and biases are small and read at every token. */
-static float *convert(const matrix *m, bool plus_one) {
+static float *convert(const matrix *m, bool plus_one, float factor) {
     int64_t n = array_count(&m->values);
     float *x = mem_new((size_t)n, sizeof *x, "a weight");
     if (!x) return NULL;
     floats_from(x, m->values.data, m->values.dtype, n);
-    for (int64_t i = 0; plus_one && i < n; i++) {
-        x[i] += 1;
+    for (int64_t i = 0; (plus_one || factor != 0) && i < n; i++) {
+        x[i] = plus_one ? x[i] + 1 : x[i] * factor;
         if (m->values.dtype == DTYPE_BF16) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
         if (m->values.dtype == DTYPE_F16) x[i] = f16_to_f32(f32_to_f16(x[i]));
     }
@@ -153,8 +153,8 @@ static weight *new_weight(engine *base, const weight_source *source) {
                      .bits = m->bits,
                      .group_size = m->group_size};
     bool floats = m->rank == 1 || is_convolution(m);
-    if (floats) w->floats = convert(m, source->plus_one);
-    if (source->bias) w->bias = convert(source->bias, false);
+    if (floats) w->floats = convert(m, source->plus_one, source->factor);
+    if (source->bias) w->bias = convert(source->bias, false, 0);
     if ((floats && !w->floats) || (source->bias && !w->bias)) {
         free(w->floats);
         free(w->bias);

@@ -66,7 +66,7 @@ static void choose(const route_spec *s, const float *chosen_by, int64_t n, route
     }
 }
 
-static void weigh(const route_spec *s, const float *scores, routed *out) {
+static void weigh(const route_spec *s, const float *scores, const float *expert_scale, routed *out) {
     float sum = 0, max = scores[out[0].expert];
     for (int j = 1; j < s->k; j++) max = scores[out[j].expert] > max ? scores[out[j].expert] : max;
     for (int j = 0; j < s->k; j++) {
@@ -77,6 +77,7 @@ static void weigh(const route_spec *s, const float *scores, routed *out) {
     for (int j = 0; j < s->k; j++) {
         if (s->renormalize || s->score == SCORE_TOP_SOFTMAX) out[j].weight /= sum;
         if (s->scale != 0) out[j].weight *= s->scale;
+        if (expert_scale) out[j].weight *= expert_scale[out[j].expert];
     }
 }
 
@@ -95,7 +96,7 @@ void cpu_route(cpu *e, const node *x, int thread) {
             score_experts(x, floats_of(e, x->in[0], thread) + r * n, scores, chosen_by);
             if (x->route.n_group > 1) mask_groups(&x->route, chosen_by, n);
             choose(&x->route, chosen_by, n, out);
-            weigh(&x->route, scores, out);
+            weigh(&x->route, scores, x->w[1] ? cpu_weight_of(x, 1)->floats : NULL, out);
         }
 }
 

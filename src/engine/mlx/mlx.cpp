@@ -222,6 +222,10 @@ static weight *new_weight(engine *base, const weight_source *source) {
             values = mx::add(constant(1, values), values);
             mx::eval(values);
         }
+        if (source->factor != 0) {
+            values = mx::multiply(values, constant(source->factor, values));
+            mx::eval(values);
+        }
         auto w = std::make_unique<mlx_weight>(
             mlx_weight{.base = {}, .values = values, .bits = m.bits, .group_size = m.group_size});
         if (m.kind != MATRIX_PLAIN) w->scales = copy_of(*e, m.scales, source->name);

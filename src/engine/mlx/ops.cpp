@@ -170,14 +170,16 @@ static void choose_experts(value &out, const mx::array &logits, const node *at) 
     out.first = s.last ? last_columns(mx::argpartition(by, -s.k, -1), n - s.k, n)
                        : last_columns(mx::argpartition(mx::negative(by), s.k - 1, -1), 0, s.k);
     mx::array weights = mx::take_along_axis(scores, *out.first, -1);
-    if (s.score == SCORE_TOP_SOFTMAX) weights = mx::softmax(weights, -1, true);
+    if (s.score == SCORE_TOP_SOFTMAX) weights = mx::softmax(weights, -1, !s.imprecise);
     if (s.renormalize) {
         mx::array sum = mx::sum(weights, -1, true);
         if (s.eps_is_floor) sum = mx::maximum(sum, constant(s.eps, sum));
         if (!s.eps_is_floor && s.eps != 0) sum = mx::add(sum, constant(s.eps, sum));
         weights = mx::divide(weights, sum);
     }
-    out.second = s.scale != 0 ? mx::multiply(weights, constant(s.scale, weights)) : weights;
+    if (s.scale != 0) weights = mx::multiply(weights, constant(s.scale, weights));
+    if (at->w[1]) weights = mx::multiply(weights, mx::take(weight_of(at->w[1]).values, *out.first, 0));
+    out.second = weights;
 }
 
 static mx::array expert_product(const mx::array &x, const mlx_weight &w, const mx::array &experts,

@@ -1,0 +1,129 @@
+/* arch_routed.c - more architectures with experts, which are chosen in ways of their own: what each changes.
+ * mlx-lm: models/, the file of that name. */
+#include "model/decoder.h"
+
+#include <math.h>
+
+/* A number, or the least or the largest of a list. */
+static int64_t bound(loader *l, const char *key, int64_t otherwise, bool largest) {
+    const json *value = json_get(l->config, key);
+    if (!json_is_array(value)) return config_int_or(l, key, 0, MAX_LAYERS, otherwise);
+    double best = json_number(json_first(value));
+    for (const json *item = json_first(value); item; item = json_next(item)) {
+        double n = json_number(item);
+        if (largest ? n > best : n < best) best = n;
+    }
+    return (int64_t)best;
+}
+
+static score_kind read_score(loader *l, const char *key, const char *otherwise) {
+    const char *text = json_string(json_get(l->config, key));
+    if (!text) text = otherwise;
+    if (!strcmp(text, "sigmoid")) return SCORE_SIGMOID;
+    if (strcmp(text, "softmax")) config_refuse(l, key, "is neither softmax nor sigmoid");
+    return SCORE_SOFTMAX;
+}
+
+/* ERNIE's attention; experts in a range of layers. */
+void describe_ernie4_5_moe(loader *l, desc *d) {
+    describe_ernie4_5(l, d);
+    moe_desc *e = &d->layer.ffn.moe;
+    int64_t width = config_int_or(l, "moe_intermediate_size", 0, MAX_DIM, 0);
+    e->n = config_int(l, "moe_num_experts", 1, 65536);
+    e->width = width ? width : d->layer.ffn.width;
+    e->shared = e->width * config_int_or(l, "moe_num_shared_experts", 0, 64, 0);
+    e->expert_bias = d->layer.ffn.bias;
+    e->route = (route_spec){.k = (int)config_int_or(l, "moe_k", 1, 65536, 1),
+                            .score = read_score(l, "moe_gate_act", "softmax"),
+                            .renormalize = true,
+                            .eps = 1e-12f,
+                            .eps_is_floor = true};
+    e->f32_scores = true;
+    if (e->route.k > e->n) config_refuse(l, "moe_k", "is more than moe_num_experts");
+}
+
+void layer_ernie4_5_moe(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    int64_t step = config_int_or(l, "moe_layer_interval", 1, MAX_LAYERS, 1);
+    int64_t first = bound(l, "moe_layer_start_index", 0, false);
+    int64_t last = bound(l, "moe_layer_end_index", d->n_layers - 1, true);
+    if (!l->failed && (i + 1) % step == 0 && i >= first && i <= last) out->ffn.kind = FFN_EXPERTS;
+}
+
+/* One matrix for query, key and value; experts after the first layers, perhaps within the best groups. */
+void describe_bailing_moe(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->packing = PACKING_ROWS;
+    a->qkv_bias = config_bool_or(l, "use_qkv_bias", false);
+    a->o_bias = d->layer.ffn.bias = e->expert_bias = config_bool_or(l, "use_bias", false);
+    a->qk_norm = config_bool_or(l, "use_qk_norm", false) ? QK_HEADS : QK_NONE;
+    a->rope =
+        read_rope(l, &(rope_wish){.dims = config_int_or(l, "rotary_dim", 2, MAX_DIM, partial_dims(l, d, 1))});
+    e->n = config_int(l, "num_experts", 1, 65536);
+    e->width = config_int(l, "moe_intermediate_size", 1, MAX_DIM);
+    if (config_bool_or(l, "moe_router_enable_shared_expert", true))
+        e->shared = config_int_or(l, "moe_shared_expert_intermediate_size", 1, MAX_DIM, e->width) *
+                    config_int(l, "num_shared_experts", 0, 64);
+    e->bias = config_bool_or(l, "moe_router_enable_expert_bias", false);
+    e->f32_scores = true;
+    e->route = (route_spec){.k = (int)config_int(l, "num_experts_per_tok", 1, 65536),
+                            .score = read_score(l, "score_function", "softmax"),
+                            .n_group = (int)config_int_or(l, "n_group", 1, 65536, 1),
+                            .topk_group = (int)config_int_or(l, "topk_group", 1, 65536, 4),
+                            .eps = 1e-20f,
+                            .scale = (float)config_float_or(l, "routed_scaling_factor", 1),
+                            .narrow = true,
+                            .last = true};
+    e->route.renormalize = config_bool(l, "norm_topk_prob") && e->route.k > 1;
+    if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_experts");
+    if (config_bool_or(l, "norm_head", false)) config_refuse(l, "norm_head", "is not supported");
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    d->names.embed = "model.word_embeddings";
+    d->names.qkv = "attention.query_key_value";
+    d->names.o = "attention.dense";
+    d->names.q_norm = "attention.query_layernorm";
+    d->names.k_norm = "attention.key_layernorm";
+    d->names.router = "mlp.gate.gate_proj";
+    d->names.router_bias = "mlp.gate.expert_bias";
+}
+
+/* Norms on both sides, attention with a gate; windows in most layers, the others have no positions. */
+void describe_afmoe(loader *l, desc *d) {
+    static const decoder_defaults defaults = {2048, 32, 200192, 32, 4, 64, 6144, 1e-5};
+    read_decoder_or(l, d, &defaults);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    a->qk_norm = QK_HEADS;
+    a->gate = GATE_SIGMOID;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .theta = 10000});
+    e->n = config_int_or(l, "num_experts", 1, 65536, 128);
+    e->width = config_int_or(l, "moe_intermediate_size", 1, MAX_DIM, 1024);
+    e->shared = e->width * config_int_or(l, "num_shared_experts", 0, 64, 1);
+    e->bias = e->f32_scores = true;
+    e->route = (route_spec){.k = (int)config_int_or(l, "num_experts_per_tok", 1, 65536, 8),
+                            .score = read_score(l, "score_func", "sigmoid"),
+                            .n_group = (int)config_int_or(l, "n_group", 1, 65536, 1),
+                            .topk_group = (int)config_int_or(l, "topk_group", 1, 65536, 1),
+                            .scale = (float)config_float_or(l, "route_scale", 2.826)};
+    e->route.renormalize = config_bool_or(l, "route_norm", true) && e->route.k > 1;
+    if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_experts");
+    d->layer.places = PLACES_SANDWICH;
+    d->names.ffn_pre = "pre_mlp_layernorm";
+    d->names.ffn_post = "post_mlp_layernorm";
+    d->names.router = "mlp.router.gate";
+    d->names.router_bias = "mlp.expert_bias";
+    d->names.experts = "mlp.experts";
+    if (config_bool_or(l, "mup_enabled", true)) d->embed_scale = sqrt((double)d->hidden);
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    d->own_caches = true;
+}
+
+void layer_afmoe(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    if (is_sliding(l, d, i, false))
+        out->attention.window = config_int_or(l, "sliding_window", 2, INT32_MAX, 2048);
+    else
+        out->attention.rope = NULL;
+    if (i >= config_int_or(l, "num_dense_layers", 0, MAX_LAYERS, 2)) out->ffn.kind = FFN_EXPERTS;
+}
