@@ -79,6 +79,9 @@ int checkpoint_module_prefix(checkpoint *c, const char *prefix);
  */
 bool checkpoint_has(const checkpoint *c, const char *name);
 
+/* ... of that shape? */
+bool checkpoint_has_shape(const checkpoint *c, const char *name, int rank, const int64_t *shape);
+
 /* The parameter `name` exactly (norm weights, linear biases): plain, of that shape. */
 int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out);
 

@@ -105,6 +105,11 @@ static int plain_matrix(const char *file, const char *name, const char *type, co
     return 0;
 }
 
+bool checkpoint_has_shape(const checkpoint *c, const char *name, int rank, const int64_t *shape) {
+    const stored *t = find_stored(c, name);
+    return t && same_shape(&t->data, rank, shape);
+}
+
 int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out) {
     if (c->synthetic.enabled) {
         if (synthetic_plain(c, name, rank, shape, out)) return -1;

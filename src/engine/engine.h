@@ -261,9 +261,11 @@ typedef enum activation {
     ACT_TANH,
     ACT_SOFTPLUS,
     ACT_OAI,
+    ACT_SILU_F32,
 } activation;
 
-/* act(gate) * up, elementwise. */
+/* act(gate) * up, elementwise, in the wider of their types. ACT_SILU_F32 computes both in F32 and rounds
+ * once, to up's type (mlx-lm activations.py: precise_swiglu). */
 tensor gated(graph *g, activation act, tensor gate, tensor up);
 
 /* act(x), elementwise, any shape. */
@@ -292,6 +294,9 @@ tensor product_weight(graph *g, tensor x, const weight *w);
 /* Columns first .. first + n of the last dimension of [L, D] or [L, H, D]. mx.split */
 tensor part(graph *g, tensor x, int64_t first, int64_t n);
 
+/* Columns of a, then those of b: [L, D1], [L, D2] -> [L, D1 + D2]. mx.concatenate */
+tensor concat(graph *g, tensor a, tensor b);
+
 /* [L, H, hd] seen as [L, H * hd]; no work. */
 tensor flatten(graph *g, tensor x);
 
@@ -319,12 +324,12 @@ typedef struct route_spec {
     bool renormalize;        /* weights are divided by their sum; those of SCORE_TOP_SOFTMAX have the sum 1 */
     float eps;               /* added to that sum, or its least value: */
     bool eps_is_floor;
-    float scale;        /* weights are multiplied with this; 0: not */
-    const weight *bias; /* [E], added to the scores for choosing only; NULL: none */
+    float scale;                /* weights are multiplied with this; 0: not */
+    const weight *bias;         /* [E], added to the scores for choosing only; NULL: none */
     const weight *expert_scale; /* [E], weights are multiplied with; NULL: not */
-    bool imprecise;     /* mlx: the softmax of the chosen is computed in the logits' dtype */
-    bool narrow;        /* weights are rounded to the dtype of the experts' input */
-    bool last;          /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
+    bool imprecise;             /* mlx: the softmax of the chosen is computed in the logits' dtype */
+    bool narrow;                /* weights are rounded to the dtype of the experts' input */
+    bool last; /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
 } route_spec;
 tensor route(graph *g, tensor logits, const route_spec *spec);
 

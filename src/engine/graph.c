@@ -259,7 +259,7 @@ tensor short_conv(graph *g, cache *c, int slot, tensor in, const weight *w, bool
 
 tensor gated(graph *g, activation act, tensor gate, tensor up) {
     if (!same_shape(gate, up)) return refuse(g, "gated", up, "the gate has another shape");
-    node *x = add_node(g, OP_GATED, promoted(gate->dtype, up->dtype));
+    node *x = add_node(g, OP_GATED, act == ACT_SILU_F32 ? up->dtype : promoted(gate->dtype, up->dtype));
     if (!x) return &nothing;
     x->in[0] = gate;
     x->in[1] = up;
@@ -288,7 +288,8 @@ tensor add_clipped(graph *g, tensor a, tensor b) {
 }
 
 tensor activate(graph *g, activation act, tensor in) {
-    if (act == ACT_OAI) return refuse(g, "activate", in, "this activation has two inputs");
+    if (act == ACT_OAI || act == ACT_SILU_F32)
+        return refuse(g, "activate", in, "this activation has two inputs");
     node *x = add_node(g, OP_ACTIVATE, in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;
@@ -351,6 +352,17 @@ tensor part(graph *g, tensor in, int64_t first, int64_t n) {
     x->first = first;
     copy_shape(x, in);
     x->shape[x->rank - 1] = n;
+    return x;
+}
+
+tensor concat(graph *g, tensor a, tensor b) {
+    if (a->rank != 2 || b->rank != 2 || a->shape[0] != b->shape[0])
+        return refuse(g, "concat", b, "the other operand has another number of rows");
+    node *x = add_node(g, OP_CONCAT, promoted(a->dtype, b->dtype));
+    if (!x) return &nothing;
+    x->in[0] = a;
+    x->in[1] = b;
+    set_shape(x, 2, a->shape[0], a->shape[1] + b->shape[1], 0);
     return x;
 }
 

@@ -28,6 +28,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
     OP(PRODUCT, product, SMALL)                                                                              \
     OP(PRODUCT_WEIGHT, product_weight, SMALL)                                                                \
+    OP(CONCAT, concat, SMALL)                                                                                \
     OP(PART, part, SMALL)                                                                                    \
     OP(AS_F32, as_f32, VIEW)                                                                                 \
     OP(FLATTEN, flatten, VIEW)                                                                               \

@@ -75,3 +75,89 @@ void layer_lfm2_moe(loader *l, const desc *d, int64_t i, layer_desc *out) {
     layer_lfm2(l, d, i, out);
     if (i >= config_int(l, "num_dense_layers", 0, MAX_LAYERS)) out->ffn.kind = FFN_EXPERTS;
 }
+
+/* ---- Qwen's hybrids: three of four layers follow the gated delta rule, attention has a gate beside its
+ * queries ---- */
+
+/* Never sanitized checkpoints have norms of w for 1 + w; their convolutions lie the other way. */
+static void find_norm_offset(loader *l, desc *d) {
+    const delta_desc *in = &d->layer.delta;
+    int64_t n = 2 * in->n_k_heads * in->k_dim + in->n_v_heads * in->v_dim;
+    const int64_t published[] = {n, 1, in->kernel};
+    if (checkpoint_has_shape(l->checkpoint, "model.layers.0.linear_attn.conv1d.weight", 3, published))
+        d->norm_offset = 1;
+}
+
+static void check_heads(loader *l, const delta_desc *in) {
+    if (!l->failed && in->n_v_heads % in->n_k_heads)
+        config_refuse(l, "linear_num_key_heads", "does not divide linear_num_value_heads");
+}
+
+void describe_qwen3_next(loader *l, desc *d) {
+    describe_qwen3_moe(l, d);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    a->gate = GATE_IN_Q;
+    a->qkv_bias = a->o_bias = config_bool_or(l, "attention_bias", false);
+    a->rope = read_rope(l, &(rope_wish){.dims = partial_dims(l, d, 0)});
+    e->shared = config_int(l, "shared_expert_intermediate_size", 1, MAX_DIM);
+    e->shared_gate = true;
+    d->names.shared = "mlp.shared_expert";
+    d->layer.delta = (delta_desc){.n_k_heads = config_int(l, "linear_num_key_heads", 1, MAX_HEADS),
+                                  .n_v_heads = config_int(l, "linear_num_value_heads", 1, MAX_HEADS),
+                                  .k_dim = config_int(l, "linear_key_head_dim", 2, MAX_DIM),
+                                  .v_dim = config_int(l, "linear_value_head_dim", 2, MAX_DIM),
+                                  .kernel = config_int(l, "linear_conv_kernel_dim", 2, 16),
+                                  .by_key_head = true};
+    check_heads(l, &d->layer.delta);
+    if (!l->failed) find_norm_offset(l, d);
+    d->own_caches = true;
+}
+
+void layer_qwen3_next(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    layer_qwen3_moe(l, d, i, out);
+    int64_t interval = config_int_or(l, "full_attention_interval", 1, MAX_LAYERS, 4);
+    if (!l->failed && (i + 1) % interval == 0) out->delta.n_v_heads = 0;
+}
+
+/* Dense, or with experts in all layers; the delta rule's projections are separate. */
+void describe_qwen3_5(loader *l, desc *d) {
+    static const decoder_defaults defaults = {4096, 32, 151936, 32, 8, 0, 14336, 1e-6};
+    read_decoder_or(l, d, &defaults);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    a->qk_norm = QK_HEADS;
+    a->gate = GATE_IN_Q;
+    a->qkv_bias = a->o_bias = config_bool_or(l, "attention_bias", false);
+    const json *parameters = json_get(l->config, "rope_parameters"); /* it wins here */
+    a->rope = read_rope(l, &(rope_wish){.dims = partial_dims(l, d, 0.25),
+                                        .theta_key = parameters ? "" : NULL,
+                                        .theta = 100000,
+                                        .nested = true});
+    d->layer.delta = (delta_desc){.n_k_heads = config_int_or(l, "linear_num_key_heads", 1, MAX_HEADS, 16),
+                                  .n_v_heads = config_int_or(l, "linear_num_value_heads", 1, MAX_HEADS, 64),
+                                  .k_dim = config_int_or(l, "linear_key_head_dim", 2, MAX_DIM, 192),
+                                  .v_dim = config_int_or(l, "linear_value_head_dim", 2, MAX_DIM, 128),
+                                  .kernel = config_int_or(l, "linear_conv_kernel_dim", 2, 16, 4)};
+    check_heads(l, &d->layer.delta);
+    if (!l->failed) find_norm_offset(l, d);
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    d->own_caches = true;
+    e->n = config_int_or(l, "num_experts", 0, 65536, 0);
+    if (!e->n) return;
+    d->layer.ffn.kind = FFN_EXPERTS;
+    e->width = config_int(l, "moe_intermediate_size", 1, MAX_DIM);
+    e->shared = config_int(l, "shared_expert_intermediate_size", 1, MAX_DIM);
+    e->shared_gate = true;
+    e->route = (route_spec){.k = (int)config_int(l, "num_experts_per_tok", 1, 65536),
+                            .renormalize = config_bool_or(l, "norm_topk_prob", true),
+                            .last = true};
+    if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_experts");
+    d->names.shared = "mlp.shared_expert";
+}
+
+void layer_qwen3_5(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    (void)d;
+    int64_t interval = config_int_or(l, "full_attention_interval", 1, MAX_LAYERS, 4);
+    if (!l->failed && (i + 1) % interval == 0) out->delta.n_v_heads = 0;
+}

@@ -19,7 +19,8 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     out->d = *in;
     if (in->scale == 0) out->d.scale = pow((double)in->head_dim, -0.5);
     if (in->packing == PACKING_SEPARATE) {
-        out->q = load_linear(l, (linear_shape){q, d->hidden, in->qkv_bias}, d->names.q);
+        int64_t rows = in->gate == GATE_IN_Q ? 2 * q : q;
+        out->q = load_linear(l, (linear_shape){rows, d->hidden, in->qkv_bias}, d->names.q);
         if (!in->reads) out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
         if (!in->reads && !in->k_is_v)
             out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
@@ -27,7 +28,7 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
         out->qkv = load_linear(l, (linear_shape){q + 2 * k, d->hidden, in->qkv_bias}, d->names.qkv);
     }
     out->o = load_linear(l, (linear_shape){d->hidden, q, in->o_bias}, d->names.o);
-    if (in->gate != GATE_NONE) {
+    if (in->gate == GATE_SIGMOID || in->gate == GATE_SIGMOID_HEAD) {
         int64_t n = in->gate == GATE_SIGMOID_HEAD ? in->n_heads : q;
         out->gate = load_linear(l, (linear_shape){n, d->hidden, false}, d->names.out_gate);
     }
@@ -36,7 +37,7 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
 }
 
 typedef struct qkv {
-    tensor q, k, v;
+    tensor q, k, v, gate; /* gate: of GATE_IN_Q */
 } qkv;
 
 static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
@@ -47,7 +48,7 @@ static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
 /* [L, n_heads * hd] each. */
 static qkv split_rows(graph *g, const attention_desc *d, tensor all) {
     int64_t q = d->n_heads * d->head_dim, k = d->n_kv_heads * d->head_dim;
-    return (qkv){part(g, all, 0, q), part(g, all, q, k), part(g, all, q + k, k)};
+    return (qkv){part(g, all, 0, q), part(g, all, q, k), part(g, all, q + k, k), NULL};
 }
 
 /* [L, heads, hd] each, from a KV head's queries, key and value side by side. */
@@ -55,12 +56,12 @@ static qkv split_groups(graph *g, const attention_desc *d, tensor all) {
     int64_t hd = d->head_dim, q = d->n_heads / d->n_kv_heads * hd;
     all = heads(g, all, (int)d->n_kv_heads);
     tensor queries = heads(g, flatten(g, part(g, all, 0, q)), (int)d->n_heads);
-    return (qkv){queries, part(g, all, q, hd), part(g, all, q + hd, hd)};
+    return (qkv){queries, part(g, all, q, hd), part(g, all, q + hd, hd), NULL};
 }
 
 static qkv project(graph *g, const attention *a, tensor x, float eps) {
     const attention_desc *d = &a->d;
-    qkv p;
+    qkv p = {0};
     if (d->packing == PACKING_GROUPS) return split_groups(g, d, linear(g, x, a->qkv));
     if (d->packing == PACKING_ROWS)
         p = split_rows(g, d, linear(g, x, a->qkv));
@@ -69,14 +70,20 @@ static qkv project(graph *g, const attention *a, tensor x, float eps) {
                 (tensor *const[]){&p.q, &p.k, &p.v});
     if (d->k_is_v) p.v = p.k;
     if (d->qk_norm == QK_WIDTH) norm_both(g, a, eps, &p);
-    return (qkv){heads(g, p.q, (int)d->n_heads), heads(g, p.k, (int)d->n_kv_heads),
-                 heads(g, p.v, (int)d->n_kv_heads)};
+    p.q = heads(g, p.q, (int)d->n_heads);
+    p.k = heads(g, p.k, (int)d->n_kv_heads);
+    p.v = heads(g, p.v, (int)d->n_kv_heads);
+    if (d->gate == GATE_IN_Q) {
+        p.gate = flatten(g, part(g, p.q, d->head_dim, d->head_dim));
+        p.q = part(g, p.q, 0, d->head_dim);
+    }
+    return p;
 }
 
 /* The result of attention times a gate of the layer's input. */
-static tensor gate_result(graph *g, const attention *a, tensor x, tensor out) {
-    tensor gate = activate(g, ACT_SIGMOID, linear(g, x, a->gate));
-    if (a->d.gate == GATE_SIGMOID) return product(g, out, gate);
+static tensor gate_result(graph *g, const attention *a, tensor x, tensor in_q, tensor out) {
+    tensor gate = activate(g, ACT_SIGMOID, in_q ? in_q : linear(g, x, a->gate));
+    if (a->d.gate != GATE_SIGMOID_HEAD) return product(g, out, gate);
     int n = (int)a->d.n_heads;
     return flatten(g, product(g, heads(g, out, n), heads(g, gate, n)));
 }
@@ -104,5 +111,5 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
     attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap};
     tensor out = attend(g, c, p.q, p.k, p.v, &how);
-    return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, out), a->o);
+    return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, p.gate, out), a->o);
 }

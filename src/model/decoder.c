@@ -81,9 +81,11 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     const attention *a = &out->attention;
     dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
     out->kv_dtype = promoted(promoted(promoted(promoted(type, a->k), a->v), a->qkv), out->conv.in);
+    out->kv_dtype = promoted(promoted(out->kv_dtype, out->delta.qkv), out->delta.qkvz);
     const ffn *f = &out->ffn;
-    const weight *rest[] = {out->conv.conv, out->conv.out, a->q,      a->o,           f->gate,    f->up,
-                            f->down,        f->mlp.gate,   f->mlp.up, f->mlp.gate_up, f->mlp.down};
+    const weight *rest[] = {
+        out->delta.conv, out->delta.out, out->conv.conv, out->conv.out, a->q,           a->o,       f->gate,
+        f->up,           f->down,        f->mlp.gate,    f->mlp.up,     f->mlp.gate_up, f->mlp.down};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
     for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
@@ -100,7 +102,9 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     out->places = in->places;
     if (d->norm_weightless) pre = post = false;
     if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
-    if (in->conv.kernel)
+    if (in->delta.n_v_heads)
+        load_delta(l, d, &in->delta, &out->delta);
+    else if (in->conv.kernel)
         load_conv_mixer(l, d, &in->conv, &out->conv);
     else
         load_attention(l, d, &in->attention, &out->attention);
@@ -154,7 +158,10 @@ static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache 
     float eps = l->eps;
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
     tensor r = pre ? rms_norm(g, x, l->pre, eps) : x;
-    r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
+    if (l->delta.out)
+        r = run_delta(g, &l->delta, r, eps, c);
+    else
+        r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
     tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, eps) : r);
     if (l->ffn.d.kind == FFN_BOTH)
         r = run_both(g, l, h);

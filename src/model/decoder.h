@@ -17,8 +17,14 @@ typedef enum qk_norm { QK_NONE, QK_HEADS, QK_WIDTH, QK_AFTER_ROPE } qk_norm;
 typedef enum packing { PACKING_SEPARATE, PACKING_ROWS, PACKING_GROUPS } packing;
 
 /* What the result is multiplied with: a gate for each number, or one for each head; both from the layer's
- * input. */
-typedef enum out_gate { GATE_NONE, GATE_SIGMOID, GATE_SIGMOID_HEAD } out_gate;
+ * input. IN_Q: the gate's rows stand beside each head's query. */
+typedef enum out_gate {
+    GATE_NONE,
+    GATE_SIGMOID,
+    GATE_SIGMOID_HEAD,
+    GATE_IN_Q
+} out_gate; /* IN_Q: beside each
+                head's query */
 
 typedef struct attention_desc {
     int64_t n_heads, n_kv_heads, head_dim;
@@ -43,6 +49,12 @@ typedef struct conv_desc {
     int64_t kernel;
     bool bias;
 } conv_desc;
+
+/* The gated delta rule in place of attention; n_v_heads 0: there is none. */
+typedef struct delta_desc {
+    int64_t n_k_heads, n_v_heads, k_dim, v_dim, kernel;
+    bool by_key_head; /* one matrix with the rows of each key head together */
+} delta_desc;
 
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
@@ -72,6 +84,7 @@ typedef enum places { PLACES_PRE, PLACES_POST, PLACES_SANDWICH } places;
 typedef struct layer_desc {
     attention_desc attention;
     conv_desc conv;
+    delta_desc delta;
     ffn_desc ffn;
     places places;
     bool scalar;     /* the layer's result is multiplied with a number of its own */
@@ -134,9 +147,16 @@ typedef struct conv_mixer {
     const weight *in, *conv, *out;
 } conv_mixer;
 
+typedef struct delta {
+    delta_desc d;
+    const weight *qkv, *z, *b, *a, *qkvz, *ba, *conv, *norm, *out;
+    delta_spec rule;
+} delta;
+
 typedef struct layer {
     attention attention;
     conv_mixer conv;
+    delta delta;
     ffn ffn;
     places places;
     const weight *pre, *post, *ffn_pre, *ffn_post;
@@ -202,6 +222,9 @@ extern describe_function describe_qwen3_moe, describe_mellum, describe_mixtral, 
     describe_olmoe, describe_granitemoe;
 extern layer_function layer_qwen3_moe, layer_mellum;
 
+extern describe_function describe_qwen3_next, describe_qwen3_5;
+extern layer_function layer_qwen3_next, layer_qwen3_5;
+
 extern describe_function describe_lfm2, describe_lfm2_moe;
 extern layer_function layer_lfm2, layer_lfm2_moe;
 
@@ -253,6 +276,9 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c);
 void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out);
 tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
+
+void load_delta(loader *l, const desc *d, const delta_desc *in, delta *out);
+tensor run_delta(graph *g, const delta *m, tensor x, float eps, cache *c);
 
 void load_conv_mixer(loader *l, const desc *d, const conv_desc *in, conv_mixer *out);
 tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);

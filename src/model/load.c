@@ -118,16 +118,15 @@ const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const c
     weight_source source = {.name = full_name(l, path, name, ".weight")};
     matrix vector;
     if (l->failed) return NULL;
-    int status = checkpoint_plain(l->checkpoint, path, 3, (int64_t[]){n, kernel, 1}, &source.m);
-    if (status && checkpoint_has(l->checkpoint, path)) /* the same bytes */
-        status = checkpoint_plain(l->checkpoint, path, 3, (int64_t[]){n, 1, kernel}, &source.m);
+    const int64_t made[] = {n, kernel, 1}, published[] = {n, 1, kernel}; /* the same bytes */
+    bool other = checkpoint_has_shape(l->checkpoint, path, 3, published);
+    int status = checkpoint_plain(l->checkpoint, path, 3, other ? published : made, &source.m);
     if (!status && bias)
         status = checkpoint_plain(l->checkpoint, full_name(l, bias_name, name, ".bias"), 1, &n, &vector);
     if (status) {
         l->failed = true;
         return NULL;
     }
-    error_clear();
     source.m.rank = source.m.values.rank = 2;
     source.m.shape[1] = source.m.values.shape[1] = kernel;
     if (bias) source.bias = &vector;

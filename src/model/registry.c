@@ -20,6 +20,7 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
                      mistral3_wrapper = {.defaults = "{\"tie_word_embeddings\": false}"},
                      plain_wrapper = {.forced = NULL};
 
+static const name_rule mtp_rules[] = {{NAME_DROP_PART, "mtp.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
@@ -125,6 +126,12 @@ static const architecture architectures[] = {
      .rules = bailing_rules},
     {"afmoe", "Trinity Nano, Mini", .describe = describe_afmoe, .layer = layer_afmoe},
     {"qwen3_vl_moe", "Qwen3-VL-30B-A3B", .describe = describe_qwen3_moe, .layer = layer_qwen3_moe,
+     .rules = vision_rules, .wrapper = &plain_wrapper},
+    {"qwen3_next", "Qwen3-Next 80B-A3B", .describe = describe_qwen3_next, .layer = layer_qwen3_next,
+     .rules = mtp_rules},
+    {"qwen3_5", "Qwen3.5", .describe = describe_qwen3_5, .layer = layer_qwen3_5, .rules = vision_rules,
+     .wrapper = &plain_wrapper},
+    {"qwen3_5_moe", "Qwen3.5-35B-A3B, 122B-A10B", .describe = describe_qwen3_5, .layer = layer_qwen3_5,
      .rules = vision_rules, .wrapper = &plain_wrapper},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
@@ -249,6 +256,13 @@ const model_info *model_describe(const model *m) {
     return &m->info;
 }
 
+static cache_spec delta_cache(const delta_desc *d, dtype type) {
+    int64_t features = 2 * d->n_k_heads * d->k_dim + d->n_v_heads * d->v_dim;
+    return (cache_spec){
+        .n_states = 2,
+        .states = {{d->kernel - 1, features, type}, {d->n_v_heads * d->v_dim, d->k_dim, DTYPE_F32}}};
+}
+
 static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options *o) {
     const layer *of = &m->decoder.layers[i];
     const attention_desc *a = &of->attention.d;
@@ -256,6 +270,7 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
                        .head_dim = (int)a->head_dim,
                        .v_head_dim = (int)a->head_dim,
                        .dtype = of->kv_dtype};
+    if (of->delta.out) return delta_cache(&of->delta.d, of->kv_dtype);
     if (of->conv.conv) {
         struct cache_state rows = {of->conv.d.kernel - 1, m->info.hidden_size, of->kv_dtype};
         return (cache_spec){.n_states = 1, .states = {rows}};

@@ -294,6 +294,14 @@ static tensor of_part_of_heads(graph *g, const side *s, cache *c, tensor x) {
     (void)s;
     return flatten(g, part(g, rope(g, heads(g, x, HEADS), &ropes[0], c), 5, 20));
 }
+static tensor of_concat(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return concat(g, part(g, x, 5, 40), linear(g, x, s->keys));
+}
+static tensor of_silu_f32(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_SILU_F32, x, linear(g, x, s->square));
+}
 static tensor of_f32(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_TANH, as_f32(g, x));
@@ -398,6 +406,8 @@ static const struct {
     {.name = "part", .build = of_part},
     {.name = "part of heads", .build = of_part_of_heads},
     {.name = "as_f32", .build = of_f32},
+    {.name = "concat", .build = of_concat},
+    {.name = "gated, silu in F32", .build = of_silu_f32},
     {.name = "scale_positions", .build = of_scale_positions},
     {.name = "sigmoid routing", .build = of_sigmoid_routing, .experts = true, .choosy = true},
     {.name = "group routing", .build = of_group_routing, .experts = true, .choosy = true},

@@ -39,6 +39,7 @@ static void activate_row(activation act, float *out, const float *in, int64_t n)
     case ACT_SOFTPLUS:
         EACH((x > 0 ? x : 0) + log1pf(expf(-fabsf(x))));
     case ACT_OAI:
+    case ACT_SILU_F32:
         break;
     }
 }
@@ -53,6 +54,7 @@ static void gate_oai(float *out, const float *gate, const float *up, int64_t n) 
 void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const float *up, int64_t n) {
     enum { SOME = 256 };
     float some[SOME];
+    if (act == ACT_SILU_F32) act = ACT_SILU;
     if (act == ACT_SILU || act == ACT_GELU_TANH) {
         e->kernels->gated(out, act, gate, up, n);
     } else if (act == ACT_OAI) {
@@ -151,6 +153,18 @@ void cpu_part(cpu *e, const node *x, int thread) {
     piece p = {0};
     while (cpu_take(e, x, tensor_rows(x), some_rows(x), &p))
         for (int64_t r = p.first; r < p.end; r++) memcpy(out + r * n, in + r * from, (size_t)n * sizeof *out);
+}
+
+void cpu_concat(cpu *e, const node *x, int thread) {
+    const float *a = floats_of(e, x->in[0], thread), *b = floats_of(e, x->in[1], thread);
+    float *out = floats_of(e, x, thread);
+    int64_t n = tensor_last(x->in[0]), m = tensor_last(x->in[1]);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_rows(x), some_rows(x), &p))
+        for (int64_t r = p.first; r < p.end; r++) {
+            memcpy(out + r * (n + m), a + r * n, (size_t)n * sizeof *out);
+            memcpy(out + r * (n + m) + n, b + r * m, (size_t)m * sizeof *out);
+        }
 }
 
 void cpu_scale_positions(cpu *e, const node *x, int thread) {

@@ -106,6 +106,7 @@ static mx::array activated(activation act, const mx::array &x) {
     case ACT_SOFTPLUS:
         return mx::logaddexp(x, constant(0, x));
     case ACT_OAI:
+    case ACT_SILU_F32:
         break;
     }
     throw std::invalid_argument("this activation has two inputs");
@@ -125,6 +126,8 @@ static mx::array activate(const mlx_engine &e, activation act, const mx::array &
             mx::compile([](const arrays &x) { return arrays{swiglu_oai(x[0], x[1])}; }, true);
         return fuse ? fused({gate, up})[0] : swiglu_oai(gate, up);
     }
+    if (act == ACT_SILU_F32)
+        return mx::astype(swiglu(mx::astype(gate, mx::float32), mx::astype(up, mx::float32)), up.dtype());
     if (act != ACT_GELU_TANH) return mx::multiply(activated(act, gate), up);
     static const auto fused = mx::compile([](const arrays &x) { return arrays{gelu_approx(x[0])}; }, true);
     return mx::multiply(fuse ? fused({gate})[0] : gelu_approx(gate), up);
@@ -343,6 +346,10 @@ void mlx_part(mlx_engine &e, const graph *, const node *x) {
     int first = static_cast<int>(x->first), n = static_cast<int>(tensor_last(x));
     value_of(e, x).first = last_columns(in(e, x, 0), first, first + n);
     value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_concat(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::concatenate({in(e, x, 0), in(e, x, 1)}, -1);
 }
 
 void mlx_as_f32(mlx_engine &e, const graph *, const node *x) {
