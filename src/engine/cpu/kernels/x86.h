@@ -38,7 +38,7 @@ INLINE int e8m0_bits(uint8_t scale) {
 INLINE float fp_scale(const rows *w, int64_t i, matrix_kind kind) {
     uint8_t scale = ((const uint8_t *)w->scales)[i];
     if (kind != MATRIX_NVFP4) return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(e8m0_bits(scale))));
-    uint16_t half = (uint16_t)((int8_t)scale << 7 & 0xbf80);
+    uint16_t half = (uint16_t)((scale & 0x7f) << 7 | (scale & 0x80) << 8);
     if ((half & 0x3f80) == 0x3f80) half |= 0x7c00; /* NaN */
     return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half))) * 256;
 }
