@@ -13,5 +13,6 @@
 #include "base/pool.h"
 #include "base/random.h"
 #include "base/str.h"
+#include "base/vocabulary.h"
 
 #endif

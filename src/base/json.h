@@ -26,7 +26,7 @@ json *json_merged(const json *first, const json *second);
 const json *json_get(const json *object, const char *key);
 const json *json_first(const json *parent); /* first member or element, NULL when none */
 const json *json_next(const json *item);
-#define json_each(item, parent) (const json *item = json_first(parent); item; item = json_next(item))
+#define json_each(item, parent) for (const json *item = json_first(parent); item; item = json_next(item))
 int json_length(const json *parent);
 
 bool json_is_object(const json *v);

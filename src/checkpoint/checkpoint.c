@@ -293,6 +293,6 @@ int checkpoint_eos_ids(const checkpoint *c, int32_t *ids, int max) {
     return n > 0 ? n : 0;
 }
 
-const checkpoint_vocabulary *checkpoint_vocab(const checkpoint *c) {
+const gguf_vocabulary *checkpoint_vocab(const checkpoint *c) {
     return c->vocabulary;
 }

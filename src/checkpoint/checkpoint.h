@@ -30,20 +30,8 @@ const char *checkpoint_folder(const checkpoint *c);
  * Returns how many were written, at most max. */
 int checkpoint_eos_ids(const checkpoint *c, int32_t *ids, int max);
 
-/* The vocabulary a GGUF file carries; NULL for the others. Strings are n bytes as in the file (byte-level
- * alphabet). */
-typedef struct checkpoint_vocabulary {
-    const char *model; /* tokenizer.ggml.model: "gpt2", "llama", ... */
-    const char *pre;   /* tokenizer.ggml.pre: "smollm", "llama-bpe", "qwen2", ...; NULL when absent */
-    int64_t n_tokens, n_merges;
-    const char *const *tokens; /* NUL-terminated copies */
-    const int32_t *types; /* tokenizer.ggml.token_type, NULL when absent: 1 normal, 2 unknown, 3 control, 4
-                             user, 6 byte */
-    const char *const *merges; /* "left right" */
-    int32_t bos_id, eos_id;    /* -1 when absent */
-    bool add_bos;
-} checkpoint_vocabulary;
-const checkpoint_vocabulary *checkpoint_vocab(const checkpoint *c);
+/* The vocabulary a GGUF file carries; NULL for the others. Lives as long as the checkpoint. */
+const gguf_vocabulary *checkpoint_vocab(const checkpoint *c);
 
 /* What a user should know of how the files were read, i = 0, 1, ... until NULL. */
 const char *checkpoint_note(const checkpoint *c, int i);

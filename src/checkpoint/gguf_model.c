@@ -202,8 +202,9 @@ static int read_text(checkpoint *c, const gguf *g, const char *name, bool requir
 
 static int read_vocabulary(checkpoint *c, const gguf *g) {
     if (!gguf_find(g, "tokenizer.ggml.tokens")) return 0;
-    checkpoint_vocabulary *v = arena_alloc(c->arena, sizeof *v);
+    gguf_vocabulary *v = arena_alloc(c->arena, sizeof *v);
     if (!v) return -1;
+    v->name = c->config_name;
     if (read_text(c, g, "tokenizer.ggml.model", true, &v->model) ||
         read_text(c, g, "tokenizer.ggml.pre", false, &v->pre) ||
         gguf_strings(c, g, "tokenizer.ggml.tokens", &v->tokens, &v->n_tokens) ||

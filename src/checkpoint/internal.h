@@ -70,7 +70,7 @@ struct checkpoint {
     struct owned_memory *owned;
     struct ignored_part *ignored;
     struct checkpoint_note *notes;
-    const checkpoint_vocabulary *vocabulary;
+    const gguf_vocabulary *vocabulary;
     synthetic_request synthetic;
     int64_t parameters, bytes;
     weight_kind kinds[MAX_WEIGHT_KINDS];

@@ -15,20 +15,10 @@ static int open_folder(const char *folder, tokenizer **out) {
 }
 
 int open_tokenizer(const checkpoint *c, tokenizer **out) {
-    const checkpoint_vocabulary *v = checkpoint_vocab(c);
+    const gguf_vocabulary *v = checkpoint_vocab(c);
     const char *folder = checkpoint_folder(c);
     *out = NULL;
     if (!v) return folder ? open_folder(folder, out) : 0;
-    *out = tokenizer_from_vocabulary(&(tokenizer_vocabulary){.name = checkpoint_config_name(c),
-                                                             .model = v->model,
-                                                             .pre = v->pre,
-                                                             .n_tokens = v->n_tokens,
-                                                             .n_merges = v->n_merges,
-                                                             .tokens = v->tokens,
-                                                             .types = v->types,
-                                                             .merges = v->merges,
-                                                             .bos_id = v->bos_id,
-                                                             .eos_id = v->eos_id,
-                                                             .add_bos = v->add_bos});
+    *out = tokenizer_from_vocabulary(v);
     return *out ? 0 : -1;
 }

@@ -82,12 +82,10 @@ static int read_run(reader *r, const json *object) {
     if (!json_is_object(object)) return reader_fail(r, "a run is no JSON object");
     row *to = reader_add(r);
     if (!to) return -1;
-    for
-        json_each(member, object) {
-            int c = column_find(json_key(member));
-            if (c >= 0 && json_get(object, json_key(member)) && read_cell(r, c, member, &to->cells[c]))
-                return -1;
-        }
+    json_each (member, object) {
+        int c = column_find(json_key(member));
+        if (c >= 0 && json_get(object, json_key(member)) && read_cell(r, c, member, &to->cells[c])) return -1;
+    }
     return read_raw(r, object, to);
 }
 

@@ -184,13 +184,11 @@ int bpe_encode(const bpe *b, bpe_scratch *s, const char *word, size_t n, token_i
 
 static int parse_vocabulary(vocabulary *v, const json *spec, const char *name) {
     if (!json_is_object(spec)) return fail("%s: the model's \"vocab\" is missing or not an object", name);
-    for
-        json_each(item, spec) {
-            const char *text = json_key(item);
-            if (!json_is_number(item))
-                return fail("%s: the id of token \"%.80s\" is not a number", name, text);
-            if (vocabulary_put(v, text, strlen(text), json_number(item), true, name)) return -1;
-        }
+    json_each (item, spec) {
+        const char *text = json_key(item);
+        if (!json_is_number(item)) return fail("%s: the id of token \"%.80s\" is not a number", name, text);
+        if (vocabulary_put(v, text, strlen(text), json_number(item), true, name)) return -1;
+    }
     return v->size ? 0 : fail("%s: the vocabulary is empty", name);
 }
 
@@ -229,8 +227,8 @@ int bpe_parse(bpe *b, vocabulary *v, const json *model, const char *name) {
     if (!json_is_array(merges)) return fail("%s: the model's \"merges\" are missing or not a list", name);
     if (bpe_init(b, v, json_length(merges))) return -1;
     int32_t rank = 0;
-    for
-        json_each(item, merges) if (parse_merge(b, rank++, item, name)) return -1;
+    json_each (item, merges)
+        if (parse_merge(b, rank++, item, name)) return -1;
     if (json_get_bool(model, name, "ignore_merges", false, &b->ignore_merges) ||
         json_get_bool(model, name, "fuse_unk", false, &b->fuse_unknown) ||
         json_get_bool(model, name, "byte_fallback", false, &b->byte_fallback) ||

@@ -149,8 +149,8 @@ static int parse_stage(decoder *d, arena *a, const json *spec, int *order, const
     const char *type;
     if (json_get_string(spec, name, "type", true, &type)) return fail("%s (in \"decoder\")", error_message());
     if (!strcmp(type, "Sequence")) {
-        for
-            json_each(item, json_get(spec, "decoders")) if (parse_stage(d, a, item, order, name)) return -1;
+        json_each (item, json_get(spec, "decoders"))
+            if (parse_stage(d, a, item, order, name)) return -1;
         return 0;
     }
     int kind = 0;

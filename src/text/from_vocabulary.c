@@ -32,7 +32,7 @@ static const pre_kind kinds[] = {
     {.names = " deepseek-r1-qwen stablelm2 ", .patterns = {CONTRACTIONS WORDS "\\p{N}" REST}},
 };
 
-static const pre_kind *find_kind(const tokenizer_vocabulary *v) {
+static const pre_kind *find_kind(const gguf_vocabulary *v) {
     str wanted = {0};
     const pre_kind *found = NULL;
     const char *pre = v->pre ? v->pre : "default";
@@ -52,10 +52,10 @@ static int add_stages(tokenizer *t, const pre_kind *kind, const char *name) {
             return -1;
     t->decoder.byte_level = true;
     t->bpe.ignore_merges = kind->ignore_merges;
-    return pretokenizer_add_byte_level(&t->pretokenizer, false, kind->gpt2, name);
+    return pretokenizer_add_byte_level(&t->pretokenizer, (byte_level_options){.use_regex = kind->gpt2}, name);
 }
 
-static int add_merges(tokenizer *t, const tokenizer_vocabulary *v) {
+static int add_merges(tokenizer *t, const gguf_vocabulary *v) {
     if (bpe_init(&t->bpe, &t->vocabulary, v->n_merges)) return -1;
     for (int64_t i = 0; i < v->n_merges; i++) {
         /* a token may begin with a space nowhere but in the first place, so that one is no separator */
@@ -68,20 +68,20 @@ static int add_merges(tokenizer *t, const tokenizer_vocabulary *v) {
     return 0;
 }
 
-static int add_tokens(tokenizer *t, const tokenizer_vocabulary *v) {
+static int add_tokens(tokenizer *t, const gguf_vocabulary *v) {
     for (int64_t i = 0; i < v->n_tokens; i++)
         if (vocabulary_put(&t->vocabulary, v->tokens[i], strlen(v->tokens[i]), (double)i, true, v->name))
             return -1;
     for (int64_t i = 0; i < v->n_tokens && v->types; i++) {
         bool special = v->types[i] == TYPE_CONTROL;
         if ((special || v->types[i] == TYPE_USER) &&
-            tokenizer_add_token(t, v->tokens[i], (double)i, false, special, (added_token){0}, v->name))
+            tokenizer_add_token(t, v->tokens[i], (double)i, (added_token){.special = special}, v->name))
             return -1;
     }
     return 0;
 }
 
-static int build(tokenizer *t, const tokenizer_vocabulary *v, const pre_kind *kind) {
+static int build(tokenizer *t, const gguf_vocabulary *v, const pre_kind *kind) {
     if (v->n_tokens <= 0) return fail("%s: the vocabulary is empty", v->name);
     if (add_tokens(t, v) || add_merges(t, v) || add_stages(t, kind, v->name)) return -1;
     tokenizer_ready(t);
@@ -91,7 +91,7 @@ static int build(tokenizer *t, const tokenizer_vocabulary *v, const pre_kind *ki
     return token_ids_append(&t->prefix, v->bos_id);
 }
 
-tokenizer *tokenizer_from_vocabulary(const tokenizer_vocabulary *v) {
+tokenizer *tokenizer_from_vocabulary(const gguf_vocabulary *v) {
     if (!v->model || strcmp(v->model, "gpt2"))
         return fail_null("%s: tokenizer model \"%.80s\" is not supported yet (gpt2, byte-level BPE, is)",
                          v->name, v->model ? v->model : "(none)");

@@ -171,8 +171,8 @@ int normalizer_parse(normalizer *z, arena *a, const json *spec, const char *name
     if (json_get_string(spec, name, "type", true, &type))
         return fail("%s (in \"normalizer\")", error_message());
     if (!strcmp(type, "Sequence")) {
-        for
-            json_each(item, json_get(spec, "normalizers")) if (normalizer_parse(z, a, item, name)) return -1;
+        json_each (item, json_get(spec, "normalizers"))
+            if (normalizer_parse(z, a, item, name)) return -1;
         return 0;
     }
     normalizer_step step = {.kind = NORMALIZE_FORM};

@@ -153,8 +153,12 @@ typedef struct pretokenizer {
 int pretokenizer_parse(pretokenizer *p, arena *a, const json *spec, const char *name); /* spec NULL: none */
 int pretokenizer_add_split(pretokenizer *p, regex *pattern, split_behavior behavior, bool invert,
                            const char *name); /* takes the regex; NULL is its failure */
+typedef struct byte_level_options {
+    bool prefix_space; /* a space in front of each piece that has none */
+    bool use_regex;    /* cut at GPT-2's pattern first */
+} byte_level_options;
 int pretokenizer_add_digits(pretokenizer *p, bool individual, const char *name);
-int pretokenizer_add_byte_level(pretokenizer *p, bool prefix_space, bool use_regex, const char *name);
+int pretokenizer_add_byte_level(pretokenizer *p, byte_level_options o, const char *name);
 void pretokenizer_free(pretokenizer *p);
 
 /* Cuts the pieces further; other is scratch (the two may be swapped). at_start: the first piece is where the
@@ -168,6 +172,8 @@ typedef struct added_token {
     size_t length;
     int32_t id, order;
     bool single_word, lstrip, rstrip;
+    bool special;
+    bool normalized; /* found in normalized text, as the normalizer leaves the token */
 } added_token;
 
 typedef struct added_tokens {
@@ -241,8 +247,7 @@ tokenizer *tokenizer_parse(const char *text, size_t n, const char *name);
 
 /* An added token. Its id is the vocabulary's when it is there, else the given one. Of item only the flags
  * matter. After the last one, tokenizer_ready. */
-int tokenizer_add_token(tokenizer *t, const char *text, double id, bool normalized, bool special,
-                        added_token item, const char *name);
+int tokenizer_add_token(tokenizer *t, const char *text, double id, added_token item, const char *name);
 void tokenizer_ready(tokenizer *t);
 
 #endif

@@ -11,39 +11,45 @@ static const char gpt2_pattern[] =
 
 /* ---- running ---- */
 
-/* One part of a piece - a match, or what lies between two - goes to the output. The behaviors differ only in
+/* A piece that is being cut: what does it, where its parts go, and whether the last one counted as a match
+ * (with invert, what lies between two). */
+typedef struct cut {
+    split_behavior behavior;
+    bool invert, after_match;
+    pieces *out;
+} cut;
+
+/* One part - found: a match, else what lies between two - goes to the output. The behaviors differ only in
  * whether it begins a piece of its own or joins the part before it. */
-static void add_part(split_behavior behavior, bool after_match, bool match, const char *text, size_t n,
-                     pieces *out) {
-    bool joins = (behavior == SPLIT_MERGED_WITH_PREVIOUS && match && !after_match) ||
-                 (behavior == SPLIT_MERGED_WITH_NEXT && !match && after_match) ||
-                 (behavior == SPLIT_CONTIGUOUS && match == after_match);
-    if (!joins) pieces_close(out);
-    if (behavior != SPLIT_REMOVED || !match) str_append(&out->text, text, n);
+static void add_part(cut *c, bool found, const char *text, size_t n) {
+    bool match = found != c->invert;
+    bool joins = (c->behavior == SPLIT_MERGED_WITH_PREVIOUS && match && !c->after_match) ||
+                 (c->behavior == SPLIT_MERGED_WITH_NEXT && !match && c->after_match) ||
+                 (c->behavior == SPLIT_CONTIGUOUS && match == c->after_match);
+    if (!joins) pieces_close(c->out);
+    if (c->behavior != SPLIT_REMOVED || !match) str_append(&c->out->text, text, n);
+    c->after_match = match;
 }
 
 /* Cuts one piece at the matches of the step's pattern. */
 static int split_piece(const pretokenizer_step *step, regex_scratch *scratch, const char *text, size_t n,
                        pieces *out) {
     size_t taken = 0, from = 0, start, end;
-    bool after_match = false, any = false;
+    cut c = {.behavior = step->behavior, .invert = step->invert, .out = out};
+    bool any = false;
     int found = 0;
     while ((start = from) <= n && (found = regex_find(step->pattern, scratch, text, n, &start, &end)) > 0) {
         if (start == end && end == taken && any) { /* an empty match right behind a match is none */
-            int32_t c;
-            from = end < n ? end + utf8_decode(text + end, n - end, &c) : n + 1;
+            int32_t character;
+            from = end < n ? end + utf8_decode(text + end, n - end, &character) : n + 1;
             continue;
         }
-        if (start > taken) {
-            add_part(step->behavior, after_match, step->invert, text + taken, start - taken, out);
-            after_match = step->invert;
-        }
-        add_part(step->behavior, after_match, !step->invert, text + start, end - start, out);
-        after_match = !step->invert;
+        if (start > taken) add_part(&c, false, text + taken, start - taken);
+        add_part(&c, true, text + start, end - start);
         any = true;
         taken = from = end;
     }
-    if (n > taken) add_part(step->behavior, after_match, step->invert, text + taken, n - taken, out);
+    if (n > taken) add_part(&c, false, text + taken, n - taken);
     pieces_close(out);
     return found < 0 ? -1 : 0;
 }
@@ -119,10 +125,10 @@ int pretokenizer_add_split(pretokenizer *p, regex *pattern, split_behavior behav
     return pattern ? add_step(p, &step, name) : -1;
 }
 
-int pretokenizer_add_byte_level(pretokenizer *p, bool prefix_space, bool use_regex, const char *name) {
+int pretokenizer_add_byte_level(pretokenizer *p, byte_level_options o, const char *name) {
     pretokenizer_step prefix = {.kind = PRETOKENIZE_PREFIX, .prefix = " ", .scheme = PREFIX_ALWAYS};
-    if (prefix_space && add_step(p, &prefix, name)) return -1;
-    if (use_regex &&
+    if (o.prefix_space && add_step(p, &prefix, name)) return -1;
+    if (o.use_regex &&
         pretokenizer_add_split(p, regex_new(gpt2_pattern, false, name), SPLIT_ISOLATED, false, name))
         return -1;
     for (int byte = 0; byte < 256; byte++) utf8_encode(char_of_byte((uint8_t)byte), p->alphabet[byte]);
@@ -178,14 +184,14 @@ static int parse_metaspace(pretokenizer *p, arena *a, const json *spec, const ch
 
 int pretokenizer_parse(pretokenizer *p, arena *a, const json *spec, const char *name) {
     const char *type;
-    bool prefix_space = true, use_regex = true, individual = false;
+    byte_level_options byte_level = {.prefix_space = true, .use_regex = true};
+    bool individual = false;
     if (!spec) return 0;
     if (json_get_string(spec, name, "type", true, &type))
         return fail("%s (in \"pre_tokenizer\")", error_message());
     if (!strcmp(type, "Sequence")) {
-        for
-            json_each(item,
-                      json_get(spec, "pretokenizers")) if (pretokenizer_parse(p, a, item, name)) return -1;
+        json_each (item, json_get(spec, "pretokenizers"))
+            if (pretokenizer_parse(p, a, item, name)) return -1;
         return 0;
     }
     if (!strcmp(type, "Split")) return parse_split(p, spec, name);
@@ -195,8 +201,8 @@ int pretokenizer_parse(pretokenizer *p, arena *a, const json *spec, const char *
         return pretokenizer_add_digits(p, individual, name);
     }
     if (strcmp(type, "ByteLevel")) return fail("%s: pre-tokenizer %s is not supported yet", name, type);
-    if (json_get_bool(spec, name, "add_prefix_space", false, &prefix_space) ||
-        json_get_bool(spec, name, "use_regex", false, &use_regex))
+    if (json_get_bool(spec, name, "add_prefix_space", false, &byte_level.prefix_space) ||
+        json_get_bool(spec, name, "use_regex", false, &byte_level.use_regex))
         return -1;
-    return pretokenizer_add_byte_level(p, prefix_space, use_regex, name);
+    return pretokenizer_add_byte_level(p, byte_level, name);
 }

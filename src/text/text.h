@@ -10,19 +10,8 @@ typedef struct tokenizer tokenizer;
 /* From a tokenizer.json. NULL with a message that names what is missing or not supported. */
 tokenizer *tokenizer_open(const char *tokenizer_json_path);
 
-/* From a GGUF vocabulary (checkpoint.h: checkpoint_vocabulary has the same fields, and says what they mean).
- */
-typedef struct tokenizer_vocabulary {
-    const char *name; /* for messages: the file */
-    const char *model, *pre;
-    int64_t n_tokens, n_merges;
-    const char *const *tokens;
-    const int32_t *types;
-    const char *const *merges;
-    int32_t bos_id, eos_id;
-    bool add_bos;
-} tokenizer_vocabulary;
-tokenizer *tokenizer_from_vocabulary(const tokenizer_vocabulary *v);
+/* From the vocabulary of a GGUF file; nothing of it is kept. */
+tokenizer *tokenizer_from_vocabulary(const gguf_vocabulary *v);
 
 void tokenizer_free(tokenizer *t); /* NULL is harmless */
 

@@ -216,8 +216,7 @@ static int normalize_added(tokenizer *t, added_token *item) {
     return item->text ? 0 : -1;
 }
 
-int tokenizer_add_token(tokenizer *t, const char *text, double id, bool normalized, bool special,
-                        added_token item, const char *name) {
+int tokenizer_add_token(tokenizer *t, const char *text, double id, added_token item, const char *name) {
     item.length = strlen(text);
     if (!item.length) return 0;
     item.text = arena_string(t->arena, text);
@@ -228,9 +227,9 @@ int tokenizer_add_token(tokenizer *t, const char *text, double id, bool normaliz
         item.id = (int32_t)id;
         if (item.id < t->first_added) t->first_added = item.id;
     }
-    if (special) t->vocabulary.tokens[item.id].special = true;
-    if (normalized && normalize_added(t, &item)) return -1;
-    return item.length ? added_tokens_add(normalized ? &t->added_normalized : &t->added, &item) : 0;
+    if (item.special) t->vocabulary.tokens[item.id].special = true;
+    if (item.normalized && normalize_added(t, &item)) return -1;
+    return item.length ? added_tokens_add(item.normalized ? &t->added_normalized : &t->added, &item) : 0;
 }
 
 void tokenizer_ready(tokenizer *t) {
@@ -241,24 +240,22 @@ void tokenizer_ready(tokenizer *t) {
 /* ---- from tokenizer.json ---- */
 
 static int parse_added(tokenizer *t, const json *list, const char *name) {
-    for
-        json_each(spec, list) {
-            const char *text;
-            const json *id = json_get(spec, "id");
-            added_token item = {0};
-            bool special = false, normalized;
-            if (json_get_string(spec, name, "content", true, &text))
-                return fail("%s (in \"added_tokens\")", error_message());
-            if (!json_is_number(id)) return fail("%s: the added token \"%.80s\" has no id", name, text);
-            if (json_get_bool(spec, name, "special", false, &special)) return -1;
-            normalized = !special;
-            if (json_get_bool(spec, name, "normalized", false, &normalized) ||
-                json_get_bool(spec, name, "single_word", false, &item.single_word) ||
-                json_get_bool(spec, name, "lstrip", false, &item.lstrip) ||
-                json_get_bool(spec, name, "rstrip", false, &item.rstrip) ||
-                tokenizer_add_token(t, text, json_number(id), normalized, special, item, name))
-                return -1;
-        }
+    json_each (spec, list) {
+        const char *text;
+        const json *id = json_get(spec, "id");
+        added_token item = {0};
+        if (json_get_string(spec, name, "content", true, &text))
+            return fail("%s (in \"added_tokens\")", error_message());
+        if (!json_is_number(id)) return fail("%s: the added token \"%.80s\" has no id", name, text);
+        if (json_get_bool(spec, name, "special", false, &item.special)) return -1;
+        item.normalized = !item.special;
+        if (json_get_bool(spec, name, "normalized", false, &item.normalized) ||
+            json_get_bool(spec, name, "single_word", false, &item.single_word) ||
+            json_get_bool(spec, name, "lstrip", false, &item.lstrip) ||
+            json_get_bool(spec, name, "rstrip", false, &item.rstrip) ||
+            tokenizer_add_token(t, text, json_number(id), item, name))
+            return -1;
+    }
     return 0;
 }
 
@@ -269,14 +266,13 @@ static int parse_template_token(tokenizer *t, token_ids *ids, const json *templa
     const json *list = key ? json_get(json_get(json_get(template, "special_tokens"), key), "ids") : NULL;
     if (!json_length(list))
         return fail("%s: TemplateProcessing lacks the ids of \"%s\"", name, key ? key : "?");
-    for
-        json_each(item, list) {
-            double id = json_number(item);
-            if (!json_is_number(item) || !(id >= 0 && id < (double)t->vocabulary.size) ||
-                id != (double)(int32_t)id)
-                return fail("%s: TemplateProcessing has the id %g, which is not in the vocabulary", name, id);
-            if (token_ids_append(ids, (int32_t)id)) return -1;
-        }
+    json_each (item, list) {
+        double id = json_number(item);
+        if (!json_is_number(item) || !(id >= 0 && id < (double)t->vocabulary.size) ||
+            id != (double)(int32_t)id)
+            return fail("%s: TemplateProcessing has the id %g, which is not in the vocabulary", name, id);
+        if (token_ids_append(ids, (int32_t)id)) return -1;
+    }
     return 0;
 }
 
@@ -285,13 +281,12 @@ static int parse_template_token(tokenizer *t, token_ids *ids, const json *templa
 static int parse_template(tokenizer *t, const json *template, const char *name) {
     token_ids before = {0};
     int sequences = 0, status = 0;
-    for
-        json_each(part, json_get(template, "single")) {
-            const json *special = json_get(part, "SpecialToken");
-            sequences += json_get(part, "Sequence") != NULL;
-            if (special && !status)
-                status = parse_template_token(t, sequences ? &t->suffix : &before, template, special, name);
-        }
+    json_each (part, json_get(template, "single")) {
+        const json *special = json_get(part, "SpecialToken");
+        sequences += json_get(part, "Sequence") != NULL;
+        if (special && !status)
+            status = parse_template_token(t, sequences ? &t->suffix : &before, template, special, name);
+    }
     if (!status && sequences != 1)
         status =
             fail("%s: TemplateProcessing must have the sequence once, and has it %d times", name, sequences);
@@ -307,8 +302,8 @@ static int parse_post_processor(tokenizer *t, const json *spec, const char *name
     if (json_get_string(spec, name, "type", true, &type))
         return fail("%s (in \"post_processor\")", error_message());
     if (!strcmp(type, "Sequence")) {
-        for
-            json_each(item, json_get(spec, "processors")) if (parse_post_processor(t, item, name)) return -1;
+        json_each (item, json_get(spec, "processors"))
+            if (parse_post_processor(t, item, name)) return -1;
         return 0;
     }
     if (!strcmp(type, "ByteLevel")) return 0; /* changes offsets alone */

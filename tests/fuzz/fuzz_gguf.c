@@ -5,19 +5,8 @@
 #include "checkpoint/internal.h"
 #include "text/text.h"
 
-static void use_vocabulary(const checkpoint_vocabulary *v) {
-    tokenizer_vocabulary given = {.name = "model.gguf",
-                                  .model = v->model,
-                                  .pre = v->pre,
-                                  .n_tokens = v->n_tokens,
-                                  .n_merges = v->n_merges,
-                                  .tokens = v->tokens,
-                                  .types = v->types,
-                                  .merges = v->merges,
-                                  .bos_id = v->bos_id,
-                                  .eos_id = v->eos_id,
-                                  .add_bos = v->add_bos};
-    tokenizer *t = tokenizer_from_vocabulary(&given);
+static void use_vocabulary(const gguf_vocabulary *v) {
+    tokenizer *t = tokenizer_from_vocabulary(v);
     token_ids ids = {0};
     if (t) tokenizer_encode(t, "Fuzz it, 7 times.", 17, true, &ids);
     free(ids.items);

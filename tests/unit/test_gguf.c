@@ -71,7 +71,7 @@ static void test_config(void **state) {
     assert_int_equal(eos, 2);
     assert_null(checkpoint_folder(c));
 
-    const checkpoint_vocabulary *v = checkpoint_vocab(c);
+    const gguf_vocabulary *v = checkpoint_vocab(c);
     assert_non_null(v);
     assert_string_equal(v->model, "gpt2");
     assert_string_equal(v->pre, "smollm");

@@ -212,22 +212,22 @@ static const int32_t types[] = {3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4};
 static const char *const merges[] = {"a b", "\xc4\xa0 ab"};
 enum { N_TOKENS = sizeof tokens / sizeof *tokens };
 
-static tokenizer_vocabulary sample(const char *pre) {
-    return (tokenizer_vocabulary){.name = "x.gguf",
-                                  .model = "gpt2",
-                                  .pre = pre,
-                                  .n_tokens = N_TOKENS,
-                                  .n_merges = 2,
-                                  .tokens = tokens,
-                                  .types = types,
-                                  .merges = merges,
-                                  .bos_id = 0,
-                                  .eos_id = 0};
+static gguf_vocabulary sample(const char *pre) {
+    return (gguf_vocabulary){.name = "x.gguf",
+                             .model = "gpt2",
+                             .pre = pre,
+                             .n_tokens = N_TOKENS,
+                             .n_merges = 2,
+                             .tokens = tokens,
+                             .types = types,
+                             .merges = merges,
+                             .bos_id = 0,
+                             .eos_id = 0};
 }
 
 static void vocabulary_of_gguf(void **state) {
     (void)state;
-    tokenizer_vocabulary v = sample("smollm");
+    gguf_vocabulary v = sample("smollm");
     tokenizer *t = tokenizer_from_vocabulary(&v);
     assert_non_null(t);
     IDS(t, "ab ab<|end|>11<user>a", true, 5, 6, 0, 4, 4, 10, 1);
@@ -250,14 +250,14 @@ static void vocabulary_of_gguf(void **state) {
     }
 }
 
-static void expect_vocabulary_error(tokenizer_vocabulary v, const char *part) {
+static void expect_vocabulary_error(gguf_vocabulary v, const char *part) {
     assert_null(tokenizer_from_vocabulary(&v));
     if (!strstr(error_message(), part)) fail_msg("got: %s (wanted: %s)", error_message(), part);
 }
 
 static void malformed_vocabularies(void **state) {
     (void)state;
-    tokenizer_vocabulary v = sample("llm");
+    gguf_vocabulary v = sample("llm");
     expect_vocabulary_error(v, "x.gguf: pre-tokenizer \"llm\" is not supported yet");
     expect_vocabulary_error(sample(""), "pre-tokenizer \"\" is not supported");
     expect_vocabulary_error(sample("smollm starcoder"), "is not supported");
@@ -286,7 +286,7 @@ static void malformed_vocabularies(void **state) {
 
 static void streaming_holds_back_unfinished_characters(void **state) {
     (void)state;
-    tokenizer_vocabulary v = sample("smollm");
+    gguf_vocabulary v = sample("smollm");
     tokenizer *t = tokenizer_from_vocabulary(&v);
     detokenizer *d = detokenizer_new(t);
     assert_non_null(d);
