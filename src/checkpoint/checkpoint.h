@@ -88,6 +88,10 @@ int checkpoint_check_all_used(const checkpoint *c);
 /* Bytes of all tensors in the files, before any is taken; 0 for synthetic ones, which are made one by one. */
 int64_t checkpoint_stored_bytes(const checkpoint *c);
 
+/* For a synthetic checkpoint: the same once more, of weights without values, whose memory is never touched. A
+ * model that is loaded from it tells by checkpoint_bytes what its weights will take. NULL on error. */
+checkpoint *checkpoint_sizes(const checkpoint *of);
+
 /* Facts for results: parameters and bytes of the weights taken so far, and a short text such as
  * "4-bit g64", "8-bit g32 + 4-bit g32", "bf16". The text lives as long as the checkpoint. */
 int64_t checkpoint_parameters(const checkpoint *c);

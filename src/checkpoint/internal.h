@@ -45,7 +45,9 @@ enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 + 3 };
 /* What "synthetic:PRESET" asks for. */
 typedef struct synthetic_request {
     bool enabled;
-    bool gemma; /* norms are stored as w of 1 + w */
+    bool sizes_only;    /* checkpoint_sizes: memory that is never touched */
+    const char *preset; /* what was asked for, without "synthetic:" */
+    bool gemma;         /* norms are stored as w of 1 + w */
     uint64_t seed;
     int bits, group_size; /* 0: plain */
     dtype dtype;          /* of plain weights, norms, scales and biases */

@@ -84,11 +84,26 @@ int64_t session_bytes(const model *m, const session_spec *spec) {
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 
+/* What the weights of a synthetic checkpoint will take: its model is loaded on an engine that computes
+ * nothing. 0 when that fails, for what is wrong shows when it is loaded in earnest. */
+static int64_t synthetic_bytes(const checkpoint *of) {
+    checkpoint *c = checkpoint_sizes(of);
+    engine *fake = c ? engine_open("fake", &(engine_options){.threads = 1}) : NULL;
+    model *m = fake ? model_load(c, fake) : NULL;
+    int64_t bytes = m ? checkpoint_bytes(c) : 0;
+    model_free(m);
+    engine_close(fake);
+    checkpoint_close(c);
+    error_clear();
+    return bytes;
+}
+
 int generate_check_weights(const checkpoint *c, const engine *e, int64_t available) {
     engine_info info = engine_describe(e);
     bool on_gpu = !strcmp(info.name, "mlx") && strcmp(info.device, "cpu");
-    int64_t need = checkpoint_stored_bytes(c);
-    if (on_gpu || !available || need <= available) return 0;
+    if (on_gpu || !available) return 0;
+    int64_t need = checkpoint_is_synthetic(c) ? synthetic_bytes(c) : checkpoint_stored_bytes(c);
+    if (need <= available) return 0;
     return fail(
         "%s: its weights take %.2f GB, but %.2f GB of memory are free; a smaller model, or one with fewer "
         "bits per weight, may fit",

@@ -139,6 +139,17 @@ def test_model_beyond_memory(fails, tmp_path):
         fails(1, ["4398.05 GB", "GB of memory are free"], *command, "-m", folder)
 
 
+def test_preset_beyond_memory(mlxbench, run):
+    """The same for random weights, which are made one by one. What is free is what this machine has."""
+    available = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemAvailable")) * 1024
+    needed = 122.13e9  # qwen3-30b-a3b in F32
+    if available > needed:
+        pytest.skip("this machine has memory for the largest preset")
+    done = run("generate", "-m", "synthetic:qwen3-30b-a3b-f32", "--prompt-ids", 1, "--ids", timeout=30)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "122.1" in done.stderr and "GB of memory are free" in done.stderr
+
+
 def test_context_beyond_memory(fails, good_folder):
     for command, prompt, new in [("bench", ["-np", 90000000], ["-n", 100000000]),
                                  ("bench", ["-np", 1, "-d", 90000000], ["-n", 1, "-b", 100]),
