@@ -1,4 +1,4 @@
-"""Makes the man page and the completions for bash, zsh and fish from what the program says of itself with --help,
+"""Makes the man page and the completions for bash, zsh and fish from what the program says of itself with --help all,
 which comes from its tables of options.
 
 usage: pages.py PROGRAM FOLDER      writes mlxbench.1, mlxbench.bash, _mlxbench and mlxbench.fish
@@ -47,7 +47,7 @@ def read_options(lines):
 
 
 def read_command(program, name, summary):
-    before, _, rest = said(program, name, "--help").partition("\noptions:\n")
+    before, _, rest = said(program, name, "--help", "all").partition("\noptions:\n")
     options, _, example = rest.partition("\nexample:\n")
     usage, _, about = before.partition("\n\n")
     return Command(name, summary, " ".join(usage.removeprefix("usage: ").split()), " ".join(about.split()),

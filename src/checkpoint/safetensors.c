@@ -55,11 +55,11 @@ static int read_shape(const json *entry, stored *t, size_t *count) {
     if (!json_is_array(shape)) return fail("%s: tensor \"%s\" has no shape", t->file, t->name);
     if (json_length(shape) > ARRAY_MAX_RANK) t->data.dtype = DTYPE_OTHER; /* an error when someone wants it */
     *count = 1;
-    json_each(v, shape) {
-            int64_t more, *n = t->data.rank < ARRAY_MAX_RANK ? &t->data.shape[t->data.rank++] : &more;
-            if (!whole_number(v, (int64_t)1 << 53, n) || __builtin_mul_overflow(*count, (size_t)*n, count))
-                return fail("%s: tensor \"%s\" has an absurd shape", t->file, t->name);
-        }
+    json_each (v, shape) {
+        int64_t more, *n = t->data.rank < ARRAY_MAX_RANK ? &t->data.shape[t->data.rank++] : &more;
+        if (!whole_number(v, (int64_t)1 << 53, n) || __builtin_mul_overflow(*count, (size_t)*n, count))
+            return fail("%s: tensor \"%s\" has an absurd shape", t->file, t->name);
+    }
     return 0;
 }
 
@@ -93,11 +93,11 @@ static int read_header(checkpoint *c, const shard *s, const json *header) {
     stored *tensors = add_stored(c, (size_t)json_length(header));
     if (!tensors) return -1;
     size_t first = c->n_tensors;
-    json_each(entry, header) {
-            if (!strcmp(json_key(entry), "__metadata__")) continue;
-            if (read_tensor(c, s, entry, tensors++)) return -1;
-            c->n_tensors++;
-        }
+    json_each (entry, header) {
+        if (!strcmp(json_key(entry), "__metadata__")) continue;
+        if (read_tensor(c, s, entry, tensors++)) return -1;
+        c->n_tensors++;
+    }
     return check_overlaps(c, first);
 }
 

@@ -1,4 +1,4 @@
-"""The man page and the completions: each option of --help is in them, and the shells take them."""
+"""The man page and the completions: each option of --help all is in them, and the shells take them."""
 
 import pathlib
 import re
@@ -23,7 +23,7 @@ def options(run):
     """Of each command, by a reading of --help that is not the script's."""
     listed = re.search(r"\ncommands:\n(.*?)\n\n", run("--help", check=True).stdout, re.S)[1]
     commands = [line.split()[0] for line in listed.splitlines()]
-    return {command: set(re.findall(r"^  (?:-\w+, )?(--[a-z0-9-]+)", run(command, "--help", check=True).stdout, re.M))
+    return {command: set(re.findall(r"^  (?:-\w+, )?(--[a-z0-9-]+)", run(command, "--help", "all", check=True).stdout, re.M))
             for command in commands}
 
 
