@@ -22,7 +22,8 @@ endfunction()
 # Folders that may hold MLX, best first.
 function(mlx_places out)
   foreach(python ${CMAKE_SOURCE_DIR}/.venv/bin/python python3)
-    execute_process(COMMAND ${python} -m mlx --cmake-dir OUTPUT_VARIABLE folder ERROR_QUIET
+    # Not from the build folder, where Python would take the link `mlx` below for the package.
+    execute_process(COMMAND ${python} -m mlx --cmake-dir WORKING_DIRECTORY / OUTPUT_VARIABLE folder ERROR_QUIET
       RESULT_VARIABLE failed OUTPUT_STRIP_TRAILING_WHITESPACE)
     if(NOT failed)
       list(APPEND places ${folder})
