@@ -5,6 +5,7 @@ starts with, and a seed is taken with which greedy choices do not hang on the la
 """
 
 import copy
+import fcntl
 import hashlib
 import json
 import pathlib
@@ -160,8 +161,11 @@ def get(model_type):
     """The folder of the checkpoints and answers for CONFIGS[model_type]."""
     text = json.dumps(CONFIGS[model_type]) + mlx_lm.__version__ + mx.__version__ + pathlib.Path(__file__).read_text()
     folder = KEPT / f"{model_type}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    if not (folder / "done").exists():
-        make_all(folder, widened(CONFIGS[model_type]))
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / f"{model_type}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes: the first makes it, the others wait
+        if not (folder / "done").exists():
+            make_all(folder, widened(CONFIGS[model_type]))
     return folder
 
 
