@@ -77,7 +77,7 @@ static matrix packed(side *s, kind k, int rank, const int64_t *shape) {
 
 static const weight *make(side *s, kind k, int rank, const int64_t *shape, bool bias) {
     weight_source source = {.name = "w"};
-    matrix vector = {.rank = rank - 1, .shape = {shape[0], shape[1]}};
+    matrix vector = {.rank = rank - 1};
     if (k.bits && rank > 1)
         source.m = packed(s, k, rank, shape);
     else {
@@ -86,6 +86,7 @@ static const weight *make(side *s, kind k, int rank, const int64_t *shape, bool 
         memcpy(source.m.shape, shape, (size_t)rank * sizeof *shape);
     }
     if (bias) {
+        memcpy(vector.shape, shape, (size_t)(rank - 1) * sizeof *shape);
         vector.values = floats(s, k.dtype, rank - 1, shape, 0.5f, 0);
         source.bias = &vector;
     }
