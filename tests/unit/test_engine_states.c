@@ -82,7 +82,10 @@ static void check_engine(const char *name, int threads) {
         assert_true(c && copy);
         int at = 0, copied = 0;
         for (size_t i = 0; i < COUNT(steps); at += steps[i++]) {
-            if (i == 5) assert_int_equal(cache_copy(s.e, copy, c), 0), copied = at;
+            if (i == 5) {
+                assert_int_equal(cache_copy(s.e, copy, c), 0);
+                copied = at;
+            }
             check_step(&s, c, n_sequences, at, steps[i], i % 2);
         }
         assert_int_equal(copy->offset, copied);
