@@ -300,9 +300,12 @@ static int take_tensor(checkpoint *c, cursor *r, stored *t, uint64_t *offset) {
     t->type = tensor_types[type].name;
     t->blocks = tensor_types[type].blocks;
     t->data = (array){.dtype = tensor_types[type].dtype, .rank = (int)rank};
-    size_t n = 1;
+    /* The other sizes are kept in bounds also where one is zero: later sums are made of each. */
+    size_t n = 1, others = 1;
     for (uint32_t i = 0; i < rank; i++) { /* GGUF names the fastest dimension first */
-        if (sizes[i] > INT64_MAX || __builtin_mul_overflow(n, (size_t)sizes[i], &n))
+        n *= (size_t)sizes[i];
+        if (__builtin_mul_overflow(others, sizes[i] ? (size_t)sizes[i] : 1, &others) ||
+            others > INT64_MAX / 64)
             return fail("%s: tensor \"%s\" has an absurd shape", g->path, t->name);
         t->data.shape[rank - 1 - i] = (int64_t)sizes[i];
     }

@@ -54,11 +54,14 @@ static int read_shape(const json *entry, stored *t, size_t *count) {
     const json *shape = json_get(entry, "shape");
     if (!json_is_array(shape)) return fail("%s: tensor \"%s\" has no shape", t->file, t->name);
     if (json_length(shape) > ARRAY_MAX_RANK) t->data.dtype = DTYPE_OTHER; /* an error when someone wants it */
-    *count = 1;
+    /* The other sizes are kept in bounds also where one is zero: later sums are made of each. */
+    size_t others = *count = 1;
     json_each (v, shape) {
         int64_t more, *n = t->data.rank < ARRAY_MAX_RANK ? &t->data.shape[t->data.rank++] : &more;
-        if (!whole_number(v, (int64_t)1 << 53, n) || __builtin_mul_overflow(*count, (size_t)*n, count))
+        if (!whole_number(v, (int64_t)1 << 53, n) ||
+            __builtin_mul_overflow(others, *n ? (size_t)*n : 1, &others) || others > INT64_MAX / 64)
             return fail("%s: tensor \"%s\" has an absurd shape", t->file, t->name);
+        *count *= (size_t)*n;
     }
     return 0;
 }

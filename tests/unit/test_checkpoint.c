@@ -374,6 +374,8 @@ static void test_bad_entries(void **state) {
         {"{\"dtype\": \"F32\", \"shape\": [-4], \"data_offsets\": [0, 16]}", "absurd shape"},
         {"{\"dtype\": \"F32\", \"shape\": [4294967296, 4294967296], \"data_offsets\": [0, 16]}",
          "absurd shape"},
+        {"{\"dtype\": \"F32\", \"shape\": [4503599627370496, 4503599627370496, 0], \"data_offsets\": [0, 0]}",
+         "absurd shape"},
         {"{\"dtype\": \"F32\", \"shape\": [4611686018427387905], \"data_offsets\": [0, 16]}", "absurd shape"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -386,6 +386,7 @@ static void test_bad_tensors(void **state) {
         {TENSOR_F32, (uint64_t)1 << 62, 4, "absurd shape"},
         {TENSOR_F16, UINT64_MAX, 1, "absurd shape"},
         {TENSOR_F32, (uint64_t)1 << 40, (uint64_t)1 << 40, "absurd shape"},
+        {TENSOR_Q4_0, (uint64_t)1 << 61, 0, "absurd shape"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         writer w = {0};
