@@ -1,0 +1,104 @@
+/* test_engines_agree_experts.c - routing and experts on engine/cpu and engine/mlx; what MLX refuses.
+ * What is compared, and how closely, is in engines_agree.h. */
+#include "engines_agree.h"
+
+static tensor of_experts(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return experts(
+        g, x,
+        route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .renormalize = false, .last = true}),
+        ACT_SILU, s->gate, s->up, s->down);
+}
+static tensor of_best_experts(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return experts(
+        g, x, route(g, linear(g, x, s->router), &(route_spec){.k = 2, .renormalize = true, .last = true}),
+        ACT_GELU_TANH, s->gate, s->up, s->down);
+}
+static tensor routed_by(graph *g, const side *s, tensor x, route_spec spec) {
+    spec.bias = s->router_bias;
+    return experts(g, x, route(g, linear(g, x, s->router), &spec), ACT_SILU, s->gate, s->up, s->down);
+}
+static tensor of_sigmoid_routing(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(
+        g, s, x,
+        (route_spec){.k = 2, .score = SCORE_SIGMOID, .renormalize = true, .eps = 1e-20f, .scale = 2.5f});
+}
+static tensor of_group_routing(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(g, s, x,
+                     (route_spec){.k = 2,
+                                  .score = SCORE_SIGMOID,
+                                  .renormalize = true,
+                                  .eps = 2,
+                                  .eps_is_floor = true,
+                                  .n_group = 2,
+                                  .topk_group = 1,
+                                  .scale = 0.5f});
+}
+static tensor of_best_groups(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(
+        g, s, x,
+        (route_spec){
+            .k = 1, .n_group = 2, .topk_group = 1, .group_max = true, .mask_inf = true, .last = true});
+}
+static tensor of_top_softmax(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(g, s, x, (route_spec){.k = 3, .score = SCORE_TOP_SOFTMAX});
+}
+static tensor of_biased_experts(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
+                   ACT_OAI, s->gate, s->biased_up, s->biased_down);
+}
+
+static const agreement operations[] = {
+    {.name = "all experts", .build = of_experts, .experts = true},
+    {.name = "best experts", .build = of_best_experts, .experts = true, .choosy = true},
+    {.name = "sigmoid routing", .build = of_sigmoid_routing, .experts = true, .choosy = true},
+    {.name = "group routing", .build = of_group_routing, .experts = true, .choosy = true},
+    {.name = "best groups", .build = of_best_groups, .experts = true, .choosy = true},
+    {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
+    {.name = "experts with biases", .build = of_biased_experts, .experts = true},
+};
+
+static void test_operations(void **state) {
+    (void)state;
+    check_agreements(operations, COUNT(operations));
+}
+
+/* What MLX throws is a message, and the engine goes on. */
+static void test_mlx_errors(void **state) {
+    (void)state;
+    side s = {.e = engine_open("mlx", &(engine_options){0})};
+    if (!s.e) {
+        print_message("not run: %s\n", error_message());
+        skip();
+    }
+    kind plain = {DTYPE_BF16, 0, 0};
+    load(&s, plain);
+    if (!strcmp(engine_describe(s.e).device, "cpu")) {
+        graph *g = graph_begin(s.e, 1);
+        tensor x = of_experts(g, &s, NULL, rows_of(g, s.table, 0, 2));
+        result *r = NULL;
+        float values[2 * DIM];
+        int status = graph_end(g, 1, &x, &r);
+        if (!status) status = result_read(r, values, 2 * DIM);
+        assert_int_equal(status, -1);
+        assert_non_null(strstr(error_message(), "mlx: "));
+        result_free(r);
+    }
+    float out[DIM];
+    graph *g = graph_begin(s.e, 1);
+    finish(g, linear(g, rows_of(g, s.table, 0, 1), s.square), out, DIM);
+    unload(&s);
+    assert_int_equal(engine_memory_used(s.e).weights, 0);
+    engine_close(s.e);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations), cmocka_unit_test(test_mlx_errors)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
