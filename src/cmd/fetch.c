@@ -118,14 +118,15 @@ static bool wants_progress(void) {
     return true;
 }
 
-int fetch_pull(const char *model, hub_need need, str *path) {
+/* begin: the line before it. */
+static int pull(const char *begin, const char *model, hub_need need, str *path) {
     bool progress = wants_progress(), terminal = isatty(STDERR_FILENO);
     display s = {.bar = progress && terminal, .lines = progress && !terminal, .start = clock_ns()};
     hub_pull_options options = {.need = need, .progress = show, .context = &s};
     str name = {0};
     str_put_printable(&name, model);
     if (name.failed) return -1;
-    fprintf(stderr, "mlxbench: downloading %s\n", name.data);
+    fprintf(stderr, "mlxbench: %s %s\n", begin, name.data);
     int status = hub_pull(model, &options, path);
     wipe(&s);
     if (!status)
@@ -133,6 +134,10 @@ int fetch_pull(const char *model, hub_need need, str *path) {
                 (double)(clock_ns() - s.start) / 1e9);
     str_free(&name);
     return status;
+}
+
+int fetch_pull(const char *model, hub_need need, str *path) {
+    return pull("downloading", model, need, path);
 }
 
 int fetch_found(const char *model, str *path) {
@@ -146,5 +151,5 @@ int fetch_model(const char *model, hub_need need, bool offline, str *path) {
         return fail("%s; nothing is downloaded now: %s", error_message(),
                     offline ? "--offline" : "HF_HUB_OFFLINE is set");
     error_clear();
-    return fetch_pull(model, need, path);
+    return pull("not here, or not all of it; downloading", model, need, path);
 }

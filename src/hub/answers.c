@@ -38,6 +38,7 @@ static int fail_unknown(const char *endpoint, const char *repo) {
 }
 
 int fail_answer(const http_answer *a, const char *endpoint, const char *repo, const char *what) {
+    if (a->status == 407) return fail("%s", proxy_wants_a_password);
     if (!strcmp(a->error_code, "GatedRepo")) return fail_gated(endpoint, repo);
     if (!strcmp(a->error_code, "RevisionNotFound")) return fail("%s has no revision \"%s\"", repo, what);
     if (!strcmp(a->error_code, "EntryNotFound")) return fail("%s has no file \"%s\"", repo, what);

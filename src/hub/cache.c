@@ -14,16 +14,20 @@
 
 int cache_repo(const char *repo, str *path) {
     if (places_cache(path)) return -1;
-    const char *slash = strchr(repo, '/');
-    str_printf(path, "/models--%.*s--%s", (int)(slash - repo), repo, slash + 1);
+    const char *slash = strchr(repo, '/'), *name = slash ? slash + 1 : repo;
+    str_printf(path, "/models--%.*s%s%s", (int)(slash ? slash - repo : 0), repo, slash ? "--" : "", name);
     return path->failed ? -1 : 0;
 }
 
 bool cache_name(str *out, const char *folder) {
-    const char *name = folder + strlen("models--"),
-               *gap = strstr(folder, "models--") ? strstr(name, "--") : NULL;
-    if (gap) str_printf(out, "%.*s/%s", (int)(gap - name), name, gap + 2);
-    return gap && !out->failed;
+    static const char prefix[] = "models--";
+    if (strncmp(folder, prefix, sizeof prefix - 1)) return false;
+    const char *name = folder + sizeof prefix - 1, *gap = strstr(name, "--");
+    if (gap)
+        str_printf(out, "%.*s/%s", (int)(gap - name), name, gap + 2);
+    else
+        str_puts(out, name);
+    return !out->failed;
 }
 
 void cache_listing(str *path, const char *repo_folder, const char *commit) {

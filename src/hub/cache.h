@@ -1,6 +1,7 @@
 /* cache.h - the Hugging Face cache's layout, and how complete what lies in it is.
- * models--OWNER--NAME/{refs/REVISION, snapshots/COMMIT/FILE -> ../../blobs/ETAG, trees/COMMIT.json}, and
- * .locks/models--OWNER--NAME/ETAG.lock beside them. Source: huggingface_hub's file_download.py. */
+ * models--OWNER--NAME (or models--NAME)/{refs/REVISION, snapshots/COMMIT/FILE -> ../../blobs/ETAG,
+ * trees/COMMIT.json}, and .locks/models--OWNER--NAME/ETAG.lock beside them. Source: huggingface_hub's
+ * file_download.py. */
 #ifndef HUB_CACHE_H
 #define HUB_CACHE_H
 
@@ -36,7 +37,7 @@ void cache_listing(str *path, const char *repo_folder, const char *commit);
 void cache_partial(str *path, const char *repo_folder, const char *etag);
 void cache_blob(str *path, const char *repo_folder, const char *etag);
 
-/* "models--owner--name" to "owner/name"; false when it is none. */
+/* "models--owner--name" to "owner/name", "models--name" to "name"; false when it is none. */
 bool cache_name(str *out, const char *folder);
 
 /* Appends "; did you mean NAME, which is here?" when a model here has a name much like this one. */

@@ -3,6 +3,7 @@
 #include "hub/download.h"
 #include "hub/cache.h"
 #include "hub/lock.h"
+#include "hub/places.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -246,6 +247,7 @@ static int start(download *d, download_file *f, int64_t piece, http_transfer **s
     http_request request = {.url = url.data,
                             .first = x->ranged ? x->at : -1,
                             .last = x->end - 1,
+                            .idle = d->idle,
                             .body = take_data,
                             .context = x};
     *slot = url.failed ? NULL : transport_start(d->t, &request);
@@ -344,7 +346,8 @@ static int refused(fetch *x, const http_answer *a) {
     }
     snprintf(why, sizeof why, "the server answers %d", a->status);
     if (a->status == 416) x->f->whole = true;
-    if (status_may_pass(a->status) || a->status == 416 || !at_hub) return failure(x, why);
+    bool proxy = a->status == 407;
+    if (status_may_pass(a->status) || a->status == 416 || (!at_hub && !proxy)) return failure(x, why);
     return fail_answer(a, d->endpoint, d->repo, x->f->wanted->path);
 }
 
@@ -463,6 +466,7 @@ static void stop(download *d) {
 
 int download_run(download *d) {
     for (int i = 0; i < d->n; i++) d->files[i].lock = d->files[i].part.fd = -1;
+    d->idle = places_seconds("HF_HUB_DOWNLOAD_TIMEOUT", 10);
     if (check_space(d)) return -1;
     pthread_mutex_init(&d->mutex, NULL);
     pthread_cond_init(&d->more, NULL);

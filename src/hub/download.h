@@ -52,6 +52,7 @@ typedef struct download {
     bool stop, hash_failed;
     http_transfer *transfers[MOST_TRANSFERS];
     int waits; /* for a rate limit */
+    long idle; /* seconds without data after which a request is repeated */
     int64_t pause_until, look_at_locks, shown_at, received;
 } download;
 

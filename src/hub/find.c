@@ -51,6 +51,7 @@ static int look_in_lmstudio(void *context, const char *models) {
     str folder = {0};
     struct dirent **found = NULL;
     hub_gaps gaps = {0};
+    if (!strchr(s->name->repo, '/')) return 0; /* LM Studio has an owner for everything */
     str_printf(&folder, "%s/%s", models, s->name->repo);
     int stop = 0, n = 0;
     if (!folder.failed && *s->name->file) {

@@ -82,13 +82,22 @@ static size_t revision_length(const char *text) {
     return n;
 }
 
+/* Reads "owner/name" or "name", and says where it ends; NULL when it is none. A single word that ends as a
+ * file does is a file that is not there. */
+static const char *end_of_repo(const char *text) {
+    const char *end = text + strcspn(text, "/@");
+    if (!is_word(text, (size_t)(end - text))) return NULL;
+    bool file = !*end && (ends_with(text, ".gguf") || ends_with(text, ".safetensors"));
+    if (*end != '/') return file ? NULL : end;
+    const char *second = end + 1;
+    end = second + strcspn(second, "/@");
+    return is_word(second, (size_t)(end - second)) ? end : NULL;
+}
+
 /* "owner/name..." after any prefix. */
 static bool parse_plain(const char *text, hub_name *name) {
-    const char *slash = strchr(text, '/');
-    if (!slash || !is_word(text, (size_t)(slash - text))) return false;
-    const char *end = slash + 1 + strcspn(slash + 1, "/@");
-    if (!is_word(slash + 1, (size_t)(end - slash - 1))) return false;
-    if (!copy(name->repo, sizeof name->repo, text, (size_t)(end - text))) return false;
+    const char *end = end_of_repo(text);
+    if (!end || !copy(name->repo, sizeof name->repo, text, (size_t)(end - text))) return false;
     if (*end == '@') {
         const char *revision = end + 1;
         if (!ends_with(revision, ".gguf")) return take_revision(name, revision, strlen(revision));
@@ -121,16 +130,22 @@ static bool decode(char *out, size_t size, const char *text) {
     return true;
 }
 
-/* owner/name, owner/name/tree/REVISION, owner/name/blob/REVISION/FILE (or resolve). */
+static bool begins(const char *text, const char *word) {
+    return !strncmp(text, word, strlen(word));
+}
+
+/* owner/name, owner/name/tree/REVISION, owner/name/blob/REVISION/FILE (or resolve); the same without owner.
+ */
 static bool parse_page(const char *address, hub_name *name) {
     char path[1024];
     if (!decode(path, sizeof path, address)) return false;
     char *slash = strchr(path, '/'), *rest = slash ? strchr(slash + 1, '/') : NULL;
+    if (rest && (begins(slash, "/tree/") || begins(slash, "/blob/") || begins(slash, "/resolve/")))
+        rest = slash;
     if (!rest) return parse_plain(path, name);
     *rest++ = '\0';
     if (!parse_plain(path, name) || name->revision_given) return false;
-    bool tree = !strncmp(rest, "tree/", 5),
-         file = !strncmp(rest, "blob/", 5) || !strncmp(rest, "resolve/", 8);
+    bool tree = begins(rest, "tree/"), file = begins(rest, "blob/") || begins(rest, "resolve/");
     const char *revision = strchr(rest, '/');
     if (!revision || (!tree && !file)) return false;
     revision++;

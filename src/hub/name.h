@@ -6,15 +6,16 @@
 #include "base/base.h"
 
 typedef struct hub_name {
-    char repo[200];     /* "owner/name" */
+    char repo[200];     /* "owner/name"; "name" alone for the Hub's oldest models */
     char revision[200]; /* a branch, a tag or a commit; "main" when none was given */
     bool revision_given;
     char file[512]; /* a GGUF file of the repository, its first one of several; "": all that a run needs */
 } hub_name;
 
 /* Reads "owner/name", "owner/name@revision", "owner/name/file.gguf", "owner/name@revision/file.gguf",
- * "owner/name/file.gguf@revision", each with "hf:" or "hf://" before it or not, and the address of a model's
- * or a file's page (huggingface.co, hf.co, or the endpoint that is in use). False when text is none of these.
+ * "owner/name/file.gguf@revision", "name", "name@revision", each with "hf:" or "hf://" before it or not, and
+ * the address of a model's or a file's page (huggingface.co, hf.co, or the endpoint that is in use). False
+ * when text is none of these.
  */
 bool hub_name_parse(const char *text, const char *endpoint, hub_name *name);
 

@@ -50,8 +50,12 @@ static int pause_for(double seconds) {
 
 /* One request, until it has ended. */
 static int ask_once(pull *p, const char *url, str *body, http_transfer **out) {
-    http_request request = {
-        .url = url, .first = -1, .seconds = ANSWER_SECONDS, .body = take_answer, .context = body};
+    http_request request = {.url = url,
+                            .first = -1,
+                            .idle = places_seconds("HF_HUB_ETAG_TIMEOUT", 10),
+                            .seconds = ANSWER_SECONDS,
+                            .body = take_answer,
+                            .context = body};
     str_clear(body);
     *out = transport_start(p->t, &request);
     if (!*out) return -1;

@@ -11,7 +11,8 @@
 #include <string.h>
 #include <strings.h>
 
-#include "hub/places.h"
+const char proxy_wants_a_password[] =
+    "the proxy wants a name and a password (407), as in https_proxy=http://NAME:PASSWORD@HOST:PORT";
 
 enum { MOST_HEADERS = 64 << 10, MOST_CONNECTIONS = 16, SLOWEST_BYTES_PER_SECOND = 100 };
 
@@ -52,7 +53,6 @@ struct transport {
     CURLM *multi;
     char *origin, *token; /* "https://huggingface.co:443" */
     bool plain;           /* the endpoint is http: so may others be */
-    long timeout;
 };
 
 struct http_private {
@@ -127,7 +127,6 @@ static int set_up(transport *t, const char *endpoint, const char *token) {
     t->origin = origin_of(t, endpoint, &t->plain);
     if (!t->origin) return fail_usage("HF_ENDPOINT is no web address: \"%s\"", endpoint);
     t->token = strdup(token);
-    t->timeout = places_seconds("HF_HUB_DOWNLOAD_TIMEOUT", 10);
     t->multi = t->multi_init();
     if (!t->token || !t->multi) return fail("no memory for downloads");
     t->multi_setopt(t->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)MOST_CONNECTIONS);
@@ -302,9 +301,9 @@ static void set_options(transport *t, http_transfer *x) {
     /* over HTTP/2 all ranges would share one connection, and its speed */
     t->easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     t->easy_setopt(easy, CURLOPT_BUFFERSIZE, 512L << 10);
-    t->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, t->timeout);
+    t->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, p->request.idle);
     t->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, (long)SLOWEST_BYTES_PER_SECOND);
-    t->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, t->timeout);
+    t->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, p->request.idle);
     if (p->request.seconds) t->easy_setopt(easy, CURLOPT_TIMEOUT, p->request.seconds);
     if (p->request.first >= 0) {
         snprintf(range, sizeof range, "%lld-%lld", (long long)p->request.first, (long long)p->request.last);
@@ -357,10 +356,25 @@ void transfer_free(transport *t, http_transfer *x) {
 
 /* ---- the end of a transfer ---- */
 
+/* A proxy that refuses to connect us. */
+static void explain_proxy(http_transfer *x, long status) {
+    x->end = status >= 500 ? HTTP_TRANSIENT : HTTP_FATAL;
+    if (status == 407)
+        snprintf(x->why, sizeof x->why, "%s", proxy_wants_a_password);
+    else
+        snprintf(x->why, sizeof x->why, "the proxy (see https_proxy and http_proxy) answers %ld", status);
+}
+
 /* What failed, in words a person can act on. */
 static void explain(http_transfer *x, CURLcode code) {
     const struct http_private *p = x->private;
     const char *detail = *p->error ? p->error : p->t->easy_strerror(code);
+    long connect = 0;
+    p->t->easy_getinfo(p->easy, CURLINFO_HTTP_CONNECTCODE, &connect);
+    if (code && connect >= 300) {
+        explain_proxy(x, connect);
+        return;
+    }
     x->end = HTTP_TRANSIENT;
     switch (code) {
     case CURLE_OK:
@@ -398,7 +412,6 @@ static void explain(http_transfer *x, CURLcode code) {
         snprintf(x->why, sizeof x->why, "%s", detail);
         break;
     default:
-        if (strstr(detail, "from proxy")) x->end = HTTP_FATAL; /* 403 or 407 to CONNECT */
         snprintf(x->why, sizeof x->why, "%s", detail);
     }
     make_printable(x->why);

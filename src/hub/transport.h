@@ -24,6 +24,7 @@ typedef struct http_answer {
 typedef struct http_request {
     const char *url;
     int64_t first, last; /* bytes to ask for, the last included; first < 0: all */
+    long idle;           /* seconds without data after which it has failed */
     long seconds;        /* the longest the whole may take; 0: as long as data comes */
     /* Gets the body, piece by piece; false ends the transfer. */
     bool (*body)(void *context, const http_answer *answer, const char *data, size_t n);
@@ -44,6 +45,9 @@ typedef struct http_transfer {
     void *context; /* the request's */
     struct http_private *private;
 } http_transfer;
+
+/* What to do when the status is 407, or a tunnel was refused with it. */
+extern const char proxy_wants_a_password[];
 
 /* Opens libcurl. token: sent to the endpoint's host alone; "" for none. NULL with a message that says which
  * package has the library. */

@@ -61,14 +61,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         self.path, _, query = self.path.partition("?")
-        self.query = urllib.parse.parse_qs(query)
+        self.query_text, self.query = query, urllib.parse.parse_qs(query)
         hub = self.hub
         with hub.lock:
             hub.requests.append((self.command, self.headers.get("Host"), self.path, dict(self.headers)))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for kind, pattern in (("revision", r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?"),
-                                  ("tree", r"/api/models/([^/]+/[^/]+)/tree/([^/]+)"),
-                                  ("resolve", r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)"),
+            for kind, pattern in (("revision", r"/api/models/([^/]+(?:/[^/]+)?)(?:/revision/(.+))?"),
+                                  ("tree", r"/api/models/([^/]+(?:/[^/]+)?)/tree/([^/]+)"),
+                                  ("resolve", r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)"),
                                   ("cdn", r"/cdn/([0-9a-f]+)()()")):
                 match = re.fullmatch(pattern, self.path)
                 if match:

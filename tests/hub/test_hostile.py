@@ -1,11 +1,15 @@
 """Servers that refuse, lie, or attack: one clear line, nothing outside the cache, no token given away, no hang."""
 
+import base64
 import gzip
+import http.server
 import json
 import os
 import socket
 import subprocess
+import threading
 import time
+import urllib.request
 
 import pytest
 from snapshots import check_snapshot, needed
@@ -139,6 +143,60 @@ def test_proxy(hub, pull_fails):
         s.bind(("127.0.0.1", 0))
         pull_fails("cannot reach", http_proxy=f"http://127.0.0.1:{s.getsockname()[1]}")
     pull_fails("proxy", http_proxy="http://no.such.proxy.invalid:1")
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """A proxy that wants the password "geheim" and gives what is in `answer`."""
+
+    def answer(self):
+        wanted = "Basic " + base64.b64encode(b"me:geheim").decode()
+        if self.headers.get("Proxy-Authorization") != wanted:
+            self.send_response(407)
+            self.send_header("Proxy-Authenticate", 'Basic realm="office"')
+        elif self.command == "CONNECT":
+            self.send_response(403)
+        else:
+            with urllib.request.urlopen(self.path) as answer:
+                body = answer.read()
+            self.send_response(200)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_CONNECT = answer
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def proxy():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    yield f"127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_proxy_with_a_password(hub, proxy, pull, pull_fails, tiny):
+    words = "the proxy wants a name and a password (407)", "https_proxy=http://NAME:PASSWORD@HOST:PORT"
+    pull_fails(*words, http_proxy=f"http://{proxy}")
+    assert "secret" not in pull_fails(*words, http_proxy=f"http://me:secret@{proxy}").stderr
+    for user in ("", "me:secret@"):
+        done = pull_fails(*words, https_proxy=f"http://{user}{proxy}", HF_ENDPOINT="https://localhost:1")
+        assert "secret" not in done.stderr and "trying again" not in done.stderr
+    pull_fails("the proxy", "answers 403", https_proxy=f"http://me:geheim@{proxy}", HF_ENDPOINT="https://localhost:1")
+    assert not hub.requests
+    check_snapshot(pull(http_proxy=f"http://me:geheim@{proxy}", no_proxy="localhost"), needed(tiny))
+
+
+def test_proxy_that_loses_its_trust(hub, proxy, pull_fails):
+    """The Hub can be reached, and the host that it redirects to through a proxy alone."""
+    pull_fails("the proxy wants", http_proxy=f"http://{proxy}", no_proxy="127.0.0.1")
 
 
 def test_tls_is_verified(hub, tmp_path, pull_fails, mlxbench_run):

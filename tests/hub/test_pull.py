@@ -77,6 +77,30 @@ def test_revisions(hub, cache, tiny, pull, pull_fails):
     pull_fails('org/tiny has no revision "v2"', name="org/tiny@v2")
 
 
+def test_name_without_owner(hub, cache, tiny, pull, mlxbench_run):
+    """As the Hub does: it redirects to where such a model has moved. The cache has the name that was asked for."""
+    repo = hub.add("openai-community/gpt2", tiny)
+
+    def moved(handler):
+        if "openai-community" in handler.path:
+            return False
+        place = handler.path.replace("/gpt2/", "/openai-community/gpt2/")
+        handler.send(307, b"", Location=place + (f"?{handler.query_text}" if handler.query_text else ""))
+        return True
+
+    for kind in ("revision", "tree", "resolve"):
+        hub.faults[kind] = moved
+    snapshot = pull("gpt2")
+    assert snapshot == cache / "models--gpt2" / "snapshots" / repo.commit
+    check_snapshot(snapshot, needed(tiny))
+    assert huggingface_hub.snapshot_download("gpt2", cache_dir=cache, local_files_only=True) == str(snapshot)
+    assert "  gpt2  " in mlxbench_run("models").stdout
+    done = mlxbench_run("bench", "--model", "gpt2", "--offline", "-np", "4", "-n", "2", "--engine", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert mlxbench_run("models", "--remove", "gpt2", "--yes").returncode == 0
+    assert not (cache / "models--gpt2").exists()
+
+
 def test_gguf(hub, cache, pull, pull_fails):
     hub.add("org/quants", {"a-Q4_0.gguf": b"GGUF4", "sub folder/ä-Q8_0.gguf": b"GGUF8", "README.md": b""})
     assert pull("org/quants/a-Q4_0.gguf").read_bytes() == b"GGUF4"
@@ -260,6 +284,22 @@ def test_stall(hub, tiny, pull):
     hub.faults["cdn"] = fault
     check_snapshot(pull(HF_HUB_DOWNLOAD_TIMEOUT="2"), needed(tiny))
     assert stalled
+
+
+def test_stall_before_the_files(hub, tiny, mlxbench_run):
+    """Questions about a model have a patience of their own."""
+    hub.add("org/tiny", tiny)
+    stalled = []
+
+    def fault(handler):
+        if not stalled:
+            stalled.append(1)
+            time.sleep(5)
+        return False
+
+    hub.faults["revision"] = fault
+    done = mlxbench_run("pull", "org/tiny", HF_HUB_ETAG_TIMEOUT="2", HF_HUB_DOWNLOAD_TIMEOUT="60")
+    assert done.returncode == 0 and "no data for too long" in done.stderr
 
 
 def test_server_without_ranges(hub, cache, sharded, pull):

@@ -70,7 +70,9 @@ static void test_not_there(void **state) {
     assert_not_found("owner/my-modle", "did you mean owner/my-model, which is here?");
     assert_not_found("owner/my-model@ccc", "mlxbench pull owner/my-model@ccc");
     assert_int_equal(hub_find("owner/other", HUB_MODEL, &path), HUB_MISSING);
-    const char *const no_names[] = {"no-such-folder",
+    assert_int_equal(hub_find("no-such-folder", HUB_MODEL, &path), HUB_MISSING);
+    const char *const no_names[] = {"no-such-file.gguf",
+                                    "model.safetensors",
                                     "/no/such/folder",
                                     "../no/models",
                                     "",
@@ -82,7 +84,7 @@ static void test_not_there(void **state) {
                                     "owner/..",
                                     "owner/x/../../y.gguf",
                                     "hf:",
-                                    "hf:owner",
+                                    "hf:owner/",
                                     "https://example.com/a/b",
                                     "owner/x/model.safetensors",
                                     "owner/x@refs/../../y"};
@@ -112,6 +114,26 @@ static void test_forms_of_names(void **state) {
     setenv("HF_ENDPOINT", "http://localhost:1/", 1);
     assert_found("http://localhost:1/owner/my-model", "/snapshots/bbb");
     unsetenv("HF_ENDPOINT");
+}
+
+static void test_names_without_owner(void **state) {
+    (void)state;
+    make_folders("hub/models--gpt2/snapshots/eee");
+    make_folders("hub/models--gpt2/refs");
+    write_text("hub/models--gpt2/refs/main", "eee");
+    write_model("hub/models--gpt2/snapshots/eee");
+    const char *const forms[] = {"gpt2",
+                                 "hf:gpt2",
+                                 "hf://gpt2@main",
+                                 "gpt2@eee",
+                                 "https://huggingface.co/gpt2",
+                                 "https://hf.co/gpt2/tree/main"};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        assert_found(forms[i], "/models--gpt2/snapshots/eee");
+    write_text("hub/models--gpt2/snapshots/eee/q4.gguf", "GGUF");
+    assert_found("gpt2@main/q4.gguf", "/snapshots/eee/q4.gguf");
+    assert_found("https://huggingface.co/gpt2/blob/main/q4.gguf", "/snapshots/eee/q4.gguf");
+    assert_not_found("gpt3", "did you mean gpt2, which is here?");
 }
 
 static void test_revisions_with_slashes(void **state) {
@@ -250,12 +272,15 @@ static void test_list(void **state) {
     make_folders("hub/models--empty--one/snapshots");
     make_folders("hub/models--evil--\033[31m\302\233/snapshots/ccc");
     make_folders("hub/datasets--a--b/snapshots/ddd");
+    make_folders("hub/models--gpt2/snapshots/eee");
+    write_model("hub/models--gpt2/snapshots/eee");
     make_folders("home/.lmstudio/models/org/studio");
     write_model("home/.lmstudio/models/org/studio");
     str names = {0};
     assert_int_equal(hub_list(append, &names), 0);
     assert_string_equal(names.data, "another/one=ccc missing: config.json, model*.safetensors;"
                                     "evil/ [31m  =ccc missing: config.json, model*.safetensors;"
+                                    "gpt2=eee;"
                                     "owner/my-model=bbb;org/studio=studio;");
     str_free(&names);
     int calls = 0;
@@ -295,6 +320,7 @@ int main(void) {
         TEST(test_paths_win),
         TEST(test_not_there),
         TEST(test_forms_of_names),
+        TEST(test_names_without_owner),
         TEST(test_revisions_with_slashes),
         TEST(test_one_snapshot_without_ref),
         TEST(test_index_names_missing_shards),
