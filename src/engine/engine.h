@@ -371,4 +371,24 @@ typedef struct delta_spec {
 /* spec lives as long as the model. */
 tensor delta_rule(graph *g, cache *c, const delta_inputs *in, const delta_spec *spec);
 
+/* A selective state space, Mamba's: what a head remembers is a matrix S [hd, N], which follows the text token
+ * by token: S = decay S + delta x B^T, and the result is y = S C + D x. delta is softplus(dt + dt_bias), at
+ * least dt_min and at most dt_max; decay is exp(-exp(A_log) delta). x [L, H, hd], dt [L, H], B, C [L, G, N]
+ * -> [L, H, hd]. Head h uses group h / (H / G). The state has rows H * hd, cols N; F32 for Mamba-2.
+ * Mamba-2: A_log is [H]. Mamba-1: A_log is [H * N], a decay for every feature of B, and hd is 1; all is
+ * computed in the activations' dtype. mlx-lm ssm.py; mamba.py, jamba.py. */
+typedef struct ssm_inputs {
+    tensor x, B, C, dt;
+} ssm_inputs;
+typedef struct ssm_spec {
+    int slot;              /* of the cache's states */
+    const weight *A_log;   /* [H] or [H * N] */
+    const weight *D;       /* [H] */
+    const weight *dt_bias; /* [H]; NULL: none */
+    float dt_min, dt_max;
+    bool narrow_D; /* D is rounded to x's dtype */
+} ssm_spec;
+/* spec lives as long as the model. */
+tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
+
 #endif

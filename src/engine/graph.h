@@ -38,7 +38,8 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
     OP(ARGMAX, argmax, PLAIN_OP)                                                                             \
     OP(LAYER_NORM, layer_norm, SMALL)                                                                        \
-    OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */
+    OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */                                               \
+    OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */
 
 typedef enum op_kind {
 #define OP(name, ...) OP_##name,
@@ -87,6 +88,7 @@ typedef struct node {
     int readers;             /* set by graph_mark_live: how often live nodes and outputs read it; */
     struct node *reader;     /* the last of those nodes */
     const delta_spec *delta; /* DELTA_RULE */
+    const ssm_spec *ssm;     /* SSM */
 } node;
 
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.

@@ -44,7 +44,7 @@ void layer_lfm2(loader *l, const desc *d, int64_t i, layer_desc *out) {
     bool listed = json_get(l->config, "full_attn_idxs") != NULL;
     bool attends = listed ? config_list_has(l, "full_attn_idxs", i) : text && !strcmp(text, "full_attention");
     if (attends) return;
-    out->conv.kernel = config_int(l, "conv_L_cache", 2, 64);
+    out->conv.kernel = config_int(l, "conv_L_cache", 2, 16);
     out->conv.bias = config_bool(l, "conv_bias");
 }
 

@@ -120,6 +120,14 @@ static void reset_peak(engine *base) {
     e->memory.peak = e->memory.weights + e->memory.kv + e->memory.scratch;
 }
 
+/* x [rows, cols] as [cols][rows]. */
+static float *transposed(float *x, int64_t n_rows, int64_t cols) {
+    float *out = x ? mem_new((size_t)(n_rows * cols), sizeof *x, "a weight") : NULL;
+    for (int64_t i = 0; out && i < n_rows * cols; i++) out[i % cols * n_rows + i / cols] = x[i];
+    free(x);
+    return out;
+}
+
 /* A vector as floats of its own: norms and biases are small and read at every token. */
 static float *convert(const matrix *m, bool plus_one, float factor) {
     int64_t n = array_count(&m->values);
@@ -136,7 +144,7 @@ static float *convert(const matrix *m, bool plus_one, float factor) {
 
 /* Weights of a short convolution: few columns, and no product's. */
 static bool is_convolution(const matrix *m) {
-    return m->rank == 2 && !m->bits && m->shape[1] <= 16;
+    return m->rank == 2 && !m->bits && m->shape[1] <= CPU_MAX_TAPS;
 }
 
 static weight *new_weight(engine *base, const weight_source *source) {
@@ -154,6 +162,7 @@ static weight *new_weight(engine *base, const weight_source *source) {
                      .group_size = m->group_size};
     bool floats = m->rank == 1 || is_convolution(m);
     if (floats) w->floats = convert(m, source->plus_one, source->factor);
+    if (floats && m->rank == 2) w->floats = transposed(w->floats, m->shape[0], m->shape[1]);
     if (source->bias) w->bias = convert(source->bias, false, 0);
     if ((floats && !w->floats) || (source->bias && !w->bias)) {
         free(w->floats);
@@ -267,4 +276,5 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LOGPROBS].thread_scratch = cpu_logprobs_scratch,
     [OP_ARGMAX].workspace = cpu_argmax_workspace,
     [OP_DELTA_RULE].thread_scratch = cpu_delta_rule_scratch,
+    [OP_SSM].thread_scratch = cpu_ssm_scratch,
 };

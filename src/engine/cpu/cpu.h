@@ -7,13 +7,17 @@
 #include "engine/cpu/kernels/kernels.h"
 #include "engine/graph.h"
 
-enum { CPU_MAX_JOINED = 3 }; /* linears computed with the one before them */
+enum {
+    CPU_MAX_JOINED = 3, /* linears computed with the one before them */
+    CPU_MAX_TAPS = 16   /* of a short convolution */
+};
 
 typedef struct cpu_weight {
     weight base;
     struct cpu_weight *next;
     rows rows;             /* of the first expert, or of all */
-    float *floats, *bias;  /* vectors are converted once; NULL where there are none */
+    float *floats, *bias;  /* vectors are converted once, as are convolutions, to [taps][features]; NULL where
+                              there are none */
     int64_t counted_bytes; /* what it adds to memory.weights */
 } cpu_weight;
 
@@ -250,6 +254,7 @@ size_t cpu_argmax_workspace(const cpu *e, const node *x);
 
 /* ops_states.c */
 size_t cpu_delta_rule_scratch(const cpu *e, const node *x);
+size_t cpu_ssm_scratch(const cpu *e, const node *x);
 
 /* The value of x, or this thread's copy of it. */
 static inline float *floats_of(const cpu *e, tensor x, int thread) {

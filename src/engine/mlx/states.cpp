@@ -1,4 +1,4 @@
-/* states.cpp - LayerNorm, and the gated delta rule as mlx-lm writes it.
+/* states.cpp - LayerNorm, and the gated delta rule and state spaces as mlx-lm writes them.
  * A state is replaced by a new array at every step; what it held is dropped once that is evaluated. */
 #include "engine/mlx/mlx.hpp"
 
@@ -16,12 +16,17 @@ static mx::array for_heads(const mx::array &x, int heads) {
     return x.shape(2) == heads ? x : mx::repeat(x, heads / x.shape(2), 2);
 }
 
+/* Tokens first .. end of [B, L, ...]. */
+static mx::array tokens_of(const mx::array &x, int first, int end) {
+    mx::Shape start(x.ndim(), 0), stop = x.shape();
+    start[1] = first;
+    stop[1] = end;
+    return mx::slice(x, start, stop);
+}
+
 /* Token t of [B, L, ...]. */
 static mx::array token(const mx::array &x, int t) {
-    mx::Shape start(x.ndim(), 0), stop = x.shape();
-    start[1] = t;
-    stop[1] = t + 1;
-    return mx::squeeze(mx::slice(x, start, stop), 1);
+    return mx::squeeze(tokens_of(x, t, t + 1), 1);
 }
 
 /* gated_delta.py: compute_g, compute_lower_bound_g */
@@ -67,6 +72,114 @@ void mlx_delta_rule(mlx_engine &e, const graph *g, const node *x) {
     }
     kept = state;
     value_of(e, x).first = mx::stack(out, 1);
+}
+
+/* ---- Mamba-2: ssm.py, ssm_attn, for one token, too; its kernel for Metal has no counterpart here ---- */
+
+enum { SSM_STEP = 256 }; /* tokens that attend to each other at once */
+
+/* dtx [B, L, H, hd], dtA [B, L, H], in F32; B, C [B, L, G, N] */
+struct ssm_parts {
+    mx::array dtx, dtA, B, C;
+};
+
+/* ssm.py: segsum. x [B, H, L] */
+static mx::array segment_sums(const mx::array &x) {
+    return mx::cumsum(mx::tril(mx::repeat(mx::expand_dims(x, -1), x.shape(-1), -1), -1), -2);
+}
+
+/* What the state gives to the tokens' results; the state before them becomes that after them. */
+static mx::array from_state(const ssm_parts &p, mx::array &next, const mx::array &state) {
+    int b = state.shape(0), heads = state.shape(1), hd = state.shape(2), n = state.shape(3);
+    int groups = p.C.shape(2), s = p.C.shape(1);
+    mx::array passed = mx::exp(mx::cumsum(p.dtA, -2));
+    mx::array last = mx::expand_dims(token(passed, s - 1), {-1, -2});
+    next = mx::add(next, mx::multiply(last, state));
+    mx::array y = mx::matmul(mx::reshape(state, {b, 1, groups, heads / groups, hd, n}),
+                             mx::reshape(p.C, {b, s, groups, 1, n, 1}));
+    return mx::multiply(mx::expand_dims(passed, -1), mx::flatten(mx::squeeze(y, -1), 2, 3));
+}
+
+/* ssm.py: ssm_attn, _step */
+static mx::array attend_to_states(const ssm_parts &p, optional_array &state, mx::Dtype type) {
+    int repeats = p.dtx.shape(2) / p.B.shape(2), s = p.dtx.shape(1);
+    mx::array B = mx::transpose(p.B, {0, 2, 3, 1});
+    mx::array CB = mx::repeat(mx::matmul(mx::swapaxes(p.C, 1, 2), B), repeats, 1);
+    mx::array decay = mx::exp(segment_sums(mx::swapaxes(p.dtA, 1, 2)));
+    mx::array y = mx::matmul(mx::tril(mx::multiply(CB, decay), 0), mx::swapaxes(p.dtx, 1, 2));
+    y = mx::swapaxes(y, 1, 2);
+    mx::Shape start(4, 0), stop = decay.shape();
+    start[2] = s - 1;
+    decay = mx::transpose(mx::slice(decay, start, stop), {0, 3, 1, 2});
+    B = mx::swapaxes(mx::repeat(B, repeats, 1), 2, 3);
+    mx::array decayed = mx::swapaxes(mx::swapaxes(mx::multiply(p.dtx, decay), 1, 2), 2, 3);
+    mx::array next = mx::matmul(decayed, B);
+    if (state) y = mx::add(y, from_state(p, next, *state));
+    state = next;
+    return mx::astype(y, type);
+}
+
+/* ssm.py: compute_dt */
+static mx::array time_steps(const node *x, const mx::array &dt) {
+    mx::array wide = mx::astype(dt, mx::float32);
+    if (x->w[2]) wide = mx::add(wide, weight_of(x->w[2]).values);
+    return mx::clip(mx::logaddexp(wide, constant(0, wide)), mx::array(x->ssm->dt_min),
+                    mx::array(x->ssm->dt_max));
+}
+
+static mx::array scan_chunks(const node *x, const mx::array &v, const mx::array in[2], const mx::array &dt,
+                             optional_array &state) {
+    mx::array delta = time_steps(x, dt);
+    mx::array A = mx::astype(mx::negative(mx::exp(weight_of(x->w[0]).values)), delta.dtype());
+    ssm_parts all = {mx::multiply(mx::expand_dims(delta, -1), v),
+                     mx::multiply(delta, mx::reshape(A, {1, 1, -1})), in[0], in[1]};
+    std::vector<mx::array> out;
+    int n = v.shape(1);
+    for (int i = 0; i < n; i += SSM_STEP) {
+        int end = i + SSM_STEP < n ? i + SSM_STEP : n;
+        ssm_parts p = {tokens_of(all.dtx, i, end), tokens_of(all.dtA, i, end), tokens_of(all.B, i, end),
+                       tokens_of(all.C, i, end)};
+        out.push_back(attend_to_states(p, state, v.dtype()));
+    }
+    return mx::concatenate(out, 1);
+}
+
+/* ---- Mamba-1: mamba.py, ssm_step; token by token, with what does not hang on the state before ---- */
+
+static mx::array scan_tokens(const node *x, const mx::array &v, const mx::array in[2], const mx::array &dt,
+                             optional_array &state) {
+    int heads = v.shape(2), n = in[0].shape(3);
+    mx::array A = mx::negative(mx::exp(mx::reshape(weight_of(x->w[0]).values, {heads, n})));
+    mx::array delta = mx::logaddexp(dt, constant(0, dt));
+    mx::array added = mx::multiply(mx::expand_dims(mx::multiply(delta, mx::squeeze(v, -1)), -1), in[0]);
+    mx::array decay = mx::exp(mx::multiply(mx::expand_dims(delta, -1), A));
+    std::vector<mx::array> states;
+    for (int t = 0; t < v.shape(1); t++) {
+        mx::array next = token(added, t);
+        if (state) next = mx::add(next, mx::multiply(*state, token(decay, t)));
+        states.push_back(next);
+        state = next;
+    }
+    mx::array y = mx::matmul(mx::stack(states, 1), mx::swapaxes(in[1], -1, -2));
+    return y;
+}
+
+void mlx_ssm(mlx_engine &e, const graph *g, const node *x) {
+    int heads = static_cast<int>(x->shape[1]), hd = static_cast<int>(x->shape[2]);
+    mx::array v = rows_of(value_of(e, x->in[0])), dt = *value_of(e, x->in[3]).first;
+    mx::array in[] = {rows_of(value_of(e, x->in[1])), rows_of(value_of(e, x->in[2]))};
+    optional_array &kept = state_of(x, x->ssm->slot), state;
+    if (kept) state = mx::reshape(*kept, {g->n_sequences, heads, hd, in[0].shape(3)});
+    mx::array D = weight_of(x->w[1]).values;
+    if (x->ssm->narrow_D) D = mx::astype(D, v.dtype());
+    mx::array own = mx::multiply(v, mx::reshape(D, {1, 1, heads, 1}));
+    if (x->w[0]->shape[0] == heads) {
+        value_of(e, x).first = mx::add(scan_chunks(x, v, in, dt, state), own);
+    } else {
+        if (state) state = mx::squeeze(*state, 2);
+        value_of(e, x).first = mx::add(scan_tokens(x, v, in, dt, state), own);
+    }
+    kept = state;
 }
 
 void mlx_layer_norm(mlx_engine &e, const graph *, const node *x) {

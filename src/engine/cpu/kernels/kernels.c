@@ -43,6 +43,8 @@ kernels kernels_complete(const kernels *t) {
         TAKE(gated);
         TAKE(max);
         TAKE(exp_sum);
+        TAKE(scan);
+        TAKE(convolve);
         TAKE(attention);
         for (int i = 0; i < N_MATRIX_KINDS; i++) complete_matrix(&all.of[i], &b->of[i]);
     }

@@ -155,6 +155,15 @@ typedef struct kernels {
      * = 0. */
     float (*exp_sum)(float *x, int64_t n, float shift);
 
+    /* A state S [n_rows, n] over one token: S_r = decay S_r + x[r] b, elementwise, and y[r] = S_r . c. */
+    void (*scan)(float *y, float *S, int64_t n_rows, int64_t n, const float *decay, const float *x,
+                 const float *b, const float *c);
+
+    /* out[i] = bias[i] (NULL: 0) + sum over j < taps of w[j * w_stride + i] * in[j][i], then x sigmoid(x)
+     * when silu; i < n. out may be none of in. */
+    void (*convolve)(float *out, const float *const in[], const float *w, int64_t w_stride, int taps,
+                     const float *bias, bool silu, int64_t n);
+
     const attention_kernels *attention; /* NULL: entries are converted, then multiplied and mixed */
 
     /* The table that has what this one lacks, except int16 of a kind where this one has f32. NULL: it lacks

@@ -175,6 +175,23 @@ static float exp_sum(float *x, int64_t n, float shift) {
     return sum;
 }
 
+static void scan(float *y, float *S, int64_t n_rows, int64_t n, const float *decay, const float *x,
+                 const float *b, const float *c) {
+    for (int64_t r = 0; r < n_rows; r++, S += n) {
+        for (int64_t i = 0; i < n; i++) S[i] = decay[i] * S[i] + x[r] * b[i];
+        y[r] = dot(S, c, n);
+    }
+}
+
+static void convolve(float *out, const float *const in[], const float *w, int64_t w_stride, int taps,
+                     const float *bias, bool silu, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        float sum = bias ? bias[i] : 0;
+        for (int j = 0; j < taps; j++) sum += w[j * w_stride + i] * in[j][i];
+        out[i] = silu ? sum / (1 + expf(-sum)) : sum;
+    }
+}
+
 /* ---- int8 products: one panel is one row or one token ---- */
 
 /* A token: scales and sums of its groups, then its values. A row: scales and biases, then its values. */
@@ -331,4 +348,6 @@ const kernels kernels_scalar = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
+    .scan = scan,
+    .convolve = convolve,
 };

@@ -32,6 +32,7 @@ INLINE vec v_exp(vec x) {
 #include "engine/cpu/kernels/templates/functions.h"
 #include "engine/cpu/kernels/templates/gates.h"
 #include "engine/cpu/kernels/templates/matmul.h"
+#include "engine/cpu/kernels/templates/states.h"
 
 static void group_sums(float *sums, const float *x, int64_t n, int group_size) {
     for (int64_t g = 0; g < n / group_size; g++, x += group_size) {
@@ -96,5 +97,7 @@ const kernels kernels_avx2 = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
+    .scan = scan,
+    .convolve = convolve,
     .attention = &attention_avx2,
 };

@@ -326,6 +326,7 @@ INLINE vec v_exp(vec x) {
 }
 
 #include "engine/cpu/kernels/templates/gates.h"
+#include "engine/cpu/kernels/templates/states.h"
 
 static const products f32_products = {
     .prepared_bytes = prepared_bytes,
@@ -345,6 +346,8 @@ const kernels kernels_avx512 = {
     .supported = supported,
     .base = &kernels_avx2,
     .gated = gated_row,
+    .scan = scan,
+    .convolve = convolve,
     .of = {[MATRIX_PLAIN] = {.f32 = &f32_products},
            [MATRIX_AFFINE] = {.f32 = &f32_products},
            [MATRIX_MXFP4] = {.f32 = &f32_products},

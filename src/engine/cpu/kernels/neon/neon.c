@@ -78,6 +78,7 @@ INLINE vec v_exp(vec x) {
 #include "engine/cpu/kernels/templates/functions.h"
 #include "engine/cpu/kernels/templates/gates.h"
 #include "engine/cpu/kernels/templates/matmul.h"
+#include "engine/cpu/kernels/templates/states.h"
 
 INLINE uint16x4_t bf16_of(float32x4_t x) {
     uint32x4_t bits = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
@@ -231,4 +232,6 @@ const kernels kernels_neon = {
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,
+    .scan = scan,
+    .convolve = convolve,
 };
