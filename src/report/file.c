@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { MAX_GAP = 1 << 30 }; /* bytes */
+
 static const char *shown(const out_file *f) {
     return f->path ? f->path : "standard output";
 }
@@ -119,31 +121,58 @@ int out_file_open(out_file *f) {
     return f->fd < 0 ? fail_write(f) : 0;
 }
 
-static int write_all(out_file *f, const char *text, size_t n) {
+static int write_all(out_file *f, const char *text, size_t n, int64_t at) {
     while (n) {
-        ssize_t done = f->direct ? write(f->fd, text, n) : pwrite(f->fd, text, n, f->length);
+        ssize_t done = f->direct ? write(f->fd, text, n) : pwrite(f->fd, text, n, at);
         if (done < 0 && errno != EINTR) return fail_write(f);
         if (done <= 0) continue;
-        if (!f->direct) f->length += done;
+        at += done;
         text += done;
         n -= (size_t)done;
     }
     return 0;
 }
 
-int out_file_write(out_file *f, const str *text, const str *closing) {
+static void append(str *out, const str *text, size_t first) {
+    if (text->length > first) str_append(out, text->data + first, text->length - first);
+}
+
+/* Writes text into the gap, and behind it what is new of the tail. */
+static int write_in_gap(out_file *f, const str *text, const out_tail *tail) {
+    str after = {0};
+    append(&after, &tail->text, f->tail);
+    append(&after, &tail->closing, 0);
+    int failed = after.failed || write_all(f, text->data, text->length, f->length) ||
+                 write_all(f, after.data, after.length, f->tail_at + (int64_t)f->tail);
+    str_free(&after);
+    return failed ? -1 : 0;
+}
+
+/* Writes text, and moves the tail behind it. The gap is as long as the tail: so the tail is not moved again
+ * before as much text has come, and all moves together write no more than the text does. */
+static int write_all_of_it(out_file *f, const str *text, const out_tail *tail) {
     str all = {0};
-    if (f->fd < 0 || text->failed || closing->failed) return -1;
-    if (text->length) str_append(&all, text->data, text->length);
-    if (closing->length && !f->direct) str_append(&all, closing->data, closing->length);
-    int64_t start = f->length, before = f->closing;
-    int failed = all.failed ? -1 : write_all(f, all.data, all.length);
+    append(&all, text, 0);
+    size_t gap = tail->last ? 0 : tail->text.length < MAX_GAP ? tail->text.length : MAX_GAP;
+    str_printf(&all, "%*s", (int)gap, "");
+    f->tail_at = f->length + (int64_t)all.length;
+    append(&all, &tail->text, 0);
+    append(&all, &tail->closing, 0);
+    int failed = all.failed || write_all(f, all.data, all.length, f->length);
     str_free(&all);
-    if (failed || f->direct) return failed;
-    f->closing = (int64_t)closing->length;
-    f->length -= f->closing;
-    int64_t end = f->length + f->closing;
-    return end < start + before && ftruncate(f->fd, end) ? fail_write(f) : 0;
+    return failed ? -1 : 0;
+}
+
+int out_file_write(out_file *f, const str *text, const out_tail *tail) {
+    if (f->fd < 0 || text->failed || tail->text.failed || tail->closing.failed) return -1;
+    if (f->direct) return write_all(f, text->data, text->length, 0);
+    bool fits = f->length + (int64_t)text->length <= f->tail_at && !tail->last;
+    if (fits ? write_in_gap(f, text, tail) : write_all_of_it(f, text, tail)) return -1;
+    f->length += (int64_t)text->length;
+    f->tail = tail->text.length;
+    int64_t end = f->tail_at + (int64_t)(tail->text.length + tail->closing.length), before = f->end;
+    f->end = end;
+    return end < before && ftruncate(f->fd, end) ? fail_write(f) : 0;
 }
 
 int out_file_keep(out_file *f, bool force) {

@@ -15,9 +15,18 @@ typedef struct out_file {
     str part;         /* the file beside it that becomes the target with the first row; empty from then on */
     struct stat target_info, folder_info; /* st_ino 0: there is no such file */
     int fd;                               /* -1: not open, or writing has failed */
-    int64_t length;  /* bytes that stay: the closing text after them is replaced by the next write */
-    int64_t closing; /* bytes of that text */
+    int64_t length;                       /* bytes of the text that goes on */
+    int64_t tail_at, end; /* where the tail begins and what follows it ends; between length and tail_at is
+                             a gap of blanks */
+    size_t tail;          /* bytes of the tail that are there */
 } out_file;
+
+/* What stands behind the text of a regular file, so that the file is complete after each write. */
+typedef struct out_tail {
+    str text; /* grows as the text before it does, but is small next to it or as long: a list after a list */
+    str closing; /* a few bytes */
+    bool last;   /* nothing comes after this: leave no gap */
+} out_tail;
 
 /* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written, and as a
  * usage error when it is a regular file with something in it, unless force. out_file_close frees it in any
@@ -33,9 +42,10 @@ bool out_file_is_of(const out_file *f, const char *path);
 /* Opens what was found; a regular file is not touched yet: its text goes to a new one beside it. */
 int out_file_open(out_file *f);
 
-/* Writes n bytes. In a regular file the closing text follows them, which the next write replaces, so that the
- * file is complete after each write; elsewhere closing is left out. */
-int out_file_write(out_file *f, const str *text, const str *closing);
+/* Adds text. In a regular file the tail follows, whole: of tail->text, what was there before is expected to
+ * be its beginning. Blanks may stand before the tail, so that n writes cost what n texts and tails do, and
+ * not what all tails together would. Elsewhere only text is written. */
+int out_file_write(out_file *f, const str *text, const out_tail *tail);
 
 /* The first row was written: the file takes its name. -1 when another one has got it meanwhile, unless force.
  */

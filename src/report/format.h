@@ -13,11 +13,11 @@
     FORMAT(json)                                                                                             \
     FORMAT(jsonl)
 
-/* What a format appends to. The text is written and emptied after each call; tail and shared are the format's
- * own. */
+/* What a format appends to. The text is written and emptied after each call. The tail is kept: it stands
+ * behind all text, a second list for example. shared is the format's own. */
 typedef struct output {
     const sweep *sweep;
-    int64_t n_runs; /* so far, without the one at hand */
+    int64_t n_runs, n_summaries; /* so far, without the one at hand */
     str text;
     str tail;
     summary *shared;
@@ -27,8 +27,8 @@ typedef struct output {
 typedef struct format {
     void (*begin)(output *o); /* NULL: nothing to do */
     void (*row)(output *o, const row *r);
-    void (*end)(
-        output *o); /* completes the text; in a file after every row, so it changes nothing; or NULL */
+    void (*end)(output *o); /* completes text and tail; in a file after every row, so it changes nothing else;
+                               NULL: nothing to do */
 } format;
 
 #define FORMAT(name) extern const format format_##name;

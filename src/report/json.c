@@ -48,29 +48,27 @@ static void begin(output *o) {
     str_printf(&o->text, "{\"schema\": %d,\n", RESULTS_SCHEMA);
 }
 
+/* What stands before and between the two lists. */
+static void open_lists(output *o, const row *first) {
+    str_puts(&o->text, "\"machine\": {");
+    put_json_columns(&o->text, first, COLUMN_hw_model, COLUMN_os);
+    str_puts(&o->text, "},\n\"runs\": [");
+    str_puts(&o->tail, "\n],\n\"summaries\": [");
+}
+
 static void put_row(output *o, const row *r) {
-    if (r->kind == ROW_SUMMARY) {
-        str_puts(&o->tail, o->tail.length ? ",\n{" : "\n{");
-        put_json_columns(&o->tail, r, 0, N_COLUMNS - 1);
-        put_json_spreads(&o->tail, r);
-        str_puts(&o->tail, "}");
-        return;
-    }
-    if (!o->n_runs) {
-        str_puts(&o->text, "\"machine\": {");
-        put_json_columns(&o->text, r, COLUMN_hw_model, COLUMN_os);
-        str_puts(&o->text, "},\n\"runs\": [");
-    }
-    str_puts(&o->text, o->n_runs ? ",\n{" : "\n{");
-    put_json_columns(&o->text, r, 0, N_COLUMNS - 1);
-    str_puts(&o->text, "}");
+    bool run = r->kind == ROW_RUN;
+    str *to = run ? &o->text : &o->tail;
+    if (!o->n_runs && !o->n_summaries) open_lists(o, r);
+    str_puts(to, (run ? o->n_runs : o->n_summaries) ? ",\n{" : "\n{");
+    put_json_columns(to, r, 0, N_COLUMNS - 1);
+    if (!run) put_json_spreads(to, r);
+    str_puts(to, "}");
 }
 
 static void end(output *o) {
-    str_puts(&o->text,
-             o->n_runs ? "\n],\n\"summaries\": [" : "\"machine\": null, \"runs\": [], \"summaries\": [");
-    if (o->tail.data) str_puts(&o->text, o->tail.data);
-    str_puts(&o->text, o->tail.length ? "\n]}\n" : "]}\n");
+    bool rows = o->n_runs || o->n_summaries;
+    str_puts(&o->text, rows ? "\n]}\n" : "\"machine\": null, \"runs\": [], \"summaries\": []}\n");
 }
 
 const format format_json = {begin, put_row, end};

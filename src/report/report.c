@@ -42,13 +42,16 @@ void report_output_help(str *out) {
 
 /* ---- writing ---- */
 
-/* Writes the text that the format just made. complete: also what completes it, which a file has until the
- * next text. */
-static int write_text(report *r, bool complete) {
+typedef enum written { TEXT_ONLY, COMPLETE, COMPLETE_AND_LAST } written;
+
+/* Writes the text that the format just made, and what completes it until the next text. */
+static int write_text(report *r, written how) {
     output closing = r->output;
     closing.text = (str){0};
-    if (complete && !r->file.direct && r->format->end) r->format->end(&closing);
-    int failed = out_file_write(&r->file, &r->output.text, &closing.text) || r->output.tail.failed;
+    if (how != TEXT_ONLY && !r->file.direct && r->format->end) r->format->end(&closing);
+    out_tail tail = {.closing = closing.text, .last = how == COMPLETE_AND_LAST};
+    if (how != TEXT_ONLY) tail.text = r->output.tail;
+    int failed = out_file_write(&r->file, &r->output.text, &tail);
     str_clear(&r->output.text);
     str_free(&closing.text);
     return failed ? -1 : 0;
@@ -96,7 +99,7 @@ static int open_report(report *r, const sweep *s) {
     r->output.sweep = s;
     if (out_file_open(&r->file)) return -1;
     if (r->format->begin) r->format->begin(&r->output);
-    return write_text(r, false);
+    return write_text(r, TEXT_ONLY);
 }
 
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s) {
@@ -120,19 +123,21 @@ int reports_row(reports *all, const row *next) {
     for (int i = 0; i < all->n; i++) {
         report *r = &all->items[i];
         r->format->row(&r->output, next);
-        r->output.n_runs += next->kind == ROW_RUN;
-        failed |= write_text(r, !all->at_end) || out_file_keep(&r->file, all->force);
+        *(next->kind == ROW_RUN ? &r->output.n_runs : &r->output.n_summaries) += 1;
+        failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) || out_file_keep(&r->file, all->force);
     }
     return failed ? -1 : 0;
 }
 
-static int close_report(report *r, bool complete) {
+static int close_report(report *r) {
+    output *o = &r->output;
     int failed = 0;
     if (r->file.fd >= 0 && r->file.direct && r->format->end) {
-        r->format->end(&r->output);
-        failed = write_text(r, false);
-    } else if (r->file.fd >= 0 && complete) {
-        failed = write_text(r, true);
+        if (o->tail.length) str_append(&o->text, o->tail.data, o->tail.length);
+        r->format->end(o);
+        failed = write_text(r, TEXT_ONLY);
+    } else if (r->file.fd >= 0) {
+        failed = write_text(r, COMPLETE_AND_LAST);
     }
     failed |= out_file_close(&r->file);
     str_free(&r->output.text);
@@ -143,7 +148,7 @@ static int close_report(report *r, bool complete) {
 
 int reports_close(reports *all) {
     int failed = 0;
-    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i], all->at_end);
+    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i]);
     free(all);
     return failed;
 }
