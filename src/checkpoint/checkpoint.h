@@ -79,6 +79,12 @@ int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *s
  * found shape. */
 int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out);
 
+/* As checkpoint_plain of n, and as checkpoint_matrix of [n_experts, in]. They say what a synthetic checkpoint
+ * is to make: weights of a norm lie around `center`, and a router of a quantized model has 8 bits, as
+ * mlx-lm's quant_predicate of such models wants. */
+int checkpoint_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out);
+int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out);
+
 /* Tensors whose names contain `part` may stay unused (mlx-lm's sanitize drops them). */
 int checkpoint_ignore(checkpoint *c, const char *part);
 

@@ -47,7 +47,6 @@ typedef struct synthetic_request {
     bool enabled;
     bool sizes_only;    /* checkpoint_sizes: memory that is never touched */
     const char *preset; /* what was asked for, without "synthetic:" */
-    bool gemma;         /* norms are stored as w of 1 + w */
     uint64_t seed;
     int bits, group_size; /* 0: plain */
     dtype dtype;          /* of plain weights, norms, scales and biases */
@@ -158,6 +157,8 @@ int quantization_infer(const checkpoint *c, const char *path, matrix *m);
 /* ---- synthetic.c ---- */
 
 int synthetic_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out);
-int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out);
+int synthetic_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out);
+int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, int least_bits,
+                     matrix *out); /* least_bits: of a quantized one */
 
 #endif

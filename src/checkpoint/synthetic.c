@@ -124,12 +124,10 @@ int synthetic_open(checkpoint *c, const char *preset, uint64_t seed) {
     str_free(&path);
     str_free(&found);
     if (!c->config) return -1;
-    const char *type = json_string(json_get(c->config, "model_type"));
     const char *asked = arena_string(c->arena, preset);
     if (!asked) return -1;
     c->synthetic = (synthetic_request){.enabled = true,
                                        .preset = asked,
-                                       .gemma = type && !strncmp(type, "gemma", 5),
                                        .seed = seed,
                                        .bits = formats[i].bits,
                                        .group_size = formats[i].bits ? GROUP : 0,
@@ -226,22 +224,21 @@ static int plain(checkpoint *c, const char *name, int rank, const int64_t *shape
     return 0;
 }
 
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && !strcmp(text + n - m, end);
-}
-
 int synthetic_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out) {
-    bool norm = ends_with(name, "norm.weight");
-    return plain(c, name, rank, shape, norm && !c->synthetic.gemma ? 1 : 0, norm ? 0.1f : RANGE, out);
+    return plain(c, name, rank, shape, 0, RANGE, out);
 }
 
-int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out) {
+int synthetic_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out) {
+    return plain(c, name, 1, &n, center, 0.1f, out);
+}
+
+int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, int least_bits,
+                     matrix *out) {
     const synthetic_request *s = &c->synthetic;
     int64_t in = shape[rank - 1];
-    /* mlx-lm keeps routers in 8 bits, and what no group fits in as it is (quant_predicate, quantize_model) */
-    int bits = s->bits && ends_with(path, "mlp.gate") ? 8 : s->bits;
-    if (!bits || in % s->group_size) return plain(c, path, rank, shape, 0, RANGE, out);
+    int bits = s->bits && s->bits < least_bits ? least_bits : s->bits;
+    if (!bits || in % s->group_size) /* mlx-lm's quantize_model leaves these as they are, too */
+        return plain(c, path, rank, shape, 0, RANGE, out);
     *out = (matrix){.kind = MATRIX_AFFINE, .rank = rank, .bits = bits, .group_size = s->group_size};
     memcpy(out->shape, shape, (size_t)rank * sizeof *shape);
     int64_t groups = in / s->group_size, words = groups * (s->group_size * bits / 32);

@@ -127,6 +127,13 @@ int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *s
     return 0;
 }
 
+int checkpoint_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out) {
+    if (!c->synthetic.enabled) return checkpoint_plain(c, name, 1, &n, out);
+    if (synthetic_norm(c, name, n, center, out)) return -1;
+    count_weight(c, out);
+    return 0;
+}
+
 /* ---- parts of a module: one tensor, or one per expert ---- */
 
 /* path.part, as it is or stacked. */
@@ -251,11 +258,20 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
     return c->packing == PACKED_BY_AWQ ? packed_convert(c, weight.name, out) : 0;
 }
 
-int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out) {
+static int take_any(checkpoint *c, const char *path, int rank, const int64_t *shape, int least_bits,
+                    matrix *out) {
     bool again = false;
-    if (c->synthetic.enabled ? synthetic_matrix(c, path, rank, shape, out)
+    if (c->synthetic.enabled ? synthetic_matrix(c, path, rank, shape, least_bits, out)
                              : take_matrix(c, path, rank, shape, out, &again))
         return -1;
     if (!again) count_weight(c, out);
     return 0;
+}
+
+int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out) {
+    return take_any(c, path, rank, shape, 0, out);
+}
+
+int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out) {
+    return take_any(c, path, 2, (int64_t[]){n_experts, in}, 8, out);
 }

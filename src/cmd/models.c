@@ -17,25 +17,18 @@ static double number(const json *config, const char *key) {
     return json_number(json_get(config, key));
 }
 
-/* Parameters in the embeddings, projections and experts; norms and biases are too few to show. */
-static double parameters(const json *config) {
-    double hidden = number(config, "hidden_size"), heads = number(config, "num_attention_heads"),
-           kv_heads = number(config, "num_key_value_heads"), head_dim = number(config, "head_dim"),
-           experts = number(config, "num_experts");
-    if (!head_dim && heads) head_dim = hidden / heads;
-    double attention = 2 * hidden * head_dim * (heads + kv_heads);
-    double mlp = experts ? experts * (3 * hidden * number(config, "moe_intermediate_size") + hidden)
-                         : 3 * hidden * number(config, "intermediate_size");
-    double ends = hidden * number(config, "vocab_size");
-    if (!json_true(json_get(config, "tie_word_embeddings"))) ends *= 2;
-    return number(config, "num_hidden_layers") * (attention + mlp) + ends;
-}
-
 static int put_preset(void *out, const char *name, const json *config) {
     const char *type = json_string(json_get(config, "model_type"));
-    str_printf(out, "  synthetic:%-20s %-12s %8.2f billion parameters\n", name, type ? type : "?",
-               parameters(config) / 1e9);
-    return 0;
+    model_weights weights = {0};
+    str path = {0};
+    str_printf(&path, "synthetic:%s", name);
+    checkpoint *c = path.failed ? NULL : checkpoint_open(path.data, 0);
+    int status = c ? model_weigh(c, &weights) : -1;
+    str_printf(out, "  %-30s %-12s %8.2f billion parameters\n", path.data ? path.data : "", type ? type : "?",
+               (double)weights.parameters / 1e9);
+    checkpoint_close(c);
+    str_free(&path);
+    return status;
 }
 
 /* As many names a line as fit. */

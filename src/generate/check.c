@@ -84,18 +84,12 @@ int64_t session_bytes(const model *m, const session_spec *spec) {
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 
-/* What the weights of a synthetic checkpoint will take: its model is loaded on an engine that computes
- * nothing. 0 when that fails, for what is wrong shows when it is loaded in earnest. */
+/* What the weights of a synthetic checkpoint will take. 0 when it can't be loaded, for what is wrong shows
+ * when it is loaded in earnest. */
 static int64_t synthetic_bytes(const checkpoint *of) {
-    checkpoint *c = checkpoint_sizes(of);
-    engine *fake = c ? engine_open("fake", &(engine_options){.threads = 1}) : NULL;
-    model *m = fake ? model_load(c, fake) : NULL;
-    int64_t bytes = m ? checkpoint_bytes(c) : 0;
-    model_free(m);
-    engine_close(fake);
-    checkpoint_close(c);
-    error_clear();
-    return bytes;
+    model_weights weights = {0};
+    if (model_weigh(of, &weights)) error_clear();
+    return weights.bytes;
 }
 
 int generate_check_weights(const checkpoint *c, const engine *e, int64_t available) {

@@ -21,7 +21,7 @@ static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     const moe_desc *m = &in->moe;
     linear_shape wide = {m->width, d->hidden, m->expert_bias}, back = {d->hidden, m->width, m->expert_bias};
     three_names n = names_below(d->names.experts);
-    out->router = load_linear(l, (linear_shape){m->n, d->hidden, m->router_bias}, d->names.router);
+    out->router = load_router(l, (linear_shape){m->n, d->hidden, m->router_bias}, d->names.router);
     if (m->bias) out->d.moe.route.bias = load_vector(l, m->n, d->names.router_bias);
     out->gate = load_experts(l, m->n, wide, n.gate);
     out->up = load_experts(l, m->n, wide, n.up);

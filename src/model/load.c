@@ -91,26 +91,36 @@ static const weight *take(loader *l, const weight_source *source) {
     return w;
 }
 
-static const weight *take_matrix(loader *l, const char *name, int rank, const int64_t *shape, bool bias) {
+/* n matrices of that shape (0: one), and their biases. */
+static const weight *take_matrix(loader *l, const char *name, int64_t n, linear_shape shape, bool router) {
     char path[NAME_SIZE], bias_name[NAME_SIZE];
     weight_source source = {.name = full_name(l, path, name, "")};
-    matrix bias_vector;
-    if (l->failed || checkpoint_matrix(l->checkpoint, path, rank, shape, &source.m) ||
-        (bias && checkpoint_plain(l->checkpoint, full_name(l, bias_name, name, ".bias"), rank - 1, shape,
-                                  &bias_vector))) {
+    matrix bias;
+    const int64_t sizes[] = {n, shape.out, shape.in}, *first = n ? sizes : sizes + 1;
+    int rank = n ? 3 : 2, status = -1;
+    if (!l->failed)
+        status = router ? checkpoint_router(l->checkpoint, path, shape.out, shape.in, &source.m)
+                        : checkpoint_matrix(l->checkpoint, path, rank, first, &source.m);
+    full_name(l, bias_name, name, ".bias");
+    if (!status && shape.bias) status = checkpoint_plain(l->checkpoint, bias_name, rank - 1, first, &bias);
+    if (status) {
         l->failed = true;
         return NULL;
     }
-    if (bias) source.bias = &bias_vector;
+    if (shape.bias) source.bias = &bias;
     return take(l, &source);
 }
 
 const weight *load_linear(loader *l, linear_shape shape, const char *name) {
-    return take_matrix(l, name, 2, (int64_t[]){shape.out, shape.in}, shape.bias);
+    return take_matrix(l, name, 0, shape, false);
+}
+
+const weight *load_router(loader *l, linear_shape shape, const char *name) {
+    return take_matrix(l, name, 0, shape, true);
 }
 
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name) {
-    return take_matrix(l, name, 3, (int64_t[]){n, shape.out, shape.in}, shape.bias);
+    return take_matrix(l, name, n, shape, false);
 }
 
 const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name) {
@@ -133,10 +143,9 @@ const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const c
     return take(l, &source);
 }
 
-static const weight *take_vector(loader *l, int64_t n, weight_source source, const char *name,
-                                 const char *end) {
+static const weight *take_vector(loader *l, int64_t n, weight_source source, const char *name) {
     char path[NAME_SIZE];
-    source.name = full_name(l, path, name, end);
+    source.name = full_name(l, path, name, "");
     if (l->failed || checkpoint_plain(l->checkpoint, path, 1, &n, &source.m)) {
         l->failed = true;
         return NULL;
@@ -145,13 +154,19 @@ static const weight *take_vector(loader *l, int64_t n, weight_source source, con
 }
 
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
-    return take_vector(l, n, (weight_source){.plus_one = offset == 1}, name, ".weight");
+    char path[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, ".weight"), .plus_one = offset == 1};
+    if (l->failed || checkpoint_norm(l->checkpoint, path, n, 1 - (float)offset, &source.m)) {
+        l->failed = true;
+        return NULL;
+    }
+    return take(l, &source);
 }
 
 const weight *load_vector(loader *l, int64_t n, const char *name) {
-    return take_vector(l, n, (weight_source){0}, name, "");
+    return take_vector(l, n, (weight_source){0}, name);
 }
 
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name) {
-    return take_vector(l, n, (weight_source){.factor = factor}, name, "");
+    return take_vector(l, n, (weight_source){.factor = factor}, name);
 }

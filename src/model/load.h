@@ -55,6 +55,9 @@ typedef struct linear_shape {
 } linear_shape;
 const weight *load_linear(loader *l, linear_shape shape, const char *name);
 
+/* ... that chooses experts (checkpoint_router). */
+const weight *load_router(loader *l, linear_shape shape, const char *name);
+
 /* One matrix per expert: [n, shape.out, shape.in]; biases [n, shape.out]. */
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 

@@ -34,6 +34,13 @@ int model_caches(const model *m, const cache_options *o, cache_spec out[], int m
 /* Logits [L, V] of ids [L]; caches: those of model_caches, which it appends to. mlx-lm: Model.__call__. */
 tensor model_forward(const model *m, graph *g, tensor ids, cache *const caches[]);
 
+/* How large the weights of a synthetic checkpoint's model are; they are not made. -1 when it can't be loaded.
+ */
+typedef struct model_weights {
+    int64_t parameters, bytes;
+} model_weights;
+int model_weigh(const checkpoint *synthetic, model_weights *out);
+
 /* A model_type that can be run, for lists. like: the model_type whose architecture it is; NULL: its own. */
 typedef struct model_kind {
     const char *model_type, *known, *like;

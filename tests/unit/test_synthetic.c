@@ -118,7 +118,7 @@ static void test_norms_and_biases(void **state) {
     const int64_t n = 512;
     matrix m;
     checkpoint *c = open_preset("synthetic:qwen3-0.6b-4bit");
-    assert_int_equal(checkpoint_plain(c, "model.layers.0.self_attn.q_norm.weight", 1, &n, &m), 0);
+    assert_int_equal(checkpoint_norm(c, "model.layers.0.self_attn.q_norm.weight", n, 1, &m), 0);
     assert_float_equal(mean(&m), 1, 0.02);
     assert_int_equal(m.values.dtype, DTYPE_BF16);
     assert_int_equal(checkpoint_plain(c, "model.layers.0.self_attn.q_proj.bias", 1, &n, &m), 0);
@@ -130,7 +130,7 @@ static void test_norms_and_biases(void **state) {
     assert_null(checkpoint_vocab(c));
     checkpoint_close(c);
     c = open_preset("synthetic:gemma-3-1b-4bit"); /* its norms multiply by 1 + w */
-    assert_int_equal(checkpoint_plain(c, "model.norm.weight", 1, &n, &m), 0);
+    assert_int_equal(checkpoint_norm(c, "model.norm.weight", n, 0, &m), 0);
     assert_float_equal(mean(&m), 0, 0.02);
     checkpoint_close(c);
 }
@@ -139,7 +139,7 @@ static void test_exceptions(void **state) {
     (void)state;
     checkpoint *c = open_preset("synthetic:qwen3-30b-a3b-4bit");
     matrix m;
-    assert_int_equal(checkpoint_matrix(c, "model.layers.0.mlp.gate", 2, shape, &m), 0);
+    assert_int_equal(checkpoint_router(c, "model.layers.0.mlp.gate", shape[0], shape[1], &m), 0);
     assert_int_equal(m.bits, 8);
     assert_int_equal(checkpoint_matrix(c, "odd", 2, (int64_t[]){4, 96}, &m), 0); /* no whole groups */
     assert_int_equal(m.bits, 0);
