@@ -58,6 +58,25 @@ typedef struct name_rule {
 /* Applies the rules, before any weight is taken. Tensors that were left out are counted in a note. */
 int checkpoint_rename(checkpoint *c, const name_rule *rules);
 
+/* Which rows of each expert's matrix. */
+typedef enum slice_rows { ROWS_ALL, ROWS_FIRST_HALF, ROWS_SECOND_HALF, ROWS_EVEN, ROWS_ODD } slice_rows;
+
+/* A tensor [experts, rows, ...] whose name ends with `from` has these rows of mlx-lm's tensor, whose name
+ * ends with `to` instead; several may take from one. A list ends with {NULL}. */
+typedef struct slice_rule {
+    const char *from, *to;
+    slice_rows rows;
+    bool transposed; /* it is [experts, columns, rows] */
+    bool packed;     /* its rows are groups of 16 bytes, which MLX has as words */
+} slice_rule;
+
+/* Applies them after checkpoint_rename and before any weight is taken. The data is copied when it is. */
+int checkpoint_slice(checkpoint *c, const slice_rule *rules);
+
+/* Divides each column of the plain matrix `name` by its length + 1e-7, computed in F32. Before it is taken.
+ */
+int checkpoint_unit_columns(checkpoint *c, const char *name);
+
 /* What config.json's quantization has before the names of modules, as mlx-lm's wrapper classes do. */
 int checkpoint_module_prefix(checkpoint *c, const char *prefix);
 

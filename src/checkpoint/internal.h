@@ -30,6 +30,9 @@ typedef struct stored {
     size_t bytes;     /* in the file */
     block_format blocks;
     int64_t heads; /* > 0: rows are in llama.cpp's order for this many heads, to be undone */
+    const array
+        *whole; /* what `rule` cuts data from when it is taken; NULL: it is there already (slices.c) */
+    const slice_rule *rule;
     bool used;
 } stored;
 
@@ -136,6 +139,11 @@ int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape,
 
 /* A plain tensor of such a checkpoint gets the type that the packed ones' scales have, as in mlx-lm. */
 int packed_convert(checkpoint *c, const char *name, matrix *m);
+
+/* ---- slices.c ---- */
+
+/* Copies the slice, if t is one, into memory of ours. */
+int slice_take(checkpoint *c, stored *t);
 
 /* ---- fp8.c ---- */
 

@@ -21,6 +21,11 @@ static bool same_shape(const array *a, int rank, const int64_t *shape) {
     return a->rank == rank && !memcmp(a->shape, shape, (size_t)rank * sizeof *shape);
 }
 
+/* What is stored in another form, turned into what the model takes. */
+static int make_ready(checkpoint *c, stored *t) {
+    return slice_take(c, t) || fp8_convert(c, t) ? -1 : 0;
+}
+
 /* ---- facts about what was taken ---- */
 
 static void count_kind(checkpoint *c, const matrix *m) {
@@ -118,7 +123,7 @@ int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *s
     }
     stored *t = find_stored(c, name);
     if (!t) return missing(c, name, rank, shape);
-    if (fp8_convert(c, t)) return -1;
+    if (make_ready(c, t)) return -1;
     if (plain_matrix(t->file, name, t->type, &t->data, rank, shape, out)) return -1;
     if (t->heads && gguf_take(c, t, out)) return -1;
     if (c->packing == PACKED_BY_AWQ && packed_convert(c, name, out)) return -1;
@@ -163,7 +168,7 @@ static int stack_experts(checkpoint *c, const char *path, const char *part, int6
     char name[NAME_SIZE];
     stored *first = find_stored(c, out->name);
     size_t bytes;
-    if (fp8_convert(c, first)) return -1;
+    if (make_ready(c, first)) return -1;
     if (n_experts <= 0 || __builtin_mul_overflow(first->bytes, (size_t)n_experts, &bytes))
         return fail("%s: %lld experts of %zu bytes", path, (long long)n_experts, first->bytes);
     if (first->data.rank != 2 || !dtype_size(first->data.dtype))
@@ -173,7 +178,7 @@ static int stack_experts(checkpoint *c, const char *path, const char *part, int6
         if (expert_name(name, path, part, e)) return fail("the tensor name \"%s\" is too long", path);
         stored *t = find_stored(c, name);
         if (!t) return missing(c, name, 2, first->data.shape);
-        if (fp8_convert(c, t)) return -1;
+        if (make_ready(c, t)) return -1;
         if (t->data.dtype != first->data.dtype || !same_shape(&t->data, 2, first->data.shape))
             return fail("%s: tensor \"%s\" has another type or shape than that of expert 0", t->file, name);
         if (!memory && !(memory = own_memory(c, bytes, path))) return -1;
@@ -197,7 +202,7 @@ static int find_part(checkpoint *c, const char *path, const char *part, int64_t 
     bool whole = t != NULL;
     if (!t && n_experts && !expert_name(out->name, path, part, 0)) t = find_stored(c, out->name);
     if (!t) return join_name(out->name, path, part);
-    if (fp8_convert(c, t)) return -1;
+    if (make_ready(c, t)) return -1;
     out->file = t->file;
     out->type = t->type;
     if (!whole) return stack_experts(c, path, part, n_experts, out) ? -1 : 1;

@@ -163,6 +163,7 @@ void describe_minicpm(loader *l, desc *d) {
     d->head_divide = (double)d->hidden / (double)config_int(l, "dim_model_base", 1, MAX_DIM);
     if (config_bool_or(l, "tie_word_embeddings", false))
         config_refuse(l, "tie_word_embeddings", "tied embeddings are not supported, as in mlx-lm");
+    d->tied = !checkpoint_is_synthetic(l->checkpoint) && !checkpoint_has(l->checkpoint, "lm_head.weight");
 }
 
 /* Llama with names of its own, and one matrix for query, key and value, by KV head. */

@@ -78,8 +78,9 @@ void describe_bailing_moe(loader *l, desc *d) {
                             .last = true};
     e->route.renormalize = config_bool(l, "norm_topk_prob") && e->route.k > 1;
     if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_experts");
-    if (config_bool_or(l, "norm_head", false)) config_refuse(l, "norm_head", "is not supported");
+    d->norm_head = config_bool_or(l, "norm_head", false);
     d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    if (d->norm_head && d->tied) config_refuse(l, "norm_head", "needs a head that is not the embedding");
     d->names.embed = "model.word_embeddings";
     d->names.qkv = "attention.query_key_value";
     d->names.o = "attention.dense";

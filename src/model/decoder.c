@@ -125,12 +125,19 @@ static void give_cache(decoder *m, int64_t i) {
     l->cache = reads ? m->layers[reads - 1].cache : m->n_caches++;
 }
 
+static void normalize_head(loader *l, const desc *d) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.weight", d->names.head);
+    if (!d->tied) l->failed = checkpoint_unit_columns(l->checkpoint, name) < 0;
+}
+
 void decoder_load(loader *l, const architecture *a, decoder *out) {
     desc *d = &out->d;
     a->describe(l, d);
     if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
     out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
     if (!d->norm_weightless) out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
+    if (d->norm_head && !l->failed) normalize_head(l, d);
     out->head = d->tied ? out->embed
                         : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
     if (d->layer_inputs) load_layer_inputs(l, out);

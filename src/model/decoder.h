@@ -114,6 +114,7 @@ typedef struct desc {
     double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
     bool embed_norm;                             /* a norm without weights on the embedding */
     bool tied, head_bias;                        /* the head is the embedding; it has a bias */
+    bool norm_head;                              /* the columns of a head of its own get the length 1 */
     int64_t layer_inputs; /* width of each layer's own input from an embedding of all layers; 0: none
                              (gemma4.c) */
     int64_t layer_inputs_vocab;
@@ -197,8 +198,9 @@ typedef struct architecture {
     void (*describe)(loader *l, desc *d);
     /* Changes *out, a copy of d->layer, into layer i. NULL: all layers are alike. */
     void (*layer)(loader *l, const desc *d, int64_t i, layer_desc *out);
-    const name_rule *rules; /* published names that differ; NULL: none */
-    const wrapper *wrapper; /* NULL: config.json is the text model's */
+    const name_rule *rules;   /* published names that differ; NULL: none */
+    const slice_rule *slices; /* published tensors that hold several; NULL: none */
+    const wrapper *wrapper;   /* NULL: config.json is the text model's */
 } architecture;
 
 /* The descriptions, by file; mlx-lm's file has the same name unless the function says another. */
@@ -269,6 +271,8 @@ extern const names default_names;
 
 /* What vision models have beside their text model, and where that is. */
 extern const name_rule vision_rules[], gemma4_rules[];
+extern const slice_rule gemma4_slices[], qwen3_5_slices[], qwen3_vl_slices[], granite_slices[],
+    gpt_oss_slices[];
 
 /* ---- the parts ---- */
 

@@ -54,3 +54,42 @@ const name_rule gemma4_rules[] = {{NAME_DROP_PART, "self_attn.rotary_emb", NULL}
                                   {NAME_DROP, "model.vision_embedder.", NULL},
                                   VISION_RULES,
                                   {NAME_END, NULL, NULL}};
+
+/* ---- published tensors that hold the gate and the up of all experts ---- */
+
+/* `to` is the module that the experts become. */
+#define HALVES(from_, to_, transposed_)                                                                      \
+    {.from = from_, .to = to_ ".gate_proj.weight", .rows = ROWS_FIRST_HALF, .transposed = transposed_}, {    \
+        .from = from_, .to = to_ ".up_proj.weight", .rows = ROWS_SECOND_HALF, .transposed = transposed_      \
+    }
+#define WHOLE(from_, to_, transposed_)                                                                       \
+    { .from = from_, .to = to_ ".down_proj.weight", .rows = ROWS_ALL, .transposed = transposed_ }
+#define NO_MORE                                                                                              \
+    { .from = NULL }
+
+const slice_rule gemma4_slices[] = {HALVES(".experts.gate_up_proj", ".experts.switch_glu", false),
+                                    WHOLE(".experts.down_proj", ".experts.switch_glu", false), NO_MORE};
+const slice_rule qwen3_5_slices[] = {HALVES(".mlp.experts.gate_up_proj", ".mlp.switch_mlp", false),
+                                     WHOLE(".mlp.experts.down_proj", ".mlp.switch_mlp", false), NO_MORE};
+const slice_rule qwen3_vl_slices[] = {HALVES(".mlp.experts.gate_up_proj", ".mlp.switch_mlp", true),
+                                      WHOLE(".mlp.experts.down_proj", ".mlp.switch_mlp", true), NO_MORE};
+const slice_rule granite_slices[] = {
+    HALVES(".block_sparse_moe.input_linear.weight", ".block_sparse_moe.switch_mlp", false),
+    WHOLE(".block_sparse_moe.output_linear.weight", ".block_sparse_moe.switch_mlp", false), NO_MORE};
+
+/* Rows of gate and up take turns. */
+#define TURNS(from_, to_, packed_)                                                                           \
+    {.from = ".experts.gate_up_proj" from_,                                                                  \
+     .to = ".experts.gate_proj" to_,                                                                         \
+     .rows = ROWS_EVEN,                                                                                      \
+     .packed = packed_},                                                                                     \
+        {.from = ".experts.gate_up_proj" from_,                                                              \
+         .to = ".experts.up_proj" to_,                                                                       \
+         .rows = ROWS_ODD,                                                                                   \
+         .packed = packed_},                                                                                 \
+    {                                                                                                        \
+        .from = ".experts.down_proj" from_, .to = ".experts.down_proj" to_, .packed = packed_                \
+    }
+
+const slice_rule gpt_oss_slices[] = {TURNS("_blocks", ".weight", true), TURNS("_scales", ".scales", false),
+                                     TURNS("_bias", ".bias", false), NO_MORE};

@@ -22,6 +22,7 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
 
 static const name_rule mtp_rules[] = {{NAME_DROP_PART, "mtp.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
+static const name_rule lille_rules[] = {{NAME_DROP_PART, "rotary_emb", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
 
@@ -86,10 +87,11 @@ static const architecture architectures[] = {
     {"solar_open", "Solar Open 100B", .describe = describe_glm4_moe, .layer = layer_deepseek},
     {"gemma", "Gemma 2B, 7B", .describe = describe_gemma},
     {"granite", "Granite 3.0 to 3.3", .describe = describe_granite},
-    {"granitemoe", "Granite 3.0 1B-A400M, 3B-A800M", .describe = describe_granitemoe},
+    {"granitemoe", "Granite 3.0 1B-A400M, 3B-A800M", .describe = describe_granitemoe,
+     .slices = granite_slices},
     {"minicpm", "MiniCPM 2B", .describe = describe_minicpm},
     {"internlm2", "InternLM 2, 2.5", .describe = describe_internlm2, .rules = internlm_rules},
-    {"lille-130m", "Lille 130M", .describe = describe_lille},
+    {"lille-130m", "Lille 130M", .describe = describe_lille, .rules = lille_rules},
     {"qwen", "Qwen 1.8B to 72B", .describe = describe_qwen},
     {"openelm", "OpenELM", .describe = describe_openelm, .layer = layer_openelm},
     {"nanochat", "nanochat d20, d32", .describe = describe_nanochat},
@@ -107,14 +109,15 @@ static const architecture architectures[] = {
      .rules = exaone_moe_rules},
     {"minimax", "MiniMax M2, M2.1", .describe = describe_minimax, .rules = mixtral_rules},
     {"minimax_m2", "MiniMax M2, M2.1", "minimax", .describe = describe_minimax, .rules = mixtral_rules},
-    {"gpt_oss", "gpt-oss 20B, 120B", .describe = describe_gpt_oss, .layer = layer_gpt_oss},
+    {"gpt_oss", "gpt-oss 20B, 120B", .describe = describe_gpt_oss, .layer = layer_gpt_oss,
+     .slices = gpt_oss_slices},
     {"gemma2", "Gemma 2 2B, 9B, 27B", .describe = describe_gemma2},
-    {"gemma4_text", "Gemma 4 text", .describe = describe_gemma4, .layer = layer_gemma4,
-     .rules = gemma4_rules},
+    {"gemma4_text", "Gemma 4 text", .describe = describe_gemma4, .layer = layer_gemma4, .rules = gemma4_rules,
+     .slices = gemma4_slices},
     {"gemma4", "Gemma 4 E2B, E4B, 26B-A4B, 31B", .describe = describe_gemma4, .layer = layer_gemma4,
-     .rules = gemma4_rules, .wrapper = &gemma4_wrapper},
+     .rules = gemma4_rules, .slices = gemma4_slices, .wrapper = &gemma4_wrapper},
     {"gemma4_unified", "Gemma 4", "gemma4", .describe = describe_gemma4, .layer = layer_gemma4,
-     .rules = gemma4_rules, .wrapper = &gemma4_wrapper},
+     .rules = gemma4_rules, .slices = gemma4_slices, .wrapper = &gemma4_wrapper},
     {"lfm2", "LFM2 350M to 2.6B", .describe = describe_lfm2, .layer = layer_lfm2},
     {"lfm2_moe", "LFM2 8B-A1B", .describe = describe_lfm2_moe, .layer = layer_lfm2_moe,
      .rules = lfm2_moe_rules},
@@ -126,13 +129,13 @@ static const architecture architectures[] = {
      .rules = bailing_rules},
     {"afmoe", "Trinity Nano, Mini", .describe = describe_afmoe, .layer = layer_afmoe},
     {"qwen3_vl_moe", "Qwen3-VL-30B-A3B", .describe = describe_qwen3_moe, .layer = layer_qwen3_moe,
-     .rules = vision_rules, .wrapper = &plain_wrapper},
+     .rules = vision_rules, .slices = qwen3_vl_slices, .wrapper = &plain_wrapper},
     {"qwen3_next", "Qwen3-Next 80B-A3B", .describe = describe_qwen3_next, .layer = layer_qwen3_next,
      .rules = mtp_rules},
     {"qwen3_5", "Qwen3.5", .describe = describe_qwen3_5, .layer = layer_qwen3_5, .rules = vision_rules,
      .wrapper = &plain_wrapper},
     {"qwen3_5_moe", "Qwen3.5-35B-A3B, 122B-A10B", .describe = describe_qwen3_5, .layer = layer_qwen3_5,
-     .rules = vision_rules, .wrapper = &plain_wrapper},
+     .rules = vision_rules, .slices = qwen3_5_slices, .wrapper = &plain_wrapper},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -201,6 +204,7 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                 .name = checkpoint_config_name(c)};
     if (checkpoint_ignore(c, "self_attn.rotary_emb.inv_freq")) return -1;
     if (a->rules && checkpoint_rename(c, a->rules)) return -1;
+    if (a->slices && checkpoint_slice(c, a->slices)) return -1;
     if (a->wrapper && checkpoint_module_prefix(c, "language_model.")) return -1;
     decoder_load(&l, a, &m->decoder);
     if (l.failed) return -1;
