@@ -42,7 +42,7 @@ static struct owned_memory *new_block(checkpoint *c, size_t size, const char *wh
 
 void *own_memory(checkpoint *c, size_t bytes, const char *what) {
     int64_t available = sys_available_memory();
-    if (available && bytes > (uint64_t)available && !c->synthetic.sizes_only)
+    if (available && bytes > (uint64_t)available && !c->sizes_only)
         return fail_null("out of memory: %s needs %.2f GB, %.2f GB are free", what, (double)bytes / 1e9,
                          (double)available / 1e9);
     struct owned_memory *owned = c->owned;
@@ -264,8 +264,12 @@ checkpoint *checkpoint_sizes(const checkpoint *of) {
         checkpoint_close(c);
         return NULL;
     }
-    c->synthetic.sizes_only = true;
+    checkpoint_skip_values(c);
     return c;
+}
+
+void checkpoint_skip_values(checkpoint *c) {
+    c->sizes_only = true;
 }
 
 void checkpoint_close(checkpoint *c) {

@@ -117,6 +117,10 @@ int64_t checkpoint_stored_bytes(const checkpoint *c);
  * model that is loaded from it tells by checkpoint_bytes what its weights will take. NULL on error. */
 checkpoint *checkpoint_sizes(const checkpoint *of);
 
+/* Weights that are taken from now on and would be converted get memory of the right size, without values. For
+ * who wants to know whether a model loads, and what it will take, at no cost. */
+void checkpoint_skip_values(checkpoint *c);
+
 /* Facts for results: parameters and bytes of the weights taken so far, and a short text such as
  * "4-bit g64", "8-bit g32 + 4-bit g32", "bf16". The text lives as long as the checkpoint. */
 int64_t checkpoint_parameters(const checkpoint *c);

@@ -41,7 +41,7 @@ int fp8_convert(checkpoint *c, stored *t) {
     float *scales = arena_alloc(c->arena, (size_t)across * sizeof *scales);
     if (!out || !scales) return -1;
     const uint8_t *in = t->data.data;
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0; r < rows && !c->sizes_only; r++) {
         row_scales(scales, scale, r, across);
         for (int64_t i = 0; i < cols; i++)
             out[r * cols + i] = f32_to_bf16(e4m3_to_f32(in[r * cols + i]) * scales[i / BLOCK]);

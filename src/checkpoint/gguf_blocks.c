@@ -238,14 +238,14 @@ int gguf_take(checkpoint *c, const stored *t, matrix *out) {
     if (t->blocks) {
         repack to;
         if (new_parts(c, t, out, &to)) return -1;
-        for (int64_t r = 0; r < rows; r++) {
+        for (int64_t r = 0; r < rows && !c->sizes_only; r++) {
             const char *row = data + (size_t)source_row(t, rows, r) * stride;
             formats[t->blocks].row(&to, (const uint8_t *)row, in / formats[t->blocks].per_block);
         }
     } else {
         if (new_part(c, &out->values, out, t->data.dtype, out->shape[last], t->name)) return -1;
         char *to = (void *)out->values.data;
-        for (int64_t r = 0; r < rows; r++)
+        for (int64_t r = 0; r < rows && !c->sizes_only; r++)
             memcpy(to + (size_t)r * stride, data + (size_t)source_row(t, rows, r) * stride, stride);
     }
     file_map_release(data, t->bytes);

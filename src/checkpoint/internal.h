@@ -48,7 +48,6 @@ enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 + 3 };
 /* What "synthetic:PRESET" asks for. */
 typedef struct synthetic_request {
     bool enabled;
-    bool sizes_only;    /* checkpoint_sizes: memory that is never touched */
     const char *preset; /* what was asked for, without "synthetic:" */
     uint64_t seed;
     int bits, group_size; /* 0: plain */
@@ -76,6 +75,7 @@ struct checkpoint {
     struct checkpoint_note *notes;
     const gguf_vocabulary *vocabulary;
     synthetic_request synthetic;
+    bool sizes_only; /* what is converted or made up has memory that is never touched */
     int64_t parameters, bytes;
     weight_kind kinds[MAX_WEIGHT_KINDS];
     int n_kinds;

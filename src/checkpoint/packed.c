@@ -101,6 +101,7 @@ int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape,
         new_part(c, &out->scales, s->data.dtype, shape[0], groups, path) ||
         new_part(c, &out->biases, s->data.dtype, shape[0], groups, path))
         return -1;
+    if (c->sizes_only) return 1;
     transpose_values((uint32_t *)(uintptr_t)out->values.data, q, shape[0], shape[1]);
     transpose_scales(out, s, z);
     file_map_release(q->data.data, q->bytes);
@@ -129,7 +130,7 @@ int packed_convert(checkpoint *c, const char *name, matrix *m) {
     char *to = own_memory(c, array_bytes(&m->values), name);
     if (!to) return -1;
     m->values.data = to;
-    for (int64_t i = 0; i < array_count(&from); i++) {
+    for (int64_t i = 0; i < array_count(&from) && !c->sizes_only; i++) {
         float x;
         floats_from(&x, (const char *)from.data + (size_t)i * dtype_size(from.dtype), from.dtype, 1);
         floats_to(to + (size_t)i * dtype_size(type), type, &x, 1);

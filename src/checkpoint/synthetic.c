@@ -219,7 +219,7 @@ static int plain(checkpoint *c, const char *name, int rank, const int64_t *shape
     memcpy(out->shape, shape, (size_t)rank * sizeof *shape);
     void *memory = new_array(c, name, &out->values, s->dtype, rank, shape, shape[rank - 1]);
     if (!memory) return -1;
-    if (s->sizes_only) return 0;
+    if (c->sizes_only) return 0;
     fill_values(memory, s->dtype, array_count(&out->values), center, spread, start_state(s->seed, name, ""));
     return 0;
 }
@@ -246,7 +246,7 @@ int synthetic_matrix(checkpoint *c, const char *path, int rank, const int64_t *s
     void *scales = q ? new_array(c, path, &out->scales, s->dtype, rank, shape, groups) : NULL;
     void *biases = scales ? new_array(c, path, &out->biases, s->dtype, rank, shape, groups) : NULL;
     if (!biases) return -1;
-    if (s->sizes_only) return 0;
+    if (c->sizes_only) return 0;
     fill_bits(q, array_bytes(&out->values), start_state(s->seed, path, ".weight"));
     fill_scales(scales, biases, s->dtype, array_count(&out->scales), bits,
                 start_state(s->seed, path, ".scales"));

@@ -182,8 +182,10 @@ static int stack_experts(checkpoint *c, const char *path, const char *part, int6
         if (t->data.dtype != first->data.dtype || !same_shape(&t->data, 2, first->data.shape))
             return fail("%s: tensor \"%s\" has another type or shape than that of expert 0", t->file, name);
         if (!memory && !(memory = own_memory(c, bytes, path))) return -1;
-        memcpy(memory + (size_t)e * t->bytes, t->data.data, t->bytes);
-        file_map_release(t->data.data, t->bytes);
+        if (!c->sizes_only) {
+            memcpy(memory + (size_t)e * t->bytes, t->data.data, t->bytes);
+            file_map_release(t->data.data, t->bytes);
+        }
         out->used |= t->used;
         t->used = true;
     }

@@ -80,40 +80,52 @@ static void put_quantization(str *out, const json *config) {
         str_put_printable(out, type ? type : "?");
 }
 
-static bool is_known(const char *type) {
-    model_kind kind;
-    for (int i = 0; type && model_kind_get(i, &kind); i++)
-        if (!strcmp(type, kind.model_type)) return true;
-    fail("unknown model_type \"%s\"", type ? type : "");
-    return false;
-}
+/* What is known of a model here, for people. */
+typedef struct findings {
+    str type, quantization, verdict;
+} findings;
 
-/* Loads a model into an engine that computes nothing, which maps its files and checks everything about them.
- * GGUF files are only opened, which looks at types and sizes: loading would convert their weights. */
-static bool can_run(const hub_entry *entry) {
-    engine *fake = NULL;
-    model *m = NULL;
-    checkpoint *c = checkpoint_open(entry->folder, 0);
-    bool gguf = c && checkpoint_is_gguf(c);
-    bool good = gguf && is_known(json_string(json_get(checkpoint_config(c), "model_type")));
-    if (c && !gguf && (fake = engine_open("fake", &(engine_options){.threads = 1}))) {
-        m = model_load(c, fake);
-        good = m != NULL;
-    }
+/* Loads a model as a run does, into an engine that computes nothing: that maps its files and checks
+ * everything about them. The bytes that its weights will take; -1 with a message when it does not load. */
+static int64_t try_to_load(checkpoint *c) {
+    checkpoint_skip_values(c);
+    engine *fake = engine_open("fake", &(engine_options){.threads = 1});
+    model *m = fake ? model_load(c, fake) : NULL;
+    int64_t bytes = m ? checkpoint_bytes(c) : -1;
     model_free(m);
     engine_close(fake);
-    checkpoint_close(c);
-    return good;
+    return bytes;
 }
 
-static void put_verdict(str *out, const hub_entry *entry) {
+static void look_at(const hub_entry *entry, findings *f) {
     int64_t available = sys_available_memory();
-    if (!can_run(entry))
-        str_printf(out, "does not run here: %s", error_message());
-    else if (available && entry->bytes > available)
-        str_printf(out, "larger than the %.1f GB of memory that are free", (double)available / 1e9);
+    checkpoint *c = checkpoint_open(entry->folder, 0);
+    int64_t bytes = c ? try_to_load(c) : -1;
+    if (bytes < 0)
+        str_printf(&f->verdict, "does not run here: %s", error_message());
+    else if (available && bytes > available)
+        str_printf(&f->verdict, "larger than the %.1f GB of memory that are free", (double)available / 1e9);
     else
-        str_puts(out, "runs here");
+        str_puts(&f->verdict, "runs here");
+    if (c && checkpoint_is_gguf(c)) {
+        const char *type = json_string(json_get(checkpoint_config(c), "model_type"));
+        str_put_printable(&f->type, type ? type : "?");
+        str_printf(&f->quantization, "GGUF %s", bytes < 0 ? "" : checkpoint_quantization(c));
+    }
+    checkpoint_close(c);
+    error_clear();
+}
+
+/* What a folder's config.json says, whether or not all of the model is there. */
+static void read_config(const hub_entry *entry, findings *f) {
+    str path = {0};
+    str_printf(&path, "%s/config.json", entry->folder);
+    json *config = !path.failed && file_exists(path.data) ? json_parse_file(path.data) : NULL;
+    const char *type = json_string(json_get(config, "model_type"));
+    str_put_printable(&f->type, type ? type : "?");
+    if (config) put_quantization(&f->quantization, config);
+    json_free(config);
+    str_free(&path);
     error_clear();
 }
 
@@ -126,27 +138,26 @@ static void put_last_use(str *out, int64_t seconds) {
 }
 
 static int put_found(void *context, const hub_entry *entry) {
-    str *out = context, path = {0}, kind = {0};
-    bool gguf = file_exists(entry->folder);
-    str_printf(&path, "%s/config.json", entry->folder);
-    json *config = !path.failed && !gguf && file_exists(path.data) ? json_parse_file(path.data) : NULL;
-    const char *type = json_string(json_get(config, "model_type"));
-    str_put_printable(&kind, gguf ? "GGUF" : type ? type : "?");
-    str_printf(out, "  %-50s %-12s %8.2f GB  ", entry->name, kind.data ? kind.data : "",
-               (double)entry->bytes / 1e9);
-    str_clear(&kind);
-    if (config) put_quantization(&kind, config);
-    str_printf(out, "%-12s", kind.data ? kind.data : "");
-    put_last_use(out, entry->last_used);
+    str *out = context;
+    findings f = {0};
+    if (!file_exists(entry->folder)) read_config(entry, &f);
     if (entry->missing)
-        str_printf(out, "incomplete: %s; mlxbench pull %s", entry->missing, entry->name);
+        str_printf(&f.verdict, "incomplete: %s; mlxbench pull %s", entry->missing, entry->name);
     else
-        put_verdict(out, entry);
-    str_puts(out, strcmp(entry->place, "LM Studio") ? "\n" : " (LM Studio)\n");
-    json_free(config);
-    str_free(&path);
-    str_free(&kind);
-    return 0;
+        look_at(entry, &f);
+    if (!f.type.length) str_puts(&f.type, "?");
+    if (!f.quantization.length) str_puts(&f.quantization, file_exists(entry->folder) ? "GGUF" : "?");
+    bool failed = f.type.failed || f.quantization.failed || f.verdict.failed;
+    if (!failed) {
+        str_printf(out, "  %-50s %-12s %8.2f GB  %-14s", entry->name, f.type.data, (double)entry->bytes / 1e9,
+                   f.quantization.data);
+        put_last_use(out, entry->last_used);
+        str_printf(out, "%s%s\n", f.verdict.data, strcmp(entry->place, "LM Studio") ? "" : " (LM Studio)");
+    }
+    str_free(&f.type);
+    str_free(&f.quantization);
+    str_free(&f.verdict);
+    return failed ? -1 : 0;
 }
 
 static int write_models(str *out) {

@@ -66,12 +66,21 @@ static int keep_name(void *context, const char *folder, const char *name) {
     return 0;
 }
 
-/* The first GGUF file of a snapshot. */
+/* The first GGUF file of a folder or of those in it. */
 static int keep_gguf(void *context, const char *folder, const char *name) {
+    struct stat info;
+    str path = {0};
     size_t n = strlen(name);
-    if (n < 5 || strcmp(name + n - 5, ".gguf") || !strncmp(name, "mmproj", 6)) return 0;
-    str_printf(context, "%s/%s", folder, name);
-    return 1;
+    int stop = 0;
+    str_printf(&path, "%s/%s", folder, name);
+    if (!path.failed && !lstat(path.data, &info) && S_ISDIR(info.st_mode))
+        stop = each_name(path.data, is_visible, keep_gguf, context);
+    else if (!path.failed && n > 5 && !strcmp(name + n - 5, ".gguf") && strncmp(name, "mmproj", 6)) {
+        str_puts(context, path.data);
+        stop = 1;
+    }
+    str_free(&path);
+    return stop;
 }
 
 static int visit_snapshot(walk *w, const char *name, const char *repo_folder, const str *snapshot) {

@@ -64,9 +64,26 @@ def test_what_there_is(run, tmp_path):
     assert "(LM Studio)" in line_of(done.stdout, "org/studio")
     assert line_of(done.stdout, "org/studio").endswith("runs here (LM Studio)")
     assert "does not run here: " in line_of(done.stdout, "owner/wrong")
-    assert line_of(done.stdout, "org/readable").endswith("runs here (LM Studio)")
+    readable = line_of(done.stdout, "org/readable")
+    assert readable.endswith("runs here (LM Studio)") and readable.split()[1] == "llama" and " GGUF f32 " in readable
     assert "attn_q" in line_of(done.stdout, "org/unreadable") and "Q2_K" in line_of(done.stdout, "org/unreadable")
     assert "\x1b" not in done.stdout
+
+
+def test_gguf_that_opens_and_does_not_load(run, tmp_path, monkeypatch):
+    """The verdict is that of a run, word for word: a tensor that no run can do without is missing."""
+    weights = files.weights()
+    del weights["model.layers.1.self_attn.v_proj.weight"]
+    monkeypatch.setattr(files, "weights", lambda: weights)
+    for folder in ("snapshots/abc/quants", "refs"):
+        (tmp_path / "models--org--quants" / folder).mkdir(parents=True)
+    (tmp_path / "models--org--quants" / "refs" / "main").write_text("abc")
+    model = files.write_gguf(tmp_path / "models--org--quants" / "snapshots" / "abc" / "quants" / "model.gguf")
+    done = run("models", env={"HF_HUB_CACHE": str(tmp_path), "HOME": str(tmp_path)}, check=True)
+    refused = run("bench", "--engine", "cpu", "--model", model, "-np", 4, "-n", 2)
+    why = refused.stderr.splitlines()[-1].removeprefix("mlxbench: ")
+    assert refused.returncode == 1 and "v_proj" in why
+    assert line_of(done.stdout, "org/quants").endswith(f"does not run here: {why}")
 
 
 def test_empty_cache(run, tmp_path):

@@ -176,6 +176,30 @@ static void test_repacking(void **state) {
     }
 }
 
+/* Who asks only whether a model loads gets the same shapes and counts, and nothing is converted. */
+static void test_without_values(void **state) {
+    (void)state;
+    writer w = {0};
+    put_good(&w, "qwen2");
+    put_tensor(&w, "blk.0.attn_v.weight", TENSOR_Q8_0, 64, 2, 4 * 34);
+    finish(&w);
+    int64_t bytes[2];
+    for (int skip = 0; skip < 2; skip++) {
+        checkpoint *c = open_gguf();
+        matrix m;
+        assert_non_null(c);
+        if (skip) checkpoint_skip_values(c);
+        assert_int_equal(checkpoint_matrix(c, "model.layers.0.self_attn.v_proj", 2, (int64_t[]){2, 64}, &m),
+                         0);
+        assert_int_equal(m.bits, 8);
+        assert_int_equal(checkpoint_parameters(c), 128);
+        assert_true(skip == !*(const uint32_t *)m.values.data);
+        bytes[skip] = checkpoint_bytes(c);
+        checkpoint_close(c);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
 /* Two heads of four rows: llama.cpp has rows 0 2 1 3 of what mlx-lm has; norms and v stay. */
 static void test_row_order(void **state) {
     (void)state;
@@ -447,10 +471,19 @@ static void test_truncated_anywhere(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_config),      TEST(test_names_and_experts), TEST(test_repacking),
-        TEST(test_row_order),   TEST(test_rope_scaling),      TEST(test_taking_errors),
-        TEST(test_bad_header),  TEST(test_bad_arrays),        TEST(test_bad_metadata),
-        TEST(test_bad_tensors), TEST(test_bad_offsets),       TEST(test_truncated_anywhere),
+        TEST(test_config),
+        TEST(test_names_and_experts),
+        TEST(test_repacking),
+        TEST(test_without_values),
+        TEST(test_row_order),
+        TEST(test_rope_scaling),
+        TEST(test_taking_errors),
+        TEST(test_bad_header),
+        TEST(test_bad_arrays),
+        TEST(test_bad_metadata),
+        TEST(test_bad_tensors),
+        TEST(test_bad_offsets),
+        TEST(test_truncated_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
