@@ -55,19 +55,26 @@ int mlx_env_set(const option_texts *given);
 
 /* ---- running ---- */
 
+enum { WARMUP_MOST = 5, REPEATS_LEAST = 6, REPEATS_MOST = 10000 }; /* of `auto` */
+
 typedef struct bench_options {
     const char *prompt; /* text, repeated and cut to n_prompt tokens */
     size_t prompt_length;
     bool prompt_given; /* someone wants this very text: not having a tokenizer for it is an error */
-    int64_t repeats;   /* measured runs per configuration */
-    int64_t warmup;    /* unmeasured runs before them */
-    uint64_t seed;     /* of synthetic weights and random prompts */
-    bool verbose;      /* the generated text goes to stderr */
+    int64_t repeats; /* measured runs per configuration; 0: until `precision` or `time_limit_ns` is reached */
+    int64_t warmup;  /* unmeasured runs before them; -1: until two in a row agree, at most WARMUP_MOST */
+    double precision; /* width of the 95 % interval of the median of both speeds, relative to the median */
+    int64_t time_limit_ns; /* of a configuration's measured runs */
+    int64_t delay_ns;      /* before each run */
+    bool given_order;      /* of configurations; false: at random, in turn */
+    uint64_t seed;         /* of synthetic weights, random prompts and the random order */
+    bool verbose;          /* the generated text goes to stderr */
     int (*find_model)(const char *model, str *path); /* where a name's files are */
 } bench_options;
 
-/* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a configuration's after
- * its last run; rows are dead afterwards. Each model is loaded once per engine. A configuration that fails
+/* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a configuration's once it
+ * and all before it are done; rows are dead afterwards. Each model is loaded once per engine, and its
+ * configurations take turns in random order where they have more than one run. A configuration that fails
  * gives a run with an error and a note, its repeats are dropped, and the next one follows, with the model
  * loaded again if the engine was at fault; at the end that is an error: -1. Stops at once when on_row
  * returned nonzero, after Ctrl-C, and when the only model can run nothing that was asked for. Progress and

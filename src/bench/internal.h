@@ -4,7 +4,7 @@
 #define BENCH_INTERNAL_H
 
 #include "bench/bench.h"
-#include "generate/generate.h"
+#include "sys/sys.h"
 #include "text/text.h"
 
 /* ---- load.c: a model on an engine ---- */
@@ -54,6 +54,40 @@ int32_t *make_prompt(const prompt_source *from, prompt_part part);
 enum { HASH_CHARS = 17 };
 void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]);
 
+/* ---- series.c: how many runs a configuration needs ---- */
+
+enum { N_SPEEDS = 2 }; /* of the prompt and of generation */
+
+/* What is known of a configuration while it is measured. */
+typedef struct series {
+    params params;
+    int64_t configuration; /* its number, from 1 */
+    int64_t n_warm, n;     /* unmeasured runs; measured ones */
+    bool warm, done;
+    double last[N_SPEEDS];    /* of the last unmeasured run */
+    double *speeds[N_SPEEDS]; /* of measured runs; NAN where there is none */
+    int64_t capacity;
+    int64_t n_rows;   /* of runs, and of the error that ended them */
+    int64_t spent_ns; /* by measured runs */
+    int64_t expected; /* runs still to come, as foreseen */
+    summary *summary; /* NULL: nothing was measured yet */
+} series;
+
+/* Takes note of a run, and decides: is the configuration warm, is it done? An unmeasured one while !s->warm.
+ * ns: what the run took in all. -1 when out of memory. */
+int series_add(series *s, const bench_options *o, const sample *run, int64_t ns);
+
+/* A configuration with no warm-up is warm from the start. */
+void series_begin(series *s, const bench_options *o);
+void series_free(series *s);
+
+/* Runs that s will still need, as far as can be foreseen; 0: it is done. */
+int64_t series_runs_left(const series *s, const bench_options *o);
+
+/* The interval of the median of speed i, relative to the median: high - low, / median. NAN when there is
+ * none. */
+double series_width(const series *s, int i);
+
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 
 typedef struct progress {
@@ -69,14 +103,55 @@ typedef struct progress {
 } progress;
 
 void progress_begin(progress *p, const plan *all, const bench_options *o);
-void progress_run(progress *p, const params *run);           /* a run begins */
-void progress_prefill(void *p, int64_t done, int64_t total); /* session_on_prefill's callback */
-void progress_token(progress *p, int64_t n, int64_t now);    /* n tokens are there */
+void progress_expect(progress *p, const params *c, int64_t n); /* n runs of c more, or fewer */
+void progress_run(progress *p, const params *run);             /* a run begins */
+void progress_prefill(void *p, int64_t done, int64_t total);   /* session_on_prefill's callback */
+void progress_token(progress *p, int64_t n, int64_t now);      /* n tokens are there */
 void progress_run_done(progress *p, const sample *s);
-void progress_skip(progress *p, const params *c, int64_t n); /* n runs of c will not be finished */
-void progress_clear(const progress *p);                      /* before anything else is printed */
+void progress_clear(const progress *p); /* before anything else is printed */
 void progress_note(progress *p, const char *format, ...) PRINTF_LIKE(2, 3); /* a second time: nothing */
 void progress_notes(progress *p, const char *lines);                        /* one for each line */
 void progress_text(const char *text, size_t n);                             /* --verbose */
+
+/* ---- run.c, trial.c and rows.c: the benchmark ---- */
+
+typedef struct bench {
+    const plan *plan;
+    const bench_options *options;
+    int (*on_row)(void *context, const row *r);
+    void *context;
+    loaded loaded;
+    progress progress;
+    uint64_t order; /* state of the random order */
+    hardware hardware;
+    char hw_model[128], measured_at[32], prompt_hash[HASH_CHARS], ids_hash[HASH_CHARS];
+    int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
+    int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
+    int64_t n_equal;                      /* configurations left out, since another one is the same */
+    int64_t configuration;                /* the last one that was begun, from 1 */
+    int64_t load_failures;                /* configurations in turn that found this model not to load */
+    bool engine_failed, stopped;          /* during a run; a row could not be written */
+    bool model_refused;                   /* no configuration of this model can run */
+    char error[2048];                     /* of the last configuration that failed */
+} bench;
+
+/* One configuration after another, as --order asks, or since one run each is no reason to mix them. */
+static inline bool bench_in_given_order(const bench_options *o) {
+    return o->given_order || o->repeats == 1;
+}
+
+/* A turn of a configuration: runs of it, one after another, with what they share - prompt, filled caches. At
+ * most max_runs measured ones; fewer when it is done. Its rows are handed over. Needs its model. -1 on an
+ * error, which is the engine's when b->engine_failed. */
+int trial_turn(bench *b, series *s, int64_t max_runs);
+
+/* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
+int trial_again(bench *b, const series *s, int64_t n, double *out);
+
+/* Hands over the row of a run; run: NULL with an error that says why there is none. */
+int rows_run(bench *b, series *s, const sample *run, const char *error);
+
+/* The row of a configuration, as far as it was measured; none when nothing was. An error stays. */
+int rows_summary(bench *b, series *s);
 
 #endif

@@ -10,13 +10,19 @@ static const int64_t PAUSE_NS = 200000000; /* between two lines, so that showing
 
 void progress_begin(progress *p, const plan *all, const bench_options *o) {
     *p = (progress){.shown = isatty(STDERR_FILENO) && !o->verbose};
-    int64_t runs = o->warmup + o->repeats;
-    p->n_runs = all->n * runs;
+    series one = {0};
+    series_begin(&one, o);
     for (int64_t i = 0; i < all->n; i++) {
         params c = plan_params(all, i);
-        p->prompt_left += runs * c.n_prompt;
-        p->generate_left += runs * c.n_generate;
+        progress_expect(p, &c, one.expected);
     }
+}
+
+void progress_expect(progress *p, const params *c, int64_t n) {
+    p->n_runs += n;
+    p->prompt_left += n * c->n_prompt;
+    p->generate_left += n * c->n_generate;
+    p->prefilled = p->generated = 0;
 }
 
 /* Seconds until all is done; -1 while there is nothing to judge by. */
@@ -70,13 +76,6 @@ void progress_run_done(progress *p, const sample *s) {
     p->generate_ns += s->token_ns[s->n_tokens - 1] - s->token_ns[0];
     p->prompt_left -= s->n_prompt;
     p->generate_left -= s->n_tokens;
-    p->prefilled = p->generated = 0;
-}
-
-void progress_skip(progress *p, const params *c, int64_t n) {
-    p->run += n;
-    p->prompt_left -= n * c->n_prompt;
-    p->generate_left -= n * c->n_generate;
     p->prefilled = p->generated = 0;
 }
 

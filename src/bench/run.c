@@ -1,244 +1,11 @@
-/* run.c - the trials: warm-up and measured runs of every configuration, a timestamp per token.
- * Nothing is computed from the timestamps here; between start_ns and the last token only the session runs.
- * A configuration that fails gives a row that says why, and the next one follows. */
+/* run.c - the plan's run: models one after another, configurations in turn, what fails left out with a row
+ * that says why, and whether the machine was still the same at the end.
+ */
 #include "bench/internal.h"
-#include "sys/sys.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-
-typedef struct bench {
-    const plan *plan;
-    const bench_options *options;
-    int (*on_row)(void *context, const row *r);
-    void *context;
-    summary *summary; /* of this configuration's runs */
-    loaded loaded;
-    progress progress;
-    hardware hardware;
-    char hw_model[128], measured_at[32], prompt_hash[HASH_CHARS], ids_hash[HASH_CHARS];
-    int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
-    int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
-    int64_t n_equal;                      /* configurations left out, since another one is the same */
-    int64_t configuration, repeat;        /* this one, from 1; its rows so far */
-    int64_t runs_left;                    /* of this configuration */
-    int64_t load_failures;                /* configurations in turn that found this model not to load */
-    bool engine_failed, stopped;          /* during a run; a row could not be written */
-    bool model_refused;                   /* no configuration of this model can run */
-    char error[2048];                     /* of the last configuration that failed */
-} bench;
-
-/* ---- one run ---- */
-
-static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate) {
-    out->start_ns = clock_ns();
-    if (session_prefill(s, prompt, out->n_prompt)) return -1;
-    while (out->n_tokens < n_generate) {
-        if (session_step(s, &out->ids[out->n_tokens * out->n_sequences])) return -1;
-        int64_t now = clock_ns();
-        out->token_ns[out->n_tokens++] = now;
-        progress_token(&b->progress, out->n_tokens, now);
-    }
-    return 0;
-}
-
-/* What the runs of a configuration begin with. */
-typedef struct beginning {
-    int32_t *depth, *prompt; /* ids [batch][depth], [batch][n_prompt] */
-    session *filled;         /* with the depth in its caches; NULL: each run has a session of its own */
-} beginning;
-
-/* The depth is filled once, and given back for each run. */
-static int begin(bench *b, const params *p, beginning *out) {
-    static const token_ids no_text = {0};
-    const loaded *l = &b->loaded;
-    prompt_source from = {.text = strcmp(p->prompt_source, "random") ? &l->prompt_text : &no_text,
-                          .vocab_size = model_describe(l->model)->vocab_size,
-                          .seed = b->options->seed};
-    int32_t *all = make_prompt(&from, (prompt_part){p->batch, 0, p->depth + p->n_prompt});
-    out->prompt = make_prompt(&from, (prompt_part){p->batch, p->depth, p->n_prompt});
-    if (all) hash_ids(all, p->batch * (p->depth + p->n_prompt), b->prompt_hash);
-    free(all);
-    if (!all || !out->prompt) return -1;
-    if (!p->depth) return 0;
-    session_spec spec = params_session(p);
-    out->depth = make_prompt(&from, (prompt_part){p->batch, 0, p->depth});
-    if (!out->depth) return -1;
-    b->engine_failed = true;
-    out->filled = session_new(l->model, l->engine, &spec);
-    if (!out->filled || session_fill(out->filled, out->depth, p->depth) || session_mark(out->filled))
-        return -1;
-    b->engine_failed = false;
-    return 0;
-}
-
-static void end(beginning *b) {
-    session_free(b->filled);
-    free(b->depth);
-    free(b->prompt);
-}
-
-/* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, const params *p, const beginning *from, sample *out) {
-    loaded *l = &b->loaded;
-    session_spec spec = params_session(p);
-    session *s = from->filled;
-    if (interrupted()) return fail_interrupted();
-    progress_run(&b->progress, p);
-    if (s && session_return(s)) return -1;
-    engine_reset_peak(l->engine);
-    if (!s) s = session_new(l->model, l->engine, &spec);
-    if (!s) return -1;
-    session_on_prefill(s, progress_prefill, &b->progress);
-    out->n_sequences = p->batch;
-    out->n_prompt = p->n_prompt;
-    out->n_tokens = 0;
-    out->load_ns = l->load_ns;
-    int failed = time_tokens(b, s, from->prompt, out, p->n_generate);
-    engine_memory used = engine_memory_used(l->engine);
-    out->memory.weights = used.weights;
-    out->memory.kv = used.kv;
-    out->memory.scratch = used.scratch;
-    out->memory.peak = used.peak;
-    out->peak_rss = sys_peak_rss();
-    if (!from->filled) session_free(s);
-    if (failed) return -1;
-    progress_run_done(&b->progress, out);
-    b->runs_left--;
-    return 0;
-}
-
-/* ---- its row ---- */
-
-/* What ran, where the parameters leave it open. Of a configuration that failed, the row shows what was asked
- * for. */
-static void set_what_ran(const bench *b, params *p, bool failed) {
-    const loaded *l = &b->loaded;
-    engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
-    p->engine = info.name;
-    if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
-    if (!failed) {
-        p->threads = info.threads;
-        for (int i = 0; i < N_PARAMS && l->engine; i++) {
-            const char *used = engine_setting_used(l->engine, param_table[i].name);
-            if (param_table[i].kind == KIND_SETTING)
-                memcpy((char *)p + param_table[i].offset, &used, sizeof used);
-        }
-        if (p->graph && p->batch > 1) p->graph = "mlx-lm"; /* fused kernels are of one sequence */
-        if (!l->prompt_text.n) p->prompt_source = "random";
-    }
-}
-
-static facts get_facts(bench *b) {
-    const loaded *l = &b->loaded;
-    time_t now = time(NULL);
-    struct tm utc;
-    strftime(b->measured_at, sizeof b->measured_at, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
-    facts f = {.synthetic = -1,
-               .seed = (int64_t)b->options->seed,
-               .warmup = b->options->warmup,
-               .hw_model = b->hw_model,
-               .chip = b->hardware.chip,
-               .os = b->hardware.os,
-               .mlxbench_version = MLXBENCH_VERSION,
-               .measured_at = b->measured_at};
-    if (!l->model) return f;
-    engine_info info = engine_describe(l->engine);
-    f.model_type = model_describe(l->model)->model_type;
-    f.quantization = checkpoint_quantization(l->checkpoint);
-    f.parameters = checkpoint_parameters(l->checkpoint);
-    f.synthetic = checkpoint_is_synthetic(l->checkpoint);
-    f.engine_version = info.version;
-    f.device = info.device;
-    f.mlx_env = strcmp(info.name, "mlx") ? NULL : mlx_env_text();
-    return f;
-}
-
-static int hand_on(bench *b, const row *r) {
-    progress_clear(&b->progress);
-    b->stopped = b->on_row(b->context, r) != 0;
-    return b->stopped ? -1 : 0;
-}
-
-/* s: NULL with an error that says why there is no sample. */
-static int hand_over(bench *b, const params *p, const sample *s, const char *error) {
-    params ran = *p;
-    facts f = get_facts(b);
-    row r;
-    f.error = error;
-    if (s) {
-        hash_ids(s->ids, s->n_tokens * s->n_sequences, b->ids_hash);
-        f.prompt_hash = b->prompt_hash;
-        f.ids_hash = b->ids_hash;
-    }
-    set_what_ran(b, &ran, error != NULL);
-    row_of_run(&r, (run_number){++b->n_rows, b->configuration, ++b->repeat}, &ran, s, &f);
-    return summary_add(b->summary, &r) || hand_on(b, &r) ? -1 : 0;
-}
-
-/* The row of a configuration, as far as it was measured: also of one that was interrupted. An error stays. */
-static int hand_over_summary(bench *b) {
-    row r;
-    int failed = 0;
-    if (!b->stopped && !summary_row(b->summary, &r)) failed = hand_on(b, &r);
-    summary_clear(b->summary);
-    return failed;
-}
-
-/* The text that was generated, of each sequence, after the run so that printing it costs no measured time. */
-static int show_text(const loaded *l, const sample *s) {
-    if (!l->tokenizer) return 0;
-    int32_t *ids = mem_new((size_t)s->n_tokens, sizeof *ids, "a text");
-    int failed = !ids;
-    for (int64_t k = 0; k < s->n_sequences && !failed; k++) {
-        str text = {0};
-        for (int64_t i = 0; i < s->n_tokens; i++) ids[i] = s->ids[i * s->n_sequences + k];
-        failed = tokenizer_decode(l->tokenizer, ids, s->n_tokens, false, &text);
-        if (!failed && !text.failed) progress_text(text.data ? text.data : "", text.length);
-        str_free(&text);
-    }
-    free(ids);
-    return failed;
-}
-
-/* ---- one configuration ---- */
-
-static int check(const bench *b, const params *p) {
-    session_spec spec = params_session(p);
-    if (generate_check(b->loaded.model, &spec.options)) return -1;
-    return session_check_memory(b->loaded.model, &spec, sys_available_memory());
-}
-
-static void note_oddities(bench *b, const params *p) {
-    str notes = {0};
-    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->depth + p->n_prompt + p->n_generate, &notes);
-    if (notes.length) progress_notes(&b->progress, notes.data);
-    str_free(&notes);
-}
-
-static int run_configuration(bench *b, const params *p) {
-    const bench_options *o = b->options;
-    loaded *l = &b->loaded;
-    engine_options how = params_engine(p);
-    if (check(b, p) || engine_configure(l->engine, &how)) return -1;
-    note_oddities(b, p);
-    sample s = {.token_ns = mem_new((size_t)p->n_generate, sizeof *s.token_ns, "the timestamps"),
-                .ids = mem_new((size_t)(p->n_generate * p->batch), sizeof *s.ids, "the generated ids")};
-    beginning from = {0};
-    int failed = !s.token_ns || !s.ids || begin(b, p, &from);
-    for (int64_t i = 0; i < o->warmup + o->repeats && !failed; i++) {
-        failed = b->engine_failed = run_once(b, p, &from, &s) != 0;
-        if (failed || i < o->warmup) continue;
-        b->n_measured++;
-        failed = hand_over(b, p, &s, NULL);
-        if (!failed && o->verbose) failed = show_text(l, &s);
-    }
-    end(&from);
-    free(s.ids);
-    free(s.token_ns);
-    return failed ? -1 : 0;
-}
 
 static bool same_model(const params *a, const params *b) {
     return !strcmp(a->model, b->model) && !strcmp(a->engine, b->engine);
@@ -307,15 +74,16 @@ static bool is_equal(const bench *b, const params *p) {
 
 /* Gives the configuration that failed its row, so that the next one can follow. -1 when none may: after
  * Ctrl-C, without an output, and when the command is one that the only model can't run at all. */
-static int leave_out(bench *b, const params *p) {
+static int leave_out(bench *b, series *s) {
     int code = error_exit_code();
     bool only = b->plan->n_values[PARAM_model] == 1 && b->plan->n_values[PARAM_engine] == 1;
+    s->done = true;
     if (b->stopped || code == EXIT_INTERRUPTED || (only && b->model_refused)) return -1;
     snprintf(b->error, sizeof b->error, "%s", error_message());
     b->n_failed++;
     b->n_refused += code == EXIT_USAGE;
-    progress_skip(&b->progress, p, b->runs_left);
-    if (hand_over(b, p, NULL, b->error)) return -1;
+    progress_expect(&b->progress, &s->params, -s->expected);
+    if (rows_run(b, s, NULL, b->error)) return -1;
     if (b->plan->n > 1 && b->load_failures < 2)
         progress_note(&b->progress, "run %lld failed: %s", (long long)b->n_rows, b->error);
     if (b->engine_failed) loaded_free(&b->loaded); /* an engine in an unknown state */
@@ -335,38 +103,173 @@ static int report_failures(const bench *b) {
                 (long long)b->n_failed, n);
 }
 
-/* One configuration of the plan, with all its rows. -1 when the plan ends with it. */
-static int run_planned(bench *b, int64_t i, const params *now, bool other_model) {
-    int stopped = 0;
-    b->runs_left = b->options->warmup + b->options->repeats;
-    if (other_model) b->load_failures = b->model_refused = 0;
-    int failed = load(b, now) || (other_model && check_all(b, i));
-    if (!failed && is_equal(b, now)) {
-        b->n_equal++;
-        progress_skip(&b->progress, now, b->runs_left);
+/* ---- configurations in turn ---- */
+
+enum {
+    MOST_IN_TURN = 1000, /* configurations; what is known of each takes memory */
+    RUNS_WITH_DEPTH = 4, /* in one turn, as each turn fills the caches again */
+};
+
+/* Configurations that take turns: from plan[first], all of one model. */
+static int64_t count_in_turn(const bench *b, int64_t first) {
+    const params p = plan_params(b->plan, first);
+    int64_t n = 1;
+    if (bench_in_given_order(b->options)) return 1;
+    for (; n < MOST_IN_TURN && first + n < b->plan->n; n++) {
+        params other = plan_params(b->plan, first + n);
+        if (!same_model(&p, &other)) break;
+    }
+    return n;
+}
+
+/* Makes the series of those that are not equal to others; those that can't run have their row already. The
+ * model of *before is the one that is loaded. -1 when the plan ends here; *n of all[] are valid then, too. */
+static int begin_series(bench *b, int64_t first, int64_t n_planned, series *all, int64_t *n) {
+    for (int64_t i = first; i < first + n_planned; i++) {
+        series *s = &all[*n];
+        s->params = plan_params(b->plan, i);
+        params before = plan_params(b->plan, i ? i - 1 : 0);
+        bool other_model = i == 0 || !same_model(&before, &s->params);
+        if (other_model) b->load_failures = b->model_refused = 0;
+        int failed = load(b, &s->params) || (other_model && check_all(b, i));
+        series_begin(s, b->options);
+        if (!failed && is_equal(b, &s->params)) {
+            b->n_equal++;
+            progress_expect(&b->progress, &s->params, -s->expected);
+            continue;
+        }
+        s->configuration = ++b->configuration;
+        ++*n;
+        if (failed && leave_out(b, s)) return -1;
+    }
+    return 0;
+}
+
+/* Fisher and Yates' shuffle. */
+static void shuffle(bench *b, series **items, int64_t n) {
+    for (int64_t i = n - 1; i > 0; i--) {
+        int64_t k = (int64_t)(random_next(&b->order) % (uint64_t)(i + 1));
+        series *other = items[k];
+        items[k] = items[i];
+        items[i] = other;
+    }
+}
+
+/* A turn of each series that is not done, in random order; alone, it may have all its turns at once. The rows
+ * of configurations follow in the plan's order, each when all before it are done. */
+static int take_turns(bench *b, series *all, int64_t n) {
+    series **waiting = mem_new((size_t)n + 1, sizeof *waiting, "the configurations");
+    int stopped = waiting ? 0 : -1;
+    for (int64_t shown = 0, left = 1; !stopped && left;) {
+        left = 0;
+        for (int64_t i = shown; i < n; i++)
+            if (!all[i].done) waiting[left++] = &all[i];
+        shuffle(b, waiting, left);
+        for (int64_t i = 0; i < left && !stopped; i++) {
+            series *s = waiting[i];
+            int64_t most = left == 1 ? INT64_MAX - s->n : s->params.depth ? RUNS_WITH_DEPTH : 1;
+            if (load(b, &s->params) || trial_turn(b, s, most)) stopped = leave_out(b, s);
+            for (; !stopped && shown < n && all[shown].done; shown++) stopped = rows_summary(b, &all[shown]);
+        }
+    }
+    free(waiting);
+    return stopped;
+}
+
+/* What --repeats auto could not reach in its time. */
+static void note_imprecise(bench *b, const series *s) {
+    static const char *const names[N_SPEEDS] = {"prompt_tps", "generation_tps"};
+    for (int i = 0; i < N_SPEEDS && !b->options->repeats; i++) {
+        double width = series_width(s, i);
+        if (width > b->options->precision)
+            progress_note(
+                &b->progress,
+                "configuration %lld: after %lld runs the interval of %s is %.2g %% wide, not %.2g %%; a "
+                "longer --time-limit makes it narrower",
+                (long long)s->configuration, (long long)s->n, names[i], 100 * width,
+                100 * b->options->precision);
+    }
+}
+
+static int run_in_turn(bench *b, int64_t first, int64_t n_planned, series *first_of_all) {
+    series *all = mem_new((size_t)n_planned, sizeof *all, "the configurations");
+    int64_t n = 0;
+    if (!all) return -1;
+    int stopped = begin_series(b, first, n_planned, all, &n);
+    if (!stopped) stopped = take_turns(b, all, n);
+    for (int64_t i = 0; i < n; i++) {
+        stopped = rows_summary(b, &all[i]) || stopped ? -1 : 0;
+        if (!stopped) note_imprecise(b, &all[i]);
+        if (!first && !i && !stopped) { /* its speeds are needed at the end */
+            *first_of_all = all[i];
+            all[i] = (series){0};
+        }
+        series_free(&all[i]);
+    }
+    free(all);
+    return stopped;
+}
+
+/* ---- at the end ---- */
+
+enum { RUNS_AGAIN = 3 };
+
+/* Is a speed of the first configuration, measured again, another one than before? Then it lies outside its
+ * interval, and that is no chance; what is less than the precision does not matter. */
+static void note_drift(bench *b, const series *s, const double *again) {
+    static const char *const names[N_SPEEDS] = {"prompt", "generation"};
+    for (int i = 0; i < N_SPEEDS; i++) {
+        double now[RUNS_AGAIN];
+        double *before = mem_new((size_t)s->n, sizeof *before, "the speeds");
+        if (!before) return;
+        memcpy(now, again + i * RUNS_AGAIN, sizeof now);
+        memcpy(before, s->speeds[i], (size_t)s->n * sizeof *before);
+        double p = mann_whitney(before, s->n, now, RUNS_AGAIN);
+        spread old = spread_of(before, s->n), new = spread_of(now, RUNS_AGAIN);
+        free(before);
+        double change = fabs(new.median / old.median - 1);
+        bool inside = new.median >= old.low &&new.median <= old.high;
+        if (!(p < 0.05) || inside || change < b->options->precision) continue;
+        progress_note(
+            &b->progress,
+            "the machine changed meanwhile: the first configuration, measured again at the end, has %.1f %% "
+            "%s %s speed than before (%d runs, p = %.3f)",
+            100 * change, new.median < old.median ? "less" : "more", names[i], RUNS_AGAIN, p);
+    }
+}
+
+/* Measures the first configuration again, if there were others and its interval is known. It may fail where
+ * it did not before: then that is said, and the results stay. */
+static int measure_drift(bench *b, const series *s) {
+    double again[N_SPEEDS * RUNS_AGAIN];
+    if (s->n < REPEATS_LEAST || b->configuration < 2) return 0;
+    b->load_failures = 0;
+    if (load(b, &s->params) || trial_again(b, s, RUNS_AGAIN, again)) {
+        if (error_exit_code() == EXIT_INTERRUPTED) return -1;
+        progress_note(&b->progress, "the first configuration could not be measured again: %s",
+                      error_message());
+        error_clear();
         return 0;
     }
-    b->configuration++;
-    b->repeat = 0;
-    if (failed || run_configuration(b, now)) stopped = leave_out(b, now);
-    return hand_over_summary(b) || stopped ? -1 : 0;
+    note_drift(b, s, again);
+    return 0;
 }
 
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const row *r),
               void *context) {
-    bench b = {.plan = p, .options = o, .on_row = on_row, .context = context, .summary = summary_new()};
-    params before;
-    int stopped = b.summary ? 0 : -1;
+    bench b = {.plan = p, .options = o, .on_row = on_row, .context = context, .order = ~o->seed};
+    series first = {0};
+    int stopped = 0;
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
-    for (int64_t i = 0; i < p->n && !stopped; i++) {
-        params now = plan_params(p, i);
-        stopped = run_planned(&b, i, &now, i == 0 || !same_model(&before, &now));
-        before = now;
+    for (int64_t i = 0, n; i < p->n && !stopped; i += n) {
+        n = count_in_turn(&b, i);
+        stopped = run_in_turn(&b, i, n, &first);
     }
+    if (!stopped) stopped = measure_drift(&b, &first);
+    series_free(&first);
     progress_clear(&b.progress);
     loaded_free(&b.loaded);
-    summary_free(b.summary);
     return stopped ? -1 : report_failures(&b);
 }

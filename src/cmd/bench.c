@@ -5,6 +5,7 @@
 #include "cmd/cmd.h"
 #include "cmd/common.h"
 #include "cmd/fetch.h"
+#include "cmd/units.h"
 #include "report/report.h"
 
 #include <stdio.h>
@@ -14,7 +15,8 @@ typedef struct command {
     str models; /* --model, all times it was given; no data: never */
     const char *lists[N_PARAMS];
     option_texts mlx_env;
-    const char *prompt; /* NULL: not given */
+    const char *prompt; /* NULL: not given, as those below */
+    const char *repeats, *warmup, *precision, *time_limit, *delay, *order;
     option_texts outputs;
     report_options report;
     bool offline;
@@ -47,20 +49,47 @@ static int parse_options(command *c, int argc, char **argv) {
         {.name = "repeats",
          .short_name = "r",
          .metavar = "N",
-         .kind = OPTION_NUMBER,
-         .value = &c->bench.repeats,
-         .min = 1,
-         .max = 1000000,
+         .kind = OPTION_TEXT,
+         .value = &c->repeats,
          .standard = "1",
-         .help = "measured runs per configuration"},
+         .help = "measured runs per configuration, or auto: until they agree"},
+        {.name = "precision",
+         .metavar = "PERCENT",
+         .kind = OPTION_TEXT,
+         .value = &c->precision,
+         .standard = "1%",
+         .rare = true,
+         .help = "with --repeats auto: the 95 % interval of both median speeds shall not be wider"},
+        {.name = "time-limit",
+         .metavar = "TIME",
+         .kind = OPTION_TEXT,
+         .value = &c->time_limit,
+         .standard = "2m",
+         .rare = true,
+         .help = "with --repeats auto: the time for a configuration, after at least 6 runs"},
         {.name = "warmup",
          .metavar = "N",
-         .kind = OPTION_NUMBER,
-         .value = &c->bench.warmup,
-         .max = 1000,
-         .standard = "1",
+         .kind = OPTION_TEXT,
+         .value = &c->warmup,
+         .standard = "auto",
          .rare = true,
-         .help = "unmeasured runs before them"},
+         .help = "unmeasured runs before them; auto: until two in a row agree, at most 5"},
+        {.name = "delay",
+         .metavar = "TIME",
+         .kind = OPTION_TEXT,
+         .value = &c->delay,
+         .standard = "0",
+         .rare = true,
+         .help = "to wait before each run, so that the machine cools down"},
+        {.name = "order",
+         .metavar = "KIND",
+         .kind = OPTION_TEXT,
+         .value = &c->order,
+         .standard = "random",
+         .rare = true,
+         .help =
+             "random: configurations with several repeats take turns, in an order that follows from --seed; "
+             "given: one after another"},
         {.name = "seed",
          .metavar = "N",
          .kind = OPTION_NUMBER,
@@ -68,7 +97,7 @@ static int parse_options(command *c, int argc, char **argv) {
          .max = ((int64_t)1 << 53) - 1, /* what a JSON number can say exactly */
          .standard = "0",
          .rare = true,
-         .help = "for random prompts and synthetic weights"},
+         .help = "for random prompts, synthetic weights and the random order"},
         mlx_env_option(&c->mlx_env),
         {.name = "output",
          .short_name = "o",
@@ -101,6 +130,22 @@ static int parse_options(command *c, int argc, char **argv) {
     int status = options_parse(options, N_PARAMS + N_OTHER, &usage, argc, argv);
     if (c->models.data) c->lists[PARAM_model] = c->models.data;
     return status;
+}
+
+static int get_repeats(command *c) {
+    bench_options *o = &c->bench;
+    const char *order = c->order ? c->order : "random";
+    o->given_order = !strcmp(order, "given");
+    if (!o->given_order && strcmp(order, "random"))
+        return fail_usage("--order: \"%s\" is not one of random,given", order);
+    if (parse_auto(c->repeats, "--repeats", (auto_range){1, 1000000, 0}, &o->repeats) ||
+        parse_auto(c->warmup, "--warmup", (auto_range){0, 1000, -1}, &o->warmup))
+        return -1;
+    return parse_percent(c->precision, "--precision", &o->precision) ||
+                   parse_duration(c->time_limit, "--time-limit", &o->time_limit_ns) ||
+                   parse_duration(c->delay, "--delay", &o->delay_ns)
+               ? -1
+               : 0;
 }
 
 static int get_prompt(command *c) {
@@ -171,13 +216,14 @@ static void print_line(const writer *w) {
 }
 
 static int run(command *c) {
-    if (plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_env_set(&c->mlx_env)) return -1;
+    if (get_repeats(c) || plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_env_set(&c->mlx_env))
+        return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
     if (!inputs || get_prompt(c) || check_names(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
-    sweep s = plan_sweep(&c->plan, c->bench.repeats);
+    sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
     writer w = {.outputs = reports_open(&c->outputs, &c->report, &s)};
     if (!w.outputs) return -1;
     int failed = bench_run(&c->plan, &c->bench, write_row, &w);
@@ -188,7 +234,11 @@ static int run(command *c) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    command c = {.bench = {.repeats = 1, .warmup = 1, .find_model = fetch_found}};
+    command c = {.bench = {.repeats = 1,
+                           .warmup = -1,
+                           .precision = 0.01,
+                           .time_limit_ns = 120000000000,
+                           .find_model = fetch_found}};
     report_output_help(&c.output_help);
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
     if (!done) done = run(&c);

@@ -2,10 +2,10 @@
  * be chance. The statistics are in results/, the tables in report/.
  */
 #include "cmd/cmd.h"
+#include "cmd/units.h"
 #include "report/report.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static const option_usage usage = {
     .synopsis = "mlxbench compare A B... [options]",
@@ -29,15 +29,10 @@ typedef struct command {
     str out;
 } command;
 
-/* "3%" or "3": a loss of so many percent. */
 static int parse_limit(command *c) {
-    char *end = NULL;
-    double percent = c->fail_slower ? strtod(c->fail_slower, &end) : 0;
-    if (!c->fail_slower) return 0;
-    end += *end == '%';
-    if (end == c->fail_slower || *end || !(percent >= 0 && percent < 100))
-        return fail_usage("--fail-slower: \"%s\" is not a percentage from 0 to below 100", c->fail_slower);
-    c->limit = 1 - percent / 100;
+    double loss = 0;
+    if (parse_percent(c->fail_slower, "--fail-slower", &loss)) return -1;
+    c->limit = 1 - loss;
     return 0;
 }
 

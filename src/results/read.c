@@ -65,29 +65,35 @@ static int find_sweep(results *r) {
     return 0;
 }
 
+/* The summary of the configuration whose runs begin at runs[*start]; moves *start to the next one's. */
+static int hand_on_summary(const results *r, const row **runs, int64_t *start, summary *s,
+                           int (*on_row)(void *context, const row *r), void *context) {
+    int64_t number = configuration(runs[*start]);
+    row whole;
+    summary_clear(s);
+    for (; *start < r->n && configuration(runs[*start]) == number; ++*start)
+        if (summary_add(s, runs[*start])) return -1;
+    return summary_row(s, &whole) ? 0 : on_row(context, &whole);
+}
+
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context) {
     const row **runs = group(r);
-    int64_t *first =
-        mem_new((size_t)r->n, sizeof *first, "the rows"); /* of the configuration that ends here; -1 */
+    bool *seen = mem_new((size_t)r->n, sizeof *seen, "the rows");
     summary *s = summary_new();
-    int stopped = runs && first && s ? 0 : -1;
-    for (int64_t i = 0, start = 0; !stopped && i < r->n; i++) {
-        bool last = i + 1 == r->n || configuration(runs[i + 1]) != configuration(runs[i]);
-        first[runs[i] - r->runs] = last ? start : -1;
-        if (last) start = i + 1;
-    }
-    for (int64_t i = 0; !stopped && i < r->n; i++) {
-        row whole;
+    int stopped = runs && seen && s ? 0 : -1;
+    for (int64_t i = 0, shown = 0, ready = 0; !stopped && i < r->n; i++) {
+        seen[i] = true;
         stopped = on_row(context, &r->runs[i]);
-        if (stopped || first[i] < 0) continue;
-        summary_clear(s);
-        for (int64_t k = first[i];
-             !stopped && k < r->n && configuration(runs[k]) == configuration(&r->runs[i]); k++)
-            stopped = summary_add(s, runs[k]);
-        if (!stopped && !summary_row(s, &whole)) stopped = on_row(context, &whole);
+        while (ready < r->n && seen[runs[ready] - r->runs]) ready++; /* these are all there */
+        while (!stopped && shown < ready) {
+            int64_t last = shown;
+            while (last + 1 < r->n && configuration(runs[last + 1]) == configuration(runs[shown])) last++;
+            if (last >= ready) break;
+            stopped = hand_on_summary(r, runs, &shown, s, on_row, context);
+        }
     }
     summary_free(s);
-    free(first);
+    free(seen);
     free(runs);
     return stopped;
 }

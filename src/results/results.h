@@ -223,8 +223,8 @@ int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
 
-/* Calls on_row for every run in order and for each configuration after its last one, until it returns
- * nonzero: that. */
+/* Calls on_row for every run in order, and for each configuration once it and all before it are complete,
+ * until it returns nonzero: that. */
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
 
 /* ---- two files side by side ---- */

@@ -84,7 +84,7 @@ def test_help_fits_a_screen(run):
 
 def test_product_of_all_lists(measure):
     rows = measure("--engine", "fake", "-np", "8,16", "-n", "2,3", "-pss", "4,8", "--kv-bits", "none,4,8",
-                   "--kv-group-size", 32, "-r", 2)
+                   "--kv-group-size", 32, "-r", 2, "--order", "given")
     assert [row["run"] for row in rows] == list(range(1, 49))
     found = [tuple(row[c] for c in ("n_prompt", "n_generate", "kv_bits", "prefill_step_size")) for row in rows]
     assert found == [(p, n, bits, step) for p in (8, 16) for n in (2, 3) for bits in (None, 4, 8)
@@ -95,7 +95,8 @@ def test_product_of_all_lists(measure):
 
 
 def test_depth_and_batch(measure):
-    rows = measure("--engine", "fake", "-np", 8, "-n", 3, "-d", "0,24", "-b", "1,4", "-r", 2)
+    rows = measure("--engine", "fake", "-np", 8, "-n", 3, "-d", "0,24", "-b", "1,4", "-r", 2, "--order",
+                   "given")
     assert [(row["depth"], row["batch"]) for row in rows] == [
         (depth, batch) for depth in (0, 24) for batch in (1, 4) for _ in range(2)]
     for row in rows:
@@ -115,14 +116,15 @@ def test_a_depth_is_the_beginning_of_the_text(run, measure, engine):
             line for line in run("hwinfo").stdout.splitlines() if line.startswith("engine mlx:")):
         pytest.skip("this build has no MLX")
     for source in ("text", "random"):
-        options = ["--engine", engine, "-n", 4, "-pss", 8, "--prompt-tokens", source, "-b", "1,3", "-r", 2]
+        options = ["--engine", engine, "-n", 4, "-pss", 8, "--prompt-tokens", source, "-b", "1,3", "-r", 2, "--order",
+                   "given"]
         whole, deep = measure("-np", 40, *options), measure("-np", 16, "-d", 24, *options)
         assert [row["token_ids"] for row in whole] == [row["token_ids"] for row in deep]
 
 
 def test_each_model_is_loaded_once_per_engine(run, good_folder, good_gguf):
     done = run("--model", f"{good_folder},{good_gguf}", "--engine", "fake,auto", *RANDOM[2:], "-t", "1,2", "-r", 2,
-               "-o", "jsonl", check=True)
+               "--order", "given", "-o", "jsonl", check=True)
     rows = runs_of(done.stdout)
     keys = [(row["model"], row["engine"]) for row in rows]
     assert [keys[0], keys[4], keys[8], keys[12]] == list(dict.fromkeys(keys))
@@ -371,7 +373,7 @@ def on_terminal(mlxbench, *arguments):
 def test_terminal_gets_a_table_and_progress(mlxbench, good_folder):
     out = on_terminal(mlxbench, "--model", good_folder, *RANDOM)
     assert out.startswith("| model")
-    assert "\rrun 1 of 2: 0 of 8 prompt tokens" in out.replace("\033[K", "")
+    assert "\rrun 1 of 3: 0 of 8 prompt tokens" in out.replace("\033[K", "")
     # Every row begins on a line that was cleared.
     assert re.search(r"\r\033\[K\| " + re.escape(str(good_folder)), out)
 

@@ -92,7 +92,8 @@ static void test_csv(void **state) {
         "size,sequence_tps,ttft_ms,"
         "itl_p50_ms,itl_p99_ms,total_s,load_s,weights_gb,kv_gb,scratch_gb,peak_rss_gb,model_type,"
         "quantization,"
-        "parameters,synthetic,engine_version,mlx_env,device,hw_model,chip,os,mlxbench_version,seed,warmup,"
+        "parameters,synthetic,engine_version,mlx_env,device,hw_model,chip,os,mlxbench_version,seed,order,"
+        "warmup,"
         "prompt_"
         "hash,ids_hash,measured_at,error\n"
         "1,10,20.000,4,6.000,1.234568,1,1,\"a \"\"quoted\"\", "
@@ -100,7 +101,7 @@ static void test_csv(void **state) {
         "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,"
         "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS "
-        "15.1,0.1.0,3,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n"
+        "15.1,0.1.0,3,,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n"
         "2,10,20.000,1,,1.234568,2,1,a-model,fake,2,none,fused,,10,4,0,1,text,,4,64,0,2048,,500.000,,"
         ",0."
         "500000,0.250000,1."
@@ -108,7 +109,7 @@ static void test_csv(void **state) {
         "0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,m2ultra_192gb_76gpu,Apple M2 "
         "Ultra,macOS 15.1,"
-        "0.1.0,3,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n");
+        "0.1.0,3,,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n");
 }
 
 static void test_mlxbench(void **state) {

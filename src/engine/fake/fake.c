@@ -1,5 +1,7 @@
 /* fake.c - an engine that computes nothing: for tests of all that stands on the operation set.
- * Its ids follow from the position alone, its numbers are zero, and its memory is what the shapes imply. */
+ * Its ids follow from the position alone, its numbers are zero, its memory is what the shapes imply, and its
+ * times what a script says, if there is one. */
+#include "engine/fake/script.h"
 #include "engine/graph.h"
 
 #include <stdlib.h>
@@ -26,6 +28,7 @@ typedef struct fake {
     bool mlx_lm_graph, int8_activations, on_cores;
     engine_memory memory;
     fake_weight *weights;
+    script script;
 } fake;
 
 static void note_peak(fake *e) {
@@ -44,8 +47,12 @@ static int configure(engine *base, const engine_options *options) {
 
 static engine *open_fake(const engine_options *options) {
     fake *e = mem_new(1, sizeof *e, "the fake engine");
-    if (e) configure(&e->base, options);
-    return (engine *)e;
+    if (!e || script_open(&e->script)) {
+        free(e);
+        return NULL;
+    }
+    configure(&e->base, options);
+    return &e->base;
 }
 
 static void drop_weights(engine *base) {
@@ -60,6 +67,7 @@ static void drop_weights(engine *base) {
 
 static void close_fake(engine *base) {
     drop_weights(base);
+    script_close(&((fake *)base)->script);
     free(base);
 }
 
@@ -86,6 +94,7 @@ static void reset_peak(engine *base) {
     fake *e = (fake *)base;
     e->memory.scratch = e->memory.peak = 0;
     note_peak(e);
+    script_next(&e->script);
 }
 
 static weight *new_weight(engine *base, const weight_source *source) {
@@ -167,7 +176,7 @@ static void free_result(result *r) {
 
 static int run(engine *base, graph *g, int n, const tensor outputs[], result *results[]) {
     fake *e = (fake *)base;
-    int64_t position = 0;
+    int64_t position = 0, rows = 1;
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);
         if (!x->live) continue;
@@ -175,10 +184,11 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
         if (bytes > e->memory.scratch) e->memory.scratch = bytes;
         if (!(op_flags[x->op] & EFFECT)) continue;
         position = x->position;
-        resize_cache(e, (fake_cache *)x->cache, position + rows_per_sequence(g, x), x->cache->bits,
-                     x->cache->group_size);
+        rows = rows_per_sequence(g, x);
+        resize_cache(e, (fake_cache *)x->cache, position + rows, x->cache->bits, x->cache->group_size);
     }
     note_peak(e);
+    if (script_step(&e->script, rows, position)) return -1;
     if (interrupted()) return fail_interrupted();
     for (int i = 0; i < n; i++) {
         results[i] = make_result(e, outputs[i], position, g->n_sequences);

@@ -1,0 +1,82 @@
+/* rows.c - the row of a run and of a configuration: what ran, with which facts, handed on at once.
+ */
+#include "bench/internal.h"
+
+#include <stdio.h>
+#include <time.h>
+
+/* What ran, where the parameters leave it open. Of a configuration that failed, the row shows what was asked
+ * for. */
+static void set_what_ran(const bench *b, params *p, bool failed) {
+    const loaded *l = &b->loaded;
+    engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
+    p->engine = info.name;
+    if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
+    if (!failed) {
+        p->threads = info.threads;
+        for (int i = 0; i < N_PARAMS && l->engine; i++) {
+            const char *used = engine_setting_used(l->engine, param_table[i].name);
+            if (param_table[i].kind == KIND_SETTING)
+                memcpy((char *)p + param_table[i].offset, &used, sizeof used);
+        }
+        if (p->graph && p->batch > 1) p->graph = "mlx-lm"; /* fused kernels are of one sequence */
+        if (!l->prompt_text.n) p->prompt_source = "random";
+    }
+}
+
+static facts get_facts(bench *b, const series *s) {
+    const loaded *l = &b->loaded;
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(b->measured_at, sizeof b->measured_at, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    facts f = {.synthetic = -1,
+               .seed = (int64_t)b->options->seed,
+               .warmup = s->n_warm,
+               .order = bench_in_given_order(b->options) ? "given" : "random",
+               .hw_model = b->hw_model,
+               .chip = b->hardware.chip,
+               .os = b->hardware.os,
+               .mlxbench_version = MLXBENCH_VERSION,
+               .measured_at = b->measured_at};
+    if (!l->model) return f;
+    engine_info info = engine_describe(l->engine);
+    f.model_type = model_describe(l->model)->model_type;
+    f.quantization = checkpoint_quantization(l->checkpoint);
+    f.parameters = checkpoint_parameters(l->checkpoint);
+    f.synthetic = checkpoint_is_synthetic(l->checkpoint);
+    f.engine_version = info.version;
+    f.device = info.device;
+    f.mlx_env = strcmp(info.name, "mlx") ? NULL : mlx_env_text();
+    return f;
+}
+
+static int hand_on(bench *b, const row *r) {
+    progress_clear(&b->progress);
+    b->stopped = b->on_row(b->context, r) != 0;
+    return b->stopped ? -1 : 0;
+}
+
+int rows_run(bench *b, series *s, const sample *run, const char *error) {
+    params ran = s->params;
+    facts f = get_facts(b, s);
+    row r;
+    f.error = error;
+    if (run) {
+        hash_ids(run->ids, run->n_tokens * run->n_sequences, b->ids_hash);
+        f.prompt_hash = b->prompt_hash;
+        f.ids_hash = b->ids_hash;
+    }
+    set_what_ran(b, &ran, error != NULL);
+    row_of_run(&r, (run_number){++b->n_rows, s->configuration, ++s->n_rows}, &ran, run, &f);
+    if (!s->summary) s->summary = summary_new();
+    return !s->summary || summary_add(s->summary, &r) || hand_on(b, &r) ? -1 : 0;
+}
+
+int rows_summary(bench *b, series *s) {
+    row r;
+    int failed = 0;
+    if (s->summary && !b->stopped && !summary_row(s->summary, &r)) failed = hand_on(b, &r);
+    summary_free(s->summary);
+    s->summary = NULL;
+    return failed;
+}

@@ -1,0 +1,181 @@
+/* trial.c - a turn of a configuration: its unmeasured and measured runs, a timestamp per token.
+ * Nothing is computed from the timestamps here; between start_ns and the last token only the session runs.
+ */
+#include "bench/internal.h"
+
+#include <stdlib.h>
+
+/* ---- one run ---- */
+
+static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate) {
+    out->start_ns = clock_ns();
+    if (session_prefill(s, prompt, out->n_prompt)) return -1;
+    while (out->n_tokens < n_generate) {
+        if (session_step(s, &out->ids[out->n_tokens * out->n_sequences])) return -1;
+        int64_t now = clock_ns();
+        out->token_ns[out->n_tokens++] = now;
+        progress_token(&b->progress, out->n_tokens, now);
+    }
+    return 0;
+}
+
+/* What the runs of a configuration begin with. */
+typedef struct beginning {
+    int32_t *depth, *prompt; /* ids [batch][depth], [batch][n_prompt] */
+    session *filled;         /* with the depth in its caches; NULL: each run has a session of its own */
+} beginning;
+
+/* The depth is filled once, and given back for each run. */
+static int begin(bench *b, const params *p, beginning *out) {
+    static const token_ids no_text = {0};
+    const loaded *l = &b->loaded;
+    prompt_source from = {.text = strcmp(p->prompt_source, "random") ? &l->prompt_text : &no_text,
+                          .vocab_size = model_describe(l->model)->vocab_size,
+                          .seed = b->options->seed};
+    int32_t *all = make_prompt(&from, (prompt_part){p->batch, 0, p->depth + p->n_prompt});
+    out->prompt = make_prompt(&from, (prompt_part){p->batch, p->depth, p->n_prompt});
+    if (all) hash_ids(all, p->batch * (p->depth + p->n_prompt), b->prompt_hash);
+    free(all);
+    if (!all || !out->prompt) return -1;
+    if (!p->depth) return 0;
+    session_spec spec = params_session(p);
+    out->depth = make_prompt(&from, (prompt_part){p->batch, 0, p->depth});
+    if (!out->depth) return -1;
+    b->engine_failed = true;
+    out->filled = session_new(l->model, l->engine, &spec);
+    if (!out->filled || session_fill(out->filled, out->depth, p->depth) || session_mark(out->filled))
+        return -1;
+    b->engine_failed = false;
+    return 0;
+}
+
+static void end(beginning *b) {
+    session_free(b->filled);
+    free(b->depth);
+    free(b->prompt);
+}
+
+/* Fills *out; its arrays have room for p->n_generate tokens. */
+static int run_once(bench *b, const params *p, const beginning *from, sample *out) {
+    loaded *l = &b->loaded;
+    session_spec spec = params_session(p);
+    session *s = from->filled;
+    if (interrupted()) return fail_interrupted();
+    if (b->options->delay_ns && clock_wait(b->options->delay_ns)) return -1;
+    progress_run(&b->progress, p);
+    if (s && session_return(s)) return -1;
+    engine_reset_peak(l->engine);
+    if (!s) s = session_new(l->model, l->engine, &spec);
+    if (!s) return -1;
+    session_on_prefill(s, progress_prefill, &b->progress);
+    out->n_sequences = p->batch;
+    out->n_prompt = p->n_prompt;
+    out->n_tokens = 0;
+    out->load_ns = l->load_ns;
+    int failed = time_tokens(b, s, from->prompt, out, p->n_generate);
+    engine_memory used = engine_memory_used(l->engine);
+    out->memory.weights = used.weights;
+    out->memory.kv = used.kv;
+    out->memory.scratch = used.scratch;
+    out->memory.peak = used.peak;
+    out->peak_rss = sys_peak_rss();
+    if (!from->filled) session_free(s);
+    if (failed) return -1;
+    progress_run_done(&b->progress, out);
+    return 0;
+}
+
+/* ---- a turn ---- */
+
+/* The text that was generated, of each sequence, after the run so that printing it costs no measured time. */
+static int show_text(const loaded *l, const sample *s) {
+    if (!l->tokenizer) return 0;
+    int32_t *ids = mem_new((size_t)s->n_tokens, sizeof *ids, "a text");
+    int failed = !ids;
+    for (int64_t k = 0; k < s->n_sequences && !failed; k++) {
+        str text = {0};
+        for (int64_t i = 0; i < s->n_tokens; i++) ids[i] = s->ids[i * s->n_sequences + k];
+        failed = tokenizer_decode(l->tokenizer, ids, s->n_tokens, false, &text);
+        if (!failed && !text.failed) progress_text(text.data ? text.data : "", text.length);
+        str_free(&text);
+    }
+    free(ids);
+    return failed;
+}
+
+static int check(const bench *b, const params *p) {
+    session_spec spec = params_session(p);
+    if (generate_check(b->loaded.model, &spec.options)) return -1;
+    return session_check_memory(b->loaded.model, &spec, sys_available_memory());
+}
+
+static void note_oddities(bench *b, const params *p) {
+    str notes = {0};
+    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->depth + p->n_prompt + p->n_generate, &notes);
+    if (notes.length) progress_notes(&b->progress, notes.data);
+    str_free(&notes);
+}
+
+/* The arrays a run's tokens go to. free_sample is harmless on what is zero. */
+static int new_sample(const params *p, sample *s) {
+    s->token_ns = mem_new((size_t)p->n_generate, sizeof *s->token_ns, "the timestamps");
+    s->ids = mem_new((size_t)(p->n_generate * p->batch), sizeof *s->ids, "the generated ids");
+    return s->token_ns && s->ids ? 0 : -1;
+}
+
+static void free_sample(sample *s) {
+    free(s->ids);
+    free(s->token_ns);
+}
+
+static int measure(bench *b, series *s, const beginning *from, sample *out) {
+    const bench_options *o = b->options;
+    bool counts = s->warm;
+    int64_t before = clock_ns();
+    b->engine_failed = run_once(b, &s->params, from, out) != 0;
+    if (b->engine_failed || series_add(s, o, out, clock_ns() - before)) return -1;
+    int64_t left = series_runs_left(s, o);
+    progress_expect(&b->progress, &s->params, left - (s->expected - 1));
+    s->expected = left;
+    if (!counts) return 0;
+    b->n_measured++;
+    if (rows_run(b, s, out, NULL)) return -1;
+    return o->verbose ? show_text(&b->loaded, out) : 0;
+}
+
+static int configure(bench *b, const params *p) {
+    engine_options how = params_engine(p);
+    return check(b, p) || engine_configure(b->loaded.engine, &how) ? -1 : 0;
+}
+
+int trial_turn(bench *b, series *s, int64_t max_runs) {
+    const params *p = &s->params;
+    sample out = {0};
+    beginning from = {0};
+    int failed = configure(b, p);
+    if (failed) return -1;
+    note_oddities(b, p);
+    failed = new_sample(p, &out) || begin(b, p, &from);
+    for (int64_t last = s->n + max_runs; !failed && !s->done && s->n < last;)
+        failed = measure(b, s, &from, &out);
+    end(&from);
+    free_sample(&out);
+    return failed ? -1 : 0;
+}
+
+int trial_again(bench *b, const series *s, int64_t n, double *out) {
+    static const bench_options all = {.repeats = INT64_MAX};
+    series again = {.params = s->params, .warm = true};
+    sample run = {0};
+    beginning from = {0};
+    progress_expect(&b->progress, &s->params, n);
+    int failed = configure(b, &s->params) || new_sample(&s->params, &run) || begin(b, &s->params, &from);
+    while (!failed && again.n < n)
+        failed = run_once(b, &s->params, &from, &run) || series_add(&again, &all, &run, 0);
+    for (int i = 0; i < N_SPEEDS && !failed; i++)
+        memcpy(out + i * n, again.speeds[i], (size_t)n * sizeof *out);
+    end(&from);
+    free_sample(&run);
+    series_free(&again);
+    return failed ? -1 : 0;
+}

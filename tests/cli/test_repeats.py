@@ -1,0 +1,147 @@
+"""How often and in which order configurations run, on an engine whose times follow a script."""
+
+import re
+
+import numpy as np
+import pytest
+import scipy.stats
+from rows import runs_of
+
+MS = 1_000_000
+
+
+@pytest.fixture
+def scripted(run, good_folder, tmp_path):
+    """scripted(lines, arguments) -> the program, ended well. A line is a run's prompt_ns, token_ns and a word; the last
+    one holds for all that follow."""
+
+    def scripted(lines, *arguments, check=True):
+        (tmp_path / "script").write_text("".join(" ".join(map(str, line)) + "\n" for line in lines))
+        return run("bench", "-m", good_folder, "--engine", "fake", "--prompt-tokens", "random", "-np", 9, "-n", 11, "-o",
+                   "jsonl", *arguments, env={"MLXBENCH_FAKE_SCRIPT": str(tmp_path / "script")}, check=check)
+
+    return scripted
+
+
+def speeds(rows):
+    return [row["generation_tps"] for row in rows]
+
+
+def test_script_is_the_clock(scripted):
+    row, = runs_of(scripted([(2 * MS, 5 * MS)], "--warmup", 0).stdout)
+    assert row["ttft_ms"] == pytest.approx(8 * 2 + 5)
+    assert row["generation_tps"] == pytest.approx(200)
+    row, = runs_of(scripted([(MS, MS, 1000)], "--warmup", 0).stdout)
+    gaps = np.diff(row["token_ns"])
+    assert list(gaps) == [MS + 1000 * position for position in range(9, 19)]
+
+
+def test_warmup_until_two_runs_agree(scripted):
+    lines = [(MS, ns * MS) for ns in (9, 7, 6)] + [(MS, int(5.95 * MS)), (MS, 5 * MS)]
+    rows = runs_of(scripted(lines, "-r", 2).stdout)
+    assert [row["warmup"] for row in rows] == [4, 4]
+    assert speeds(rows) == [200, 200]
+    rows = runs_of(scripted([(MS, n * MS) for n in range(1, 9)]).stdout)
+    assert [row["warmup"] for row in rows] == [5] and speeds(rows) == [pytest.approx(1000 / 6, abs=1e-3)]
+    rows = runs_of(scripted(lines, "--warmup", 1).stdout)
+    assert [row["warmup"] for row in rows] == [1] and speeds(rows) == [pytest.approx(1000 / 7, abs=1e-3)]
+
+
+def median_interval(x):
+    """Its width over the median: scipy's interval, the inverse of the sign test."""
+    found = scipy.stats.quantile_test(x, q=0, p=0.5).confidence_interval(0.95)
+    return (found.high - found.low) / np.median(x)
+
+
+def test_repeats_until_precise(scripted):
+    quiet = [(MS, MS)] * 2 + [(MS, MS + 2000 * (i % 3)) for i in range(100)]
+    assert len(runs_of(scripted(quiet, "-r", "auto").stdout)) == 6
+    loud = [(MS, MS)] * 2 + [(MS, MS + 10000 * (i % 2)) for i in range(8)] + [(MS, MS)]
+    done = scripted(loud, "-r", "auto", "--precision", "0.5%")
+    rows = runs_of(done.stdout)
+    assert 6 < len(rows) <= 20 and done.stderr == ""
+    assert median_interval(speeds(rows)) <= 0.005 < median_interval(speeds(rows)[:-1])
+
+
+def test_repeats_end_with_their_time(scripted):
+    """A run takes 20 to 30 ms; after a second it ends, and says what it did not reach."""
+    lines = [(MS, (1 + i % 2) * MS) for i in range(100)]
+    done = scripted(lines, "-r", "auto", "--time-limit", "1s", "--warmup", 1)
+    rows = runs_of(done.stdout)
+    times = [(row["token_ns"][-1] - row["start_ns"]) / 1e9 for row in rows]
+    assert sum(times) >= 1 and sum(times[:-1]) < 1
+    assert re.search(r"configuration 1: after \d+ runs the interval of prompt_tps is .* % wide, not 1 %", done.stderr)
+    assert len(runs_of(scripted(lines, "-r", "auto", "--time-limit", "1ms").stdout)) == 6
+
+
+def test_delay(scripted):
+    for delay in ("3s", "3000ms", "3", "0.05m"):
+        first, second = runs_of(scripted([(MS, MS)], "-r", 2, "--delay", delay).stdout)
+        assert second["start_ns"] - first["token_ns"][-1] == 3_000_000_000
+
+
+def order_of(rows):
+    return [row["configuration"] for row in rows]
+
+
+def test_order_is_random_and_repeatable(scripted):
+    def order(*arguments):
+        return order_of(runs_of(scripted([(MS, MS)], "-np", "9,10,11,12", "-r", 5, *arguments).stdout))
+
+    seen = order()
+    rounds = [seen[i:i + 4] for i in range(0, 20, 4)]
+    assert all(sorted(r) == [1, 2, 3, 4] for r in rounds)  # each once before one has its next
+    assert len({tuple(r) for r in rounds}) > 1
+    assert seen == order("--seed", 0) != order("--seed", 1)
+    assert order("--order", "given") == sorted(seen)
+
+
+def test_one_run_each_stays_in_order(scripted):
+    rows = runs_of(scripted([(MS, MS)], "-np", "9,10,11,12").stdout)
+    assert order_of(rows) == [1, 2, 3, 4] and {row["order"] for row in rows} == {"given"}
+
+
+def test_order_of_the_table(scripted, run, tmp_path):
+    """Lines of configurations come in the plan's order, now and from a file."""
+    done = scripted([(MS, MS)], "-np", "9,10,11,12", "-r", 7, "-o", f"md:{tmp_path}/md", "-o", f"json:{tmp_path}/json")
+    table = (tmp_path / "md").read_text()
+    assert re.findall(r"\| +(\d+) \| +\d+\.\d+ \| .* to ", table) == ["9", "10", "11", "12"]
+    assert {row["order"] for row in runs_of(done.stdout)} == {"random"}
+    assert run("report", tmp_path / "json", "-o", "md", check=True).stdout == table
+
+
+def test_random_order_with_depth(scripted):
+    """The depth is filled once for four runs."""
+    rows = runs_of(scripted([(MS, MS)], "-np", "9,10", "-d", 20, "-r", 8).stdout)
+    turns = [order_of(rows)[i:i + 4] for i in range(0, 16, 4)]
+    assert all(len(set(turn)) == 1 for turn in turns) and {turn[0] for turn in turns[:2]} == {1, 2}
+
+
+def test_failure_in_turn(scripted):
+    """It ends its own configuration; what was measured stays, and the others go on."""
+    done = scripted([(MS, MS)] * 12 + [(MS, MS, "fail")] + [(MS, MS)], "-np", "9,10,11", "-r", 4, check=False)
+    assert done.returncode == 1 and "1 of 3 configurations failed" in done.stderr
+    rows = runs_of(done.stdout)
+    failed, = [row for row in rows if row["error"]]
+    counts = [sum(row["configuration"] == c and not row["error"] for row in rows) for c in (1, 2, 3)]
+    assert sorted(counts)[1:] == [4, 4] and counts[failed["configuration"] - 1] < 4
+
+
+def test_drift_is_said(scripted):
+    """2 x (2 + 7) runs, then the first configuration three times more."""
+    steady = [(MS, MS + 500 * i) for i in range(18)]  # noise of 1 %
+    slow = scripted([*steady, (MS, int(1.06 * MS))], "-np", "9,10", "-r", 7).stderr
+    assert re.search(r"machine changed meanwhile: .* [45]\.\d % less generation speed than before \(3 runs, p = 0.017\)", slow)
+    assert "prompt speed" not in slow
+    assert scripted([*steady, (MS, MS + 4000)], "-np", "9,10", "-r", 7).stderr == ""
+    assert scripted([*steady, (MS, 2 * MS)], "-np", "9", "-r", 7).stderr == ""  # there was nothing else
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["-r", "0"], ["--repeats", "1 to 1000000"]), (["-r", "automatic"], ["--repeats"]), (["--warmup", "x"], ["--warmup"]),
+    (["--precision", "x%"], ["--precision", "percentage"]), (["--time-limit", "2 days"], ["--time-limit", "duration"]),
+    (["--delay", "-1s"], ["--delay", "duration"]), (["--order", "alphabetic"], ["--order", "random,given"]),
+    (["--delay", "1e9h"], ["--delay"]), (["--delay", "nan"], ["--delay"]), (["--delay", ""], ["--delay"]),
+])
+def test_wrong_options(fails, good_folder, arguments, words):
+    fails(2, words, "-m", good_folder, "--engine", "fake", *arguments)
