@@ -21,8 +21,12 @@ int generate_check_options(const generate_options *o);
 /* Can this model run with them? -1 with a usage error and its reason, where mlx-lm refuses too. */
 int generate_check(const model *m, const generate_options *o);
 
+/* How a token is chosen from its logits; greedy is mlx-lm's temp 0, and what a benchmark can repeat. */
+typedef enum sampler { SAMPLER_GREEDY } sampler;
+
 typedef struct session_spec {
     generate_options options;
+    sampler sampler;
     int n_sequences;  /* in lockstep: all have tokens of the same number; 0 means 1 */
     int64_t capacity; /* tokens that each sequence will have in the end */
     int64_t marked;   /* tokens of each that session_mark will keep */
@@ -51,8 +55,9 @@ int session_step(session *s, int32_t *ids);
  * before the first of these steps. */
 int session_force(session *s, const int32_t *ids, int64_t n);
 
-/* Mark keeps what the caches hold, before any step; return gives it back as often as wanted, and undoes what
- * was prefilled, chosen and queued since. */
+/* Mark keeps where the session is, after any of the functions above; a second one replaces the first. Return
+ * goes back there as often as wanted, and undoes what was prefilled, forced, chosen and queued since. Both
+ * first wait for a queued step. */
 int session_mark(session *s);
 int session_return(session *s);
 

@@ -9,12 +9,22 @@ typedef struct step {
     result *ids, *logits;
 } step;
 
+/* What session_return gives back. Its steps may be the session's, too, until those are done. */
+typedef struct mark {
+    cache **caches; /* NULL: nothing was marked */
+    step current, next;
+    int32_t *last;
+    bool has_last;
+    int64_t n_forced, n_taken;
+} mark;
+
 struct session {
     model *model;
     engine *engine;
     session_spec spec;
-    cache **caches, **marks; /* marks NULL: nothing was marked */
+    cache **caches;
     int n_caches;
+    mark mark;
     int32_t *last; /* [n_sequences]: with has_last, ids that the caches do not hold yet */
     bool has_last;
     int32_t *chunk; /* [n_sequences][tokens] of a chunk */
@@ -27,10 +37,30 @@ struct session {
     void *report_context;
 };
 
+static bool same_step(const step *a, const step *b) {
+    return a->ids && a->ids == b->ids;
+}
+
 static void free_step(step *s) {
     result_free(s->ids);
     result_free(s->logits);
     *s = (step){0};
+}
+
+/* The session needs it no more; a mark may. */
+static void leave_step(session *s, step *of) {
+    if (same_step(of, &s->mark.current) || same_step(of, &s->mark.next))
+        *of = (step){0};
+    else
+        free_step(of);
+}
+
+/* The mark needs it no more; the session may. */
+static void unmark_step(const session *s, step *marked) {
+    if (same_step(marked, &s->current) || same_step(marked, &s->next))
+        *marked = (step){0};
+    else
+        free_step(marked);
 }
 
 static void free_caches(session *s, cache **caches) {
@@ -40,10 +70,13 @@ static void free_caches(session *s, cache **caches) {
 
 void session_free(session *s) {
     if (!s) return;
-    free_step(&s->current);
-    free_step(&s->next);
-    free_caches(s, s->marks);
+    leave_step(s, &s->current);
+    leave_step(s, &s->next);
+    free_step(&s->mark.current);
+    free_step(&s->mark.next);
+    free_caches(s, s->mark.caches);
     free_caches(s, s->caches);
+    free(s->mark.last);
     free(s->last);
     free(s->chunk);
     free(s->forced);
@@ -71,6 +104,7 @@ static cache **make_caches(session *s, int64_t capacity, bool aside) {
 
 session *session_new(model *m, engine *e, const session_spec *spec) {
     if (generate_check(m, &spec->options)) return NULL;
+    if (spec->sampler != SAMPLER_GREEDY) return fail_null("a session chooses tokens greedily only");
     session *s = mem_new(1, sizeof *s, "a session");
     if (!s) return NULL;
     *s = (session){.model = m, .engine = e, .spec = *spec};
@@ -125,8 +159,8 @@ static int end_steps(session *s) {
         if (result_read(s->current.ids, s->last, s->spec.n_sequences)) return -1;
         s->has_last = true;
     }
-    free_step(&s->current);
-    free_step(&s->next);
+    leave_step(s, &s->current);
+    leave_step(s, &s->next);
     if (!s->has_last) return 0;
     s->has_last = false;
     return run_chunk(s, s->last, 1);
@@ -184,6 +218,12 @@ int session_force(session *s, const int32_t *ids, int64_t n) {
     return 0;
 }
 
+/* mlx-lm sample_utils.py: make_sampler. */
+static tensor choose(graph *g, sampler how, tensor logprobs) {
+    (void)how; /* session_new knows no other than the greedy one */
+    return argmax(g, logprobs);
+}
+
 /* Runs (or queues) the step that follows `from`, or the prefilled prompt when from is NULL. */
 static int take_step(session *s, result *from, step *out) {
     int n = s->spec.n_sequences;
@@ -196,7 +236,7 @@ static int take_step(session *s, result *from, step *out) {
     else
         ids = token_result(g, from);
     tensor logits = model_forward(s->model, g, ids, s->caches);
-    tensor outputs[2] = {argmax(g, logprobs(g, logits)), logits};
+    tensor outputs[2] = {choose(g, s->spec.sampler, logprobs(g, logits)), logits};
     result *results[2] = {NULL, NULL};
     if (graph_end(g, s->logits ? 2 : 1, outputs, results)) return -1;
     *out = (step){results[0], results[1]};
@@ -212,7 +252,7 @@ int session_step(session *s, int32_t *ids) {
     } else {
         if (!s->current.ids) return fail("a step before anything was prefilled");
         if (!lookahead && take_step(s, s->current.ids, &s->next)) return -1;
-        free_step(&s->current);
+        leave_step(s, &s->current);
         s->current = s->next;
         s->next = (step){0};
     }
@@ -222,24 +262,47 @@ int session_step(session *s, int32_t *ids) {
                      : 0;
 }
 
-int session_mark(session *s) {
-    if (s->current.ids || s->has_last || s->marks)
-        return fail("a session is marked once, after it was filled");
-    s->marks = make_caches(s, 0, true);
+/* A queued step has done with the caches once its ids are known. */
+static int wait_for_queued(session *s) {
+    return s->next.ids ? result_read(s->next.ids, s->last, s->spec.n_sequences) : 0;
+}
+
+static int copy_caches(session *s, cache *const *to, cache *const *from) {
     for (int i = 0; i < s->n_caches; i++)
-        if (!s->marks || cache_copy(s->engine, s->marks[i], s->caches[i])) return -1;
+        if (cache_copy(s->engine, to[i], from[i])) return -1;
+    return 0;
+}
+
+int session_mark(session *s) {
+    mark *m = &s->mark;
+    size_t n = (size_t)s->spec.n_sequences;
+    if (wait_for_queued(s)) return -1;
+    if (!m->last && !(m->last = mem_new(n, sizeof *m->last, "a mark"))) return -1;
+    if (!m->caches && !(m->caches = make_caches(s, 0, true))) return -1;
+    if (copy_caches(s, m->caches, s->caches)) return -1;
+    unmark_step(s, &m->current);
+    unmark_step(s, &m->next);
+    m->current = s->current;
+    m->next = s->next;
+    memcpy(m->last, s->last, n * sizeof *m->last);
+    m->has_last = s->has_last;
+    m->n_forced = s->n_forced;
+    m->n_taken = s->n_taken;
     return 0;
 }
 
 int session_return(session *s) {
-    if (!s->marks) return fail("a session returns to where it was marked");
-    if (s->next.ids && result_read(s->next.ids, s->last, s->spec.n_sequences)) return -1; /* waits for it */
-    free_step(&s->current);
-    free_step(&s->next);
-    s->has_last = false;
-    s->n_forced = s->n_taken = 0;
-    for (int i = 0; i < s->n_caches; i++)
-        if (cache_copy(s->engine, s->caches[i], s->marks[i])) return -1;
+    const mark *m = &s->mark;
+    if (!m->caches) return fail("a session returns to where it was marked");
+    if (wait_for_queued(s) || copy_caches(s, s->caches, m->caches)) return -1;
+    leave_step(s, &s->current);
+    leave_step(s, &s->next);
+    s->current = m->current;
+    s->next = m->next;
+    memcpy(s->last, m->last, (size_t)s->spec.n_sequences * sizeof *s->last);
+    s->has_last = m->has_last;
+    s->n_forced = m->n_forced;
+    s->n_taken = m->n_taken;
     return 0;
 }
 

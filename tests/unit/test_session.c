@@ -19,6 +19,7 @@ enum {
     TEXT = DEPTH + PROMPT,
     ALL = TEXT + NEW,
     MOST = 6,
+    MARKED_EVERY = 4,
     VOCABULARY = 32000
 };
 
@@ -177,12 +178,58 @@ static void check_sensitive(const setting *s, int kind) {
     session_free(one);
 }
 
+/* Steps first to NEW of a session whose text goes on, compared with what they give without any mark. */
+static void step_on(session *s, int first, const float *wanted, int kind, int n_sequences) {
+    int32_t ids[MOST];
+    size_t row = (size_t)n_sequences * VOCABULARY;
+    for (int i = first; i < NEW; i++) {
+        must(!session_step(s, ids));
+        for (int k = 0; k < n_sequences; k++) {
+            float by = apart(session_logits(s) + k * VOCABULARY, wanted + (size_t)i * row + k * VOCABULARY);
+            if (!(by <= kinds[kind].tolerance))
+                fail_msg("%s cache, marked before step %d, sequence %d, step %d: %g apart", kinds[kind].name,
+                         first, k, i, (double)by);
+        }
+    }
+}
+
+/* A session can be marked again and again: after a prefill, and after any number of steps. */
+static void check_marks(const setting *s, int kind, int n_sequences) {
+    int32_t text[MOST * TEXT], forced[MOST * NEW], ids[MOST];
+    fill_text(text, n_sequences, 0, TEXT);
+    fill_text(forced, n_sequences, TEXT, NEW);
+    session *plain = new_session(s, kind, n_sequences), *marked = new_session(s, kind, n_sequences);
+    must(!session_prefill(plain, text, TEXT));
+    float *wanted = logits_of(plain, n_sequences);
+    must(!session_prefill(marked, text, TEXT));
+    must(!session_mark(marked));
+    must(!session_force(marked, text, NEW)); /* is undone */
+    must(!session_step(marked, ids));
+    must(!session_return(marked));
+    must(!session_force(marked, forced, NEW));
+    for (int first = 0; first < NEW; first += MARKED_EVERY) {
+        must(!session_mark(marked));
+        for (int run = 0; run < 2; run++) {
+            step_on(marked, first, wanted, kind, n_sequences);
+            must(!session_return(marked));
+        }
+        for (int i = 0; i < MARKED_EVERY; i++) must(!session_step(marked, ids));
+    }
+    must(!session_return(marked)); /* a prefill behind a mark with a queued step */
+    must(!session_prefill(marked, text, 1));
+    must(!session_step(marked, ids));
+    free(wanted);
+    session_free(marked);
+    session_free(plain);
+}
+
 static void check_engine(const char *name) {
     setting s = set_up(name);
     for (int kind = 0; kind < N_KINDS; kind++) {
         check_sensitive(&s, kind);
         check_kind(&s, kind, 1);
         check_kind(&s, kind, 3);
+        check_marks(&s, kind, 1 + kind % 2 * 2);
     }
     check_kind(&s, 0, MOST); /* the CPU engine multiplies so many as it does a prompt's */
     tear_down(&s);
@@ -265,10 +312,6 @@ static void test_wrong_order(void **state) {
     assert_int_equal(session_return(one), -1);
     assert_int_equal(session_prefill(one, ids, 0), -1);
     assert_int_equal(session_prefill(one, &outside, 1), -1);
-    must(!session_prefill(one, ids, DEPTH));
-    assert_int_equal(session_mark(one), -1);
-    must(!session_step(one, &id));
-    assert_int_equal(session_mark(one), -1);
     error_clear();
     session_free(one);
     tear_down(&s);
