@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -75,13 +76,31 @@ static bool only_snapshot(const char *snapshots, str *path) {
     return n == 1 && !path->failed;
 }
 
+/* False when no ref has the name. */
+static bool resolve(const char *repo_folder, const char *revision, str *commit) {
+    bool ref = read_ref(repo_folder, revision, commit);
+    if (!ref) {
+        str_clear(commit);
+        str_puts(commit, revision);
+    }
+    return ref;
+}
+
+void cache_commit(const char *repo_folder, const hub_name *name, str *commit) {
+    resolve(repo_folder, name->revision, commit);
+}
+
+bool cache_no_exist(const char *repo_folder, const char *commit, const char *path) {
+    str name = {0};
+    str_printf(&name, "%s/.no_exist/%s/%s", repo_folder, commit, path);
+    bool absent = !name.failed && file_exists(name.data);
+    str_free(&name);
+    return absent;
+}
+
 bool cache_snapshot(const char *repo_folder, const hub_name *name, str *path) {
     str commit = {0}, folder = {0};
-    bool ref = read_ref(repo_folder, name->revision, &commit);
-    if (!ref) {
-        str_clear(&commit);
-        str_puts(&commit, name->revision);
-    }
+    bool ref = resolve(repo_folder, name->revision, &commit);
     str_printf(&folder, "%s/snapshots", repo_folder);
     size_t end = folder.length;
     str_printf(&folder, "/%s", commit.data ? commit.data : "");
@@ -104,6 +123,13 @@ void hub_gaps_free(hub_gaps *gaps) {
     *gaps = (hub_gaps){0};
 }
 
+void hub_put_amounts(str *out, const hub_gaps *gaps) {
+    bool large = gaps->total >= 1000000000;
+    double unit = large ? 1e9 : 1e6;
+    str_printf(out, "%.1f of %.1f %s", (double)gaps->have / unit, (double)gaps->total / unit,
+               large ? "GB" : "MB");
+}
+
 static void add_gap(hub_gaps *gaps, const char *name) {
     if (gaps->n < 3) {
         if (gaps->n) str_puts(&gaps->names, ", ");
@@ -123,16 +149,6 @@ static int64_t size_of(const char *folder, const char *name) {
     return found ? (int64_t)info.st_size : -1;
 }
 
-/* Bytes of a download that was begun: what the file system holds, since it has holes. */
-static int64_t begun(const char *repo_folder, const repo_file *f) {
-    struct stat info;
-    str path = {0};
-    cache_partial(&path, repo_folder, f->etag);
-    int64_t bytes = !path.failed && !stat(path.data, &info) ? (int64_t)info.st_blocks * 512 : 0;
-    str_free(&path);
-    return bytes < f->size ? bytes : f->size;
-}
-
 static void gaps_by_listing(const char *snapshot, const char *repo_folder, hub_need need, const listing *l,
                             hub_gaps *gaps) {
     bool weights = false;
@@ -142,7 +158,7 @@ static void gaps_by_listing(const char *snapshot, const char *repo_folder, hub_n
         if (!hub_is_needed(f->path, need)) continue;
         bool whole = size_of(snapshot, f->path) == f->size;
         gaps->total += f->size;
-        gaps->have += whole ? f->size : begun(repo_folder, f);
+        gaps->have += whole ? f->size : cache_begun(repo_folder, f);
         if (!whole) add_gap(gaps, f->path);
     }
     if (need == HUB_MODEL && !weights) add_gap(gaps, "model*.safetensors");
@@ -281,13 +297,26 @@ int cache_write(const char *repo_folder, const char *path, const char *text, siz
     str_printf(&temporary, "%s/.mlxbench.%ld", repo_folder, (long)getpid());
     int status = temporary.failed ? -1 : make_parent(path);
     FILE *file = status ? NULL : fopen(temporary.data, "w");
-    bool written = file && fwrite(text, 1, n, file) == n;
+    /* on the disk before it has its name: after a power failure there is all of it or nothing */
+    bool written = file && fwrite(text, 1, n, file) == n && !fflush(file) && !fsync(fileno(file));
     if (file && fclose(file)) written = false;
     if (!status && (!written || rename(temporary.data, path))) {
         status = fail("cannot write %s: %s", path, strerror(errno));
         unlink(temporary.data);
     }
     str_free(&temporary);
+    return status;
+}
+
+int cache_write_no_exist(const char *repo_folder, const char *commit, const char *path) {
+    if (cache_no_exist(repo_folder, commit, path)) return 0;
+    str name = {0};
+    str_printf(&name, "%s/.no_exist/%s/%s", repo_folder, commit, path);
+    int status = name.failed ? -1 : make_parent(name.data), fd = -1;
+    if (!status && (fd = open(name.data, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) < 0)
+        status = fail("cannot write %s: %s", name.data, strerror(errno));
+    if (fd >= 0) close(fd);
+    str_free(&name);
     return status;
 }
 

@@ -11,6 +11,9 @@
 /* Appends CACHE/models--OWNER--NAME. -1 when there is no cache's folder to name. */
 int cache_repo(const char *repo, str *path);
 
+/* Appends the commit that a revision means, as far as refs/ knows; else the revision itself. */
+void cache_commit(const char *repo_folder, const hub_name *name, str *commit);
+
 /* Appends the folder snapshots/COMMIT that a revision means: a ref, a commit, or - when nobody asked for a
  * revision and there is no ref - the only one there is. False when there is none. */
 bool cache_snapshot(const char *repo_folder, const hub_name *name, str *path);
@@ -24,6 +27,9 @@ typedef struct hub_gaps {
 
 void hub_gaps_free(hub_gaps *gaps);
 
+/* Appends "3.1 of 6.4 GB", or in MB. */
+void hub_put_amounts(str *out, const hub_gaps *gaps);
+
 /* Finds what is missing in a folder that should hold all that `need` asks for. A list of the repository's
  * files beside the snapshot decides, ours or huggingface_hub's; without one, config.json, and the files that
  * the index names or any weights. -1 on an error. */
@@ -36,6 +42,19 @@ void cache_listing(str *path, const char *repo_folder, const char *commit);
 /* Appends what a download of this blob is until it is whole, and blobs/ETAG itself. */
 void cache_partial(str *path, const char *repo_folder, const char *etag);
 void cache_blob(str *path, const char *repo_folder, const char *etag);
+
+/* Bytes of a file that are on the disk though its download is not finished: ours, or what huggingface_hub
+ * left. */
+int64_t cache_begun(const char *repo_folder, const repo_file *file);
+
+/* Makes what huggingface_hub left of a file the beginning of our download, if we have none. The caller has
+ * the file's lock, so nobody writes it. */
+void cache_adopt(const char *repo_folder, const repo_file *file);
+
+/* Did the Hub say that the repository has no such file, in .no_exist/COMMIT/PATH? An empty file there, which
+ * huggingface_hub writes when it is told so, and so do we. */
+bool cache_no_exist(const char *repo_folder, const char *commit, const char *path);
+int cache_write_no_exist(const char *repo_folder, const char *commit, const char *path);
 
 /* "models--owner--name" to "owner/name", "models--name" to "name"; false when it is none. */
 bool cache_name(str *out, const char *folder);

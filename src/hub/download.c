@@ -103,6 +103,7 @@ static void release(download_file *f) {
 
 static int open_partial(download *d, download_file *f) {
     str path = {0};
+    cache_adopt(d->repo_folder, f->wanted);
     cache_partial(&path, d->repo_folder, f->wanted->etag);
     int status = path.failed ? -1 : partial_open(&f->part, path.data, f->wanted->size);
     if (!status && !(f->busy = calloc((size_t)f->part.n_pieces + 1, 1)))
@@ -112,16 +113,30 @@ static int open_partial(download *d, download_file *f) {
     return status;
 }
 
+/* Is there a beginning of ours? With `drop`, there is none afterwards. */
+static bool was_begun(download *d, const download_file *f, bool drop) {
+    struct stat info;
+    str path = {0};
+    cache_partial(&path, d->repo_folder, f->wanted->etag);
+    bool begun = !path.failed && !lstat(path.data, &info);
+    if (begun && drop) unlink(path.data);
+    str_free(&path);
+    return begun;
+}
+
 /* Takes a waiting file's lock, if it can be had, and looks again what is there: others may have been here. */
 static int begin_file(download *d, download_file *f) {
-    int status = is_linked(d, f) ? 1 : lock_try(d->repo_folder, f->wanted->etag, &f->lock);
-    if (status <= 0) {
+    bool linked = is_linked(d, f);
+    int status = 1;
+    if (!linked || was_begun(d, f, false)) status = lock_try(d->repo_folder, f->wanted->etag, &f->lock);
+    if (status < 0 || (!status && !linked)) {
         if (!status && !f->told) note(d, f->wanted->path, "another process downloads it; waiting");
         f->told = true;
         return status;
     }
-    if (f->lock < 0 || blob_is_there(d, f)) {
-        status = f->lock < 0 ? 0 : cache_link(d->repo_folder, d->commit, f->wanted);
+    if (linked || blob_is_there(d, f)) {
+        if (f->lock >= 0) was_begun(d, f, true); /* others have finished it */
+        status = linked ? 0 : cache_link(d->repo_folder, d->commit, f->wanted);
         release(f);
         set_state(d, f, FILE_DONE);
         return status;
@@ -387,14 +402,10 @@ static int check_space(const download *d) {
     struct statvfs disk;
     int64_t need = 0;
     for (int i = 0; i < d->n; i++) {
-        struct stat info;
+        const repo_file *f = d->files[i].wanted;
         str path = {0};
-        cache_blob(&path, d->repo_folder, d->files[i].wanted->etag);
-        bool whole = !path.failed && !stat(path.data, &info);
-        str_clear(&path);
-        cache_partial(&path, d->repo_folder, d->files[i].wanted->etag);
-        int64_t begun = !path.failed && !stat(path.data, &info) ? (int64_t)info.st_blocks * 512 : 0;
-        if (!whole && d->files[i].wanted->size > begun) need += d->files[i].wanted->size - begun;
+        cache_blob(&path, d->repo_folder, f->etag);
+        if (path.failed || !file_exists(path.data)) need += f->size - cache_begun(d->repo_folder, f);
         str_free(&path);
     }
     if (!need || statvfs(d->repo_folder, &disk)) return 0;

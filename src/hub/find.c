@@ -19,6 +19,7 @@ typedef struct search {
     hub_need need;
     str *path;
     hub_gaps gaps; /* of what is there in part */
+    str absent;    /* the commit that has no such file, as the Hub said */
 } search;
 
 /* ---- LM Studio ---- */
@@ -74,6 +75,14 @@ static int look_in_lmstudio(void *context, const char *models) {
 
 /* ---- the Hugging Face cache ---- */
 
+/* Did the Hub say of the commit that it lacks what is asked for? */
+static void look_for_absence(search *s, const char *repo_folder) {
+    const char *file = *s->name->file ? s->name->file : s->need == HUB_TOKENIZER ? "tokenizer.json" : NULL;
+    if (!file) return;
+    cache_commit(repo_folder, s->name, &s->absent);
+    if (s->absent.failed || !cache_no_exist(repo_folder, s->absent.data, file)) str_clear(&s->absent);
+}
+
 /* True when all that is needed is there. */
 static bool look_in_cache(search *s, const char *repo_folder) {
     str folder = {0};
@@ -84,7 +93,10 @@ static bool look_in_cache(search *s, const char *repo_folder) {
     } else if (found) {
         found = !cache_gaps(folder.data, s->need, &s->gaps) && !s->gaps.n;
     }
-    if (found) str_puts(s->path, folder.data);
+    if (found)
+        str_puts(s->path, folder.data);
+    else
+        look_for_absence(s, repo_folder);
     str_free(&folder);
     return found && !s->path->failed;
 }
@@ -115,12 +127,23 @@ void hub_put_nearest(str *out, const char *name) {
     str_free(&n.name);
 }
 
+/* A commit never changes; a branch may have got the file since. */
+static int fail_absent(const search *s, const char *model) {
+    bool commit = !strcmp(s->name->revision, s->absent.data);
+    fail("%s has no %s: so the Hub said of commit %s%s%s", s->name->repo,
+         *s->name->file ? s->name->file : "tokenizer.json", s->absent.data,
+         commit ? "" : "; ask it again with: mlxbench pull ", commit ? "" : model);
+    return commit ? -1 : HUB_MISSING;
+}
+
 static int fail_missing(const search *s, const char *model, const char *cache) {
     const hub_gaps *g = &s->gaps;
-    str near = {0};
+    str near = {0}, amounts = {0};
+    if (s->absent.length) return fail_absent(s, model);
+    hub_put_amounts(&amounts, g);
     if (g->n && g->total)
-        fail("%s is here in part: %.1f of %.1f GB (missing: %s); get the rest with: mlxbench pull %s", model,
-             (double)g->have / 1e9, (double)g->total / 1e9, g->names.data, model);
+        fail("%s is here in part: %s (missing: %s); get the rest with: mlxbench pull %s", model,
+             amounts.data ? amounts.data : "", g->names.data, model);
     else if (g->n)
         fail("%s is here in part (missing: %s); get the rest with: mlxbench pull %s", model, g->names.data,
              model);
@@ -131,6 +154,7 @@ static int fail_missing(const search *s, const char *model, const char *cache) {
              model, cache, model, near.data ? near.data : "");
     }
     str_free(&near);
+    str_free(&amounts);
     return HUB_MISSING;
 }
 
@@ -144,6 +168,7 @@ static int find_by_name(const char *model, const hub_name *name, hub_need need, 
     }
     if (!status && path->failed) status = -1;
     hub_gaps_free(&s.gaps);
+    str_free(&s.absent);
     str_free(&repo_folder);
     str_free(&cache);
     return status;

@@ -91,8 +91,8 @@ static int visit_snapshot(walk *w, const char *name, const char *repo_folder, co
     if (!status && gaps.n && each_name(snapshot->data, is_visible, keep_gguf, &gguf) && !gguf.failed)
         e.folder = gguf.data;
     else if (gaps.n) {
-        if (gaps.total)
-            str_printf(&missing, "%.1f of %.1f GB, ", (double)gaps.have / 1e9, (double)gaps.total / 1e9);
+        if (gaps.total) hub_put_amounts(&missing, &gaps);
+        if (gaps.total) str_puts(&missing, ", ");
         str_printf(&missing, "missing: %s", gaps.names.data ? gaps.names.data : "");
         e.missing = missing.data;
     }

@@ -122,25 +122,33 @@ bool hub_is_weights(const char *path) {
     return !strchr(path, '/') && !fnmatch("model*.safetensors", path, 0);
 }
 
+/* Names first, then patterns. chat_template.jinja is there for hub_needed_name. */
+static const char *const needed[] = {
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "tiktoken.model",
+    "vocab.txt",
+    "*.jinja",
+    "*.tiktoken",
+};
+enum { N_NEEDED = sizeof needed / sizeof *needed };
+
+const char *hub_needed_name(int i) {
+    return i < N_NEEDED && *needed[i] != '*' ? needed[i] : NULL;
+}
+
 bool hub_is_needed(const char *path, hub_need need) {
-    static const char *const names[] = {
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab.json",
-        "merges.txt",
-        "tokenizer.model",
-        "chat_template.json",
-        "*.jinja",
-        "*.tiktoken",
-        "tiktoken.model",
-        "vocab.txt",
-    };
     if (strchr(path, '/')) return false;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!fnmatch(names[i], path, 0)) return true;
+    for (int i = 0; i < N_NEEDED; i++)
+        if (!fnmatch(needed[i], path, 0)) return true;
     return need == HUB_MODEL && (hub_is_weights(path) || !strcmp(path, "model.safetensors.index.json"));
 }

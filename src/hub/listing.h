@@ -41,6 +41,9 @@ void listing_write_text(const listing *l, str *text);
 /* Is a file one that `need` asks for? Configuration, tokenizer, chat templates, and with HUB_MODEL
  * model*.safetensors and its index: what mlx-lm loads. */
 bool hub_is_needed(const char *path, hub_need need);
+
+/* The names among them that are no patterns, i = 0, 1, ... until NULL: what programs ask for by name. */
+const char *hub_needed_name(int i);
 bool hub_is_weights(const char *path);
 
 #endif

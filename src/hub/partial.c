@@ -67,6 +67,25 @@ int partial_reset(partial *p) {
     return put(p, &head, sizeof head, p->size);
 }
 
+/* Of a file without a table: bytes from its start up to its end or its first hole. */
+static int64_t contiguous(const partial *p, int64_t size) {
+#ifdef SEEK_HOLE
+    off_t hole = lseek(p->fd, 0, SEEK_HOLE);
+    if (hole >= 0 && hole < size) return hole;
+#endif
+    return size;
+}
+
+/* What is there came from elsewhere, in order: the first bytes of the file. */
+static int take_beginning(partial *p, int64_t bytes) {
+    table_head head = head_of(p);
+    p->continued = bytes > 0;
+    for (int64_t i = 0; i < p->n_pieces && bytes > 0; i++, bytes -= PIECE_BYTES)
+        p->have[i] = (uint32_t)(bytes < partial_piece_size(p, i) ? bytes : partial_piece_size(p, i));
+    if (put(p, p->have, (size_t)p->n_pieces * sizeof *p->have, p->size + (int64_t)sizeof head)) return -1;
+    return put(p, &head, sizeof head, p->size);
+}
+
 int partial_open(partial *p, const char *path, int64_t size) {
     struct stat info;
     *p = (partial){.fd = -1, .size = size, .n_pieces = (size + PIECE_BYTES - 1) / PIECE_BYTES};
@@ -79,6 +98,7 @@ int partial_open(partial *p, const char *path, int64_t size) {
         p->continued = true;
         return 0;
     }
+    if (info.st_size < size) return take_beginning(p, contiguous(p, info.st_size));
     p->continued = info.st_size > size && read_table(p);
     return p->continued ? 0 : partial_reset(p);
 }
@@ -116,7 +136,8 @@ int partial_note(partial *p, int64_t piece) {
 }
 
 int partial_finish(partial *p, const char *path, const char *name) {
-    if (ftruncate(p->fd, (off_t)p->size) || rename(path, name))
+    /* on the disk before it has its name: after a power failure nobody takes for whole what is not */
+    if (ftruncate(p->fd, (off_t)p->size) || fsync(p->fd) || rename(path, name))
         return fail("cannot write %s: %s", name, strerror(errno));
     close(p->fd);
     p->fd = -1;

@@ -15,7 +15,8 @@ typedef struct partial {
     bool continued; /* there was something already */
 } partial;
 
-/* Opens what was begun at path, or begins it. -1 with a message. */
+/* Opens what was begun at path, or begins it. What is there without a table, and shorter than the file, is
+ * taken for its beginning, up to the first hole. -1 with a message. */
 int partial_open(partial *p, const char *path, int64_t size);
 
 /* Puts the table on the disk, and closes it. Harmless when it is not open. */

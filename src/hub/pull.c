@@ -215,6 +215,21 @@ static bool is_named(const pull *p, const char *path) {
     return !strcmp(first, p->name.file);
 }
 
+static bool is_listed(const pull *p, const char *path) {
+    for (int i = 0; i < p->all.n; i++)
+        if (!strcmp(p->all.items[i].path, path)) return true;
+    return false;
+}
+
+/* Keeps in mind what the repository does not have of all that is asked for by name. */
+static int note_absent(const pull *p) {
+    const char *repo_folder = p->repo_folder.data, *name = p->name.file;
+    if (*name) return is_listed(p, name) ? 0 : cache_write_no_exist(repo_folder, p->commit, name);
+    for (int i = 0; (name = hub_needed_name(i)); i++)
+        if (!is_listed(p, name) && cache_write_no_exist(repo_folder, p->commit, name)) return -1;
+    return 0;
+}
+
 static int choose(pull *p) {
     bool config = false, weights = false, tokenizer = false, file = *p->name.file;
     int parts = hub_gguf_parts(p->name.file);
@@ -229,6 +244,7 @@ static int choose(pull *p) {
     bool fits = file                                ? p->wanted.n == (parts ? parts : 1)
                 : p->options->need == HUB_TOKENIZER ? tokenizer
                                                     : config && weights;
+    if (note_absent(p)) return -1;
     if (!fits) return fail_unfit(p);
     qsort(p->wanted.items, (size_t)p->wanted.n, sizeof *p->wanted.items, order);
     return 0;

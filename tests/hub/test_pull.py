@@ -189,6 +189,85 @@ def test_we_read_huggingface_hubs(hub, cache, tiny, mlxbench_run, pull):
     assert str(pull()) == theirs and hub.sent == 0
 
 
+@pytest.mark.parametrize("before_2", [False, True])
+def test_their_partial_file_is_continued(hub, cache, sharded, env, pull, before_2):
+    """huggingface_hub is killed; before its version 2 such a file had no random part in its name."""
+    repo = hub.add("org/tiny", sharded)
+    large = "model-00001-of-00002.safetensors"
+    hub.rate = 8e6
+    code = f"import huggingface_hub; huggingface_hub.hf_hub_download('org/tiny', '{large}')"
+    process = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: hub.sent > 24_000_000)
+    process.kill()
+    process.wait()
+    hub.rate = None
+    (theirs,) = incomplete(cache)
+    assert theirs.name.startswith(repo.etag(large)) and "mlxbench" not in theirs.name
+    if before_2:
+        theirs = theirs.rename(theirs.with_name(f"{repo.etag(large)}.incomplete"))
+    kept = theirs.stat().st_size
+    assert kept > 8_000_000
+    hub.sent = 0
+    check_snapshot(pull(), needed(sharded))
+    in_flight = 1 << 18  # what the server counts when the killed process's connection ends
+    assert 0 <= hub.sent - (sum(map(len, needed(sharded).values())) - kept) <= in_flight
+
+
+def test_their_wrong_partial_file(hub, cache, sharded, pull):
+    """Bytes that are not the file's are found by the hash. What is longer than the file can't belong to it."""
+    repo = hub.add("org/tiny", sharded)
+    blobs = cache / "models--org--tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    first, second = (repo.etag(f"model-0000{i}-of-00002.safetensors") for i in (1, 2))
+    (blobs / f"{first}.incomplete").write_bytes(b"x" * 20_000_000)
+    (blobs / f"{second}.0123abcd.incomplete").write_bytes(b"x" * 4_000_001)
+    (blobs / f"{second}.incomplete").symlink_to(cache / "elsewhere")
+    snapshot = pull()
+    assert all((snapshot / name).read_bytes() == data for name, data in needed(sharded).items())
+    assert sorted(path.name for path in blobs.glob("*.incomplete")) == [f"{second}.0123abcd.incomplete",
+                                                                        f"{second}.incomplete"]
+
+
+def test_they_finish_what_we_have_begun(hub, cache, sharded, mlxbench, env, pull):
+    """They start from the start, as with files of their own, and don't take ours for whole."""
+    hub.add("org/tiny", sharded)
+    hub.rate = 8e6
+    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: hub.sent > 12_000_000)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert incomplete(cache)
+    hub.rate = None
+    theirs = huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.endpoint,
+                                               allow_patterns=["*.json", "model*.safetensors"])
+    hub.sent = 0
+    snapshot = pull()
+    assert str(snapshot) == theirs and hub.sent == 0
+    check_snapshot(snapshot, needed(sharded))  # and nothing incomplete is left
+
+
+def test_no_exist(hub, cache, tiny, pull, pull_fails, mlxbench_run):
+    """What the Hub does not have is kept in mind, for and from huggingface_hub."""
+    hub.add("org/tiny", tiny)
+    pull()
+    for name, known in (("tokenizer.model", True), ("chat_template.jinja", True), ("README.md", False)):
+        found = huggingface_hub.try_to_load_from_cache("org/tiny", name, cache_dir=cache)
+        assert (found is huggingface_hub._CACHED_NO_EXIST) == known and not isinstance(found, str), name
+    repo = hub.add("org/quants", {"a.gguf": b"GGUF"})
+    with pytest.raises(huggingface_hub.errors.EntryNotFoundError):
+        huggingface_hub.hf_hub_download("org/quants", "b.gguf", cache_dir=cache, endpoint=hub.endpoint)
+    del hub.requests[:]
+    done = mlxbench_run("bench", "--model", "org/quants/b.gguf", "--offline")
+    assert done.returncode == 1 and f"org/quants has no b.gguf: so the Hub said of commit {repo.commit}" in done.stderr
+    done = mlxbench_run("bench", "--model", f"org/quants@{repo.commit}/b.gguf")
+    assert done.returncode == 1 and "has no b.gguf" in done.stderr and not hub.requests
+    pull_fails("no file c.gguf", name="org/quants/c.gguf")
+    assert huggingface_hub.try_to_load_from_cache(
+        "org/quants", "c.gguf", cache_dir=cache, revision=repo.commit) is huggingface_hub._CACHED_NO_EXIST
+    hub.add("org/quants", {"a.gguf": b"GGUF", "b.gguf": b"GGUF"})  # a branch moves on, and is asked again
+    assert pull("org/quants/b.gguf").read_bytes() == b"GGUF"
+
+
 def test_their_incomplete_one_is_completed(hub, cache, tiny, mlxbench_run):
     hub.add("org/tiny", tiny)
     huggingface_hub.snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.endpoint, allow_patterns=["*.json"])
@@ -233,7 +312,7 @@ def test_interrupt_and_resume(hub, cache, sharded, mlxbench, env, pull, mlxbench
     assert process.returncode == 130 and err.splitlines()[-1] == "mlxbench: interrupted"
     assert incomplete(cache)
     listed = mlxbench_run("models").stdout
-    assert "org/tiny" in listed and "incomplete: 0.0 of 0.0 GB, missing: model-00001-of-00002.safetensors" in listed
+    assert "org/tiny" in listed and " of 40.0 MB, missing: model-00001-of-00002.safetensors" in listed
     hub.rate = None
     sent, hub.sent = hub.sent, 0
     check_snapshot(pull(), needed(sharded))
