@@ -88,6 +88,15 @@ int64_t series_runs_left(const series *s, const bench_options *o);
  * none. */
 double series_width(const series *s, int i);
 
+/* ---- finite.c: logits that are no numbers, which a broken checkpoint gives at full speed ---- */
+
+/* Looks at the logits of s's last tokens, if that step kept them: 1 with an error when one is not finite,
+ * else 0. `token` is for the message: the first, the second, ... */
+int check_logits(const session *s, const model *m, int64_t n_sequences, int64_t token);
+
+/* Takes further steps, until one has logits, and looks at them. -1 when a step failed. */
+int check_next_logits(session *s, const model *m, int64_t n_sequences, int64_t token);
+
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 
 typedef struct progress {
@@ -131,6 +140,7 @@ typedef struct bench {
     int64_t configuration;                /* the last one that was begun, from 1 */
     int64_t load_failures;                /* configurations in turn that found this model not to load */
     bool engine_failed, stopped;          /* during a run; a row could not be written */
+    bool not_finite;                      /* the logits are what failed */
     bool model_refused;                   /* no configuration of this model can run */
     char error[2048];                     /* of the last configuration that failed */
 } bench;

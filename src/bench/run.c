@@ -87,7 +87,7 @@ static int leave_out(bench *b, series *s) {
     if (b->plan->n > 1 && b->load_failures < 2)
         progress_note(&b->progress, "run %lld failed: %s", (long long)b->n_rows, b->error);
     if (b->engine_failed) loaded_free(&b->loaded); /* an engine in an unknown state */
-    b->engine_failed = false;
+    b->engine_failed = b->not_finite = false;
     error_clear();
     return 0;
 }

@@ -7,14 +7,26 @@
 
 /* ---- one run ---- */
 
-static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate) {
+/* Which tokens' logits a run looks at: measured runs at none. BUT_LAST leaves a last step that is like those
+ * of measured runs, for what an engine prepares for such steps. AFTER: at those of a token after the last
+ * one. */
+typedef enum look { LOOK_NEVER, LOOK_BUT_LAST, LOOK_ALWAYS, LOOK_AFTER } look;
+
+static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate,
+                       look how) {
     out->start_ns = clock_ns();
     if (session_prefill(s, prompt, out->n_prompt)) return -1;
     while (out->n_tokens < n_generate) {
-        if (session_step(s, &out->ids[out->n_tokens * out->n_sequences])) return -1;
+        bool looks = how == LOOK_ALWAYS || (how == LOOK_BUT_LAST && out->n_tokens + 1 < n_generate);
+        if (session_keep_logits(s, looks) || session_step(s, &out->ids[out->n_tokens * out->n_sequences]))
+            return -1;
         int64_t now = clock_ns();
         out->token_ns[out->n_tokens++] = now;
         progress_token(&b->progress, out->n_tokens, now);
+        if (looks && check_logits(s, b->loaded.model, out->n_sequences, out->n_tokens)) {
+            b->not_finite = true;
+            return -1;
+        }
     }
     return 0;
 }
@@ -55,34 +67,62 @@ static void end(beginning *b) {
     free(b->prompt);
 }
 
-/* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, const params *p, const beginning *from, sample *out) {
-    loaded *l = &b->loaded;
+static session *start_run(bench *b, const params *p, const beginning *from, sample *out) {
     session_spec spec = params_session(p);
     session *s = from->filled;
-    if (interrupted()) return fail_interrupted();
-    if (b->options->delay_ns && clock_wait(b->options->delay_ns)) return -1;
-    progress_run(&b->progress, p);
-    if (s && session_return(s)) return -1;
-    engine_reset_peak(l->engine);
-    if (!s) s = session_new(l->model, l->engine, &spec);
-    if (!s) return -1;
-    session_on_prefill(s, progress_prefill, &b->progress);
+    if (s && session_return(s)) return NULL;
+    engine_reset_peak(b->loaded.engine);
+    if (!s) s = session_new(b->loaded.model, b->loaded.engine, &spec);
+    if (s) session_on_prefill(s, progress_prefill, &b->progress);
     out->n_sequences = p->batch;
     out->n_prompt = p->n_prompt;
     out->n_tokens = 0;
+    return s;
+}
+
+static void end_run(const beginning *from, session *s) {
+    if (!from->filled) session_free(s);
+}
+
+/* Fills *out; its arrays have room for p->n_generate tokens. */
+static int run_once(bench *b, const params *p, const beginning *from, sample *out, look how) {
+    loaded *l = &b->loaded;
+    if (interrupted()) return fail_interrupted();
+    if (b->options->delay_ns && clock_wait(b->options->delay_ns)) return -1;
+    progress_run(&b->progress, p);
+    session *s = start_run(b, p, from, out);
+    if (!s) return -1;
     out->load_ns = l->load_ns;
-    int failed = time_tokens(b, s, from->prompt, out, p->n_generate);
+    int failed = time_tokens(b, s, from->prompt, out, p->n_generate, how);
     engine_memory used = engine_memory_used(l->engine);
     out->memory.weights = used.weights;
     out->memory.kv = used.kv;
     out->memory.scratch = used.scratch;
     out->memory.peak = used.peak;
     out->peak_rss = sys_peak_rss();
-    if (!from->filled) session_free(s);
+    if (!failed && how == LOOK_AFTER) {
+        failed = check_next_logits(s, l->model, p->batch, p->n_generate + 1);
+        b->not_finite = failed == 1;
+    }
+    end_run(from, s);
     if (failed) return -1;
     progress_run_done(&b->progress, out);
     return 0;
+}
+
+/* Logits were not finite after a run that looked at none of its own: says from which token on. */
+static void find_first(bench *b, const params *p, const beginning *from, sample *out) {
+    session *s = start_run(b, p, from, out);
+    if (s) time_tokens(b, s, from->prompt, out, p->n_generate, LOOK_ALWAYS);
+    end_run(from, s);
+}
+
+/* The first run of a configuration looks at logits. */
+static int run_first(bench *b, series *s, const beginning *from, sample *out) {
+    look how = s->warm || s->params.n_generate == 1 ? LOOK_AFTER : LOOK_BUT_LAST;
+    if (!run_once(b, &s->params, from, out, how)) return 0;
+    if (b->not_finite && how == LOOK_AFTER) find_first(b, &s->params, from, out);
+    return -1;
 }
 
 /* ---- a turn ---- */
@@ -132,8 +172,10 @@ static int measure(bench *b, series *s, const beginning *from, sample *out) {
     const bench_options *o = b->options;
     bool counts = s->warm;
     int64_t before = clock_ns();
-    b->engine_failed = run_once(b, &s->params, from, out) != 0;
-    if (b->engine_failed || series_add(s, o, out, clock_ns() - before)) return -1;
+    bool first = !s->n_warm && !s->n;
+    int failed = first ? run_first(b, s, from, out) : run_once(b, &s->params, from, out, LOOK_NEVER);
+    b->engine_failed = failed && !b->not_finite;
+    if (failed || series_add(s, o, out, clock_ns() - before)) return -1;
     int64_t left = series_runs_left(s, o);
     progress_expect(&b->progress, &s->params, left - (s->expected - 1));
     s->expected = left;
@@ -171,7 +213,7 @@ int trial_again(bench *b, const series *s, int64_t n, double *out) {
     progress_expect(&b->progress, &s->params, n);
     int failed = configure(b, &s->params) || new_sample(&s->params, &run) || begin(b, &s->params, &from);
     while (!failed && again.n < n)
-        failed = run_once(b, &s->params, &from, &run) || series_add(&again, &all, &run, 0);
+        failed = run_once(b, &s->params, &from, &run, LOOK_NEVER) || series_add(&again, &all, &run, 0);
     for (int i = 0; i < N_SPEEDS && !failed; i++)
         memcpy(out + i * n, again.speeds[i], (size_t)n * sizeof *out);
     end(&from);

@@ -167,25 +167,33 @@ static int check_synthetic(const char *path) {
     return 0;
 }
 
-/* Misspelt names are found before the first model is measured. An engine that cannot be used here is an error
- * of its configurations. *inputs gets the models' paths. */
-static int check_names(const command *c, const char **inputs) {
-    const plan *p = &c->plan;
+/* An engine that cannot be used here is an error of its configurations. */
+static int check_engines(const plan *p) {
     for (int i = 0; i < p->n_values[PARAM_engine]; i++) {
         engine *e = engine_open(p->values[PARAM_engine][i].text, &(engine_options){.threads = 1});
         if (!e && error_exit_code() == EXIT_USAGE) return -1;
         error_clear();
         engine_close(e);
     }
-    for (int i = 0; i < p->n_values[PARAM_model]; i++) {
-        str path = {0};
-        int failed = fetch_model(p->values[PARAM_model][i].text, HUB_MODEL, c->offline, &path) ||
-                     check_synthetic(path.data);
-        if (!failed) failed = !(inputs[i] = arena_string(p->memory, path.data));
-        str_free(&path);
-        if (failed) return -1;
-    }
     return 0;
+}
+
+/* Fetches what is not here before the first model is measured. *inputs gets the models' paths. A model that
+ * is not there among others is an error of its configurations. */
+static int find_models(const command *c, const char **inputs) {
+    const plan *p = &c->plan;
+    int n = p->n_values[PARAM_model], n_missing = 0;
+    for (int i = 0; i < n; i++) {
+        const char *name = p->values[PARAM_model][i].text;
+        str path = {0};
+        int missing = fetch_model(name, HUB_MODEL, c->offline, &path) || check_synthetic(path.data);
+        inputs[i] = arena_string(p->memory, missing ? name : path.data);
+        str_free(&path);
+        if (!inputs[i] || error_exit_code() == EXIT_INTERRUPTED) return -1;
+        n_missing += missing;
+        if (missing && n_missing < n) error_clear(); /* loading it finds that again */
+    }
+    return n_missing == n ? -1 : 0;
 }
 
 /* What the rows go to, and the line about the fastest configuration so far. */
@@ -220,7 +228,7 @@ static int run(command *c) {
         return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
-    if (!inputs || get_prompt(c) || check_names(c, inputs)) return -1;
+    if (!inputs || get_prompt(c) || check_engines(&c->plan) || find_models(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
     sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);

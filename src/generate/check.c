@@ -29,14 +29,22 @@ int generate_check_options(const generate_options *o) {
     return 0;
 }
 
+static int refuse_group(int64_t head_dim, int64_t group_size) {
+    int64_t fits = 128;
+    while (fits >= 32 && head_dim % fits) fits /= 2;
+    if (fits < 32)
+        return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld, and no other does",
+                          (long long)group_size, (long long)head_dim);
+    return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld; group size %lld fits",
+                      (long long)group_size, (long long)head_dim, (long long)fits);
+}
+
 static int check_quantized(const model *m, const generate_options *o) {
     const model_info *info = model_describe(m);
     if (info->never_quantized)
         return fail_usage("kv_bits cannot be used with this model, in mlx-lm neither: %s",
                           info->never_quantized);
-    if (info->head_dim % o->kv_group_size)
-        return fail_usage("kv_group_size %lld does not divide this model's head_dim %lld",
-                          (long long)o->kv_group_size, (long long)info->head_dim);
+    if (info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
     int n;
     cache_spec *specs = generate_caches(m, o, &n);
     bool rotates = false;

@@ -30,7 +30,7 @@ typedef struct session_spec {
     int n_sequences;  /* in lockstep: all have tokens of the same number; 0 means 1 */
     int64_t capacity; /* tokens that each sequence will have in the end */
     int64_t marked;   /* tokens of each that session_mark will keep */
-    bool keep_logits; /* session_logits will be asked for */
+    bool keep_logits; /* of all steps, until session_keep_logits says otherwise */
 } session_spec;
 
 typedef struct session session;
@@ -65,8 +65,11 @@ int session_return(session *s);
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
                         void *context);
 
-/* With keep_logits: the [n_sequences][vocab_size] logits that the last tokens were chosen from; valid until
- * the next call. */
+/* Whether the steps that run, or are queued, from now on keep their logits. -1 without memory for them. */
+int session_keep_logits(session *s, bool keep);
+
+/* The [n_sequences][vocab_size] logits that the last tokens were chosen from, valid until the next call; NULL
+ * when that step did not keep them. */
 const float *session_logits(const session *s);
 
 /* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own vocabulary.

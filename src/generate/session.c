@@ -32,7 +32,8 @@ struct session {
     int32_t *forced; /* [n_forced][n_sequences] */
     int64_t n_forced, n_taken;
     step current, next; /* next: queued */
-    float *logits;      /* with keep_logits: of the last step */
+    bool keeps_logits;
+    float *logits; /* of the last step, where it kept them */
     void (*report)(void *context, int64_t done, int64_t total);
     void *report_context;
 };
@@ -109,14 +110,19 @@ session *session_new(model *m, engine *e, const session_spec *spec) {
     if (!s) return NULL;
     *s = (session){.model = m, .engine = e, .spec = *spec};
     if (!s->spec.n_sequences) s->spec.n_sequences = 1;
-    size_t n = (size_t)s->spec.n_sequences, vocabulary = (size_t)model_describe(m)->vocab_size;
-    s->last = mem_new(n, sizeof *s->last, "a session");
-    if (spec->keep_logits) s->logits = mem_new(n * vocabulary, sizeof *s->logits, "logits");
-    bool made = s->last && (s->logits || !spec->keep_logits);
+    s->last = mem_new((size_t)s->spec.n_sequences, sizeof *s->last, "a session");
+    bool made = s->last && !session_keep_logits(s, spec->keep_logits);
     if (made) s->caches = make_caches(s, spec->capacity, false);
     if (made && s->caches) return s;
     session_free(s);
     return NULL;
+}
+
+int session_keep_logits(session *s, bool keep) {
+    size_t n = (size_t)(s->spec.n_sequences * model_describe(s->model)->vocab_size);
+    if (keep && !s->logits) s->logits = mem_new(n, sizeof *s->logits, "logits");
+    s->keeps_logits = keep && s->logits;
+    return keep && !s->logits ? -1 : 0;
 }
 
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
@@ -238,7 +244,7 @@ static int take_step(session *s, result *from, step *out) {
     tensor logits = model_forward(s->model, g, ids, s->caches);
     tensor outputs[2] = {choose(g, s->spec.sampler, logprobs(g, logits)), logits};
     result *results[2] = {NULL, NULL};
-    if (graph_end(g, s->logits ? 2 : 1, outputs, results)) return -1;
+    if (graph_end(g, s->keeps_logits ? 2 : 1, outputs, results)) return -1;
     *out = (step){results[0], results[1]};
     return quantize_caches(s);
 }
@@ -258,8 +264,8 @@ int session_step(session *s, int32_t *ids) {
     }
     if (lookahead && take_step(s, s->current.ids, &s->next)) return -1;
     if (result_read(s->current.ids, ids, n)) return -1;
-    return s->logits ? result_read(s->current.logits, s->logits, n * model_describe(s->model)->vocab_size)
-                     : 0;
+    if (!s->current.logits) return 0;
+    return result_read(s->current.logits, s->logits, n * model_describe(s->model)->vocab_size);
 }
 
 /* A queued step has done with the caches once its ids are known. */
@@ -307,5 +313,5 @@ int session_return(session *s) {
 }
 
 const float *session_logits(const session *s) {
-    return s->logits;
+    return s->current.logits ? s->logits : NULL;
 }
