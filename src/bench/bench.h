@@ -5,6 +5,7 @@
 #define BENCH_BENCH_H
 
 #include "generate/generate.h"
+#include "quality/quality.h"
 #include "results/results.h"
 
 /* ---- the plan ---- */
@@ -66,9 +67,11 @@ typedef struct bench_options {
     double precision; /* width of the 95 % interval of the median of both speeds, relative to the median */
     int64_t time_limit_ns; /* of a configuration's measured runs */
     int64_t delay_ns;      /* before each run */
-    bool given_order;      /* of configurations; false: at random, in turn */
-    uint64_t seed;         /* of synthetic weights, random prompts and the random order */
-    bool verbose;          /* the generated text goes to stderr */
+    char require_quality;  /* runs of a worse grade are measured again, within time_limit_ns; 0: none is */
+    void (*watch)(sys_state *s); /* sys_watch; another one in tests */
+    bool given_order;            /* of configurations; false: at random, in turn */
+    uint64_t seed;               /* of synthetic weights, random prompts and the random order */
+    bool verbose;                /* the generated text goes to stderr */
     int (*find_model)(const char *model, str *path); /* where a name's files are */
 } bench_options;
 

@@ -64,13 +64,15 @@ typedef struct series {
     int64_t configuration; /* its number, from 1 */
     int64_t n_warm, n;     /* unmeasured runs; measured ones */
     bool warm, done;
+    bool settled;             /* unmeasured runs agreed, or their number was given */
     double last[N_SPEEDS];    /* of the last unmeasured run */
     double *speeds[N_SPEEDS]; /* of measured runs; NAN where there is none */
     int64_t capacity;
-    int64_t n_rows;   /* of runs, and of the error that ended them */
-    int64_t spent_ns; /* by measured runs */
-    int64_t expected; /* runs still to come, as foreseen */
-    summary *summary; /* NULL: nothing was measured yet */
+    int64_t n_rows;     /* of runs, and of the error that ended them */
+    int64_t spent_ns;   /* by measured runs */
+    int64_t refused_ns; /* by runs of too bad a quality, and waiting after them */
+    int64_t expected;   /* runs still to come, as foreseen */
+    summary *summary;   /* NULL: nothing was measured yet */
 } series;
 
 /* Takes note of a run, and decides: is the configuration warm, is it done? An unmeasured one while !s->warm.
@@ -131,10 +133,15 @@ typedef struct bench {
     void *context;
     loaded loaded;
     progress progress;
-    uint64_t order; /* state of the random order */
+    uint64_t order;   /* state of the random order */
+    sys_state before; /* before this run, and those just before it if it was very short */
+    bool watching;    /* b->before is valid */
+    quality quality;  /* of this run */
+    char grade[2];    /* the same as a text */
     hardware hardware;
     char hw_model[128], measured_at[32], prompt_hash[HASH_CHARS], ids_hash[HASH_CHARS];
     int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
+    int64_t n_gated;                      /* those whose runs were not good enough */
     int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
     int64_t n_equal;                      /* configurations left out, since another one is the same */
     int64_t configuration;                /* the last one that was begun, from 1 */
@@ -149,6 +156,10 @@ typedef struct bench {
 static inline bool bench_in_given_order(const bench_options *o) {
     return o->given_order || o->repeats == 1;
 }
+
+/* watch.c: the first is called before a run, the second after it: b->quality is its. */
+void watch_begin(bench *b);
+void watch_end(bench *b, const series *s);
 
 /* A turn of a configuration: runs of it, one after another, with what they share - prompt, filled caches. At
  * most max_runs measured ones; fewer when it is done. Its rows are handed over. Needs its model. -1 on an

@@ -143,7 +143,7 @@ static const struct {
 };
 
 sweep plan_sweep(const plan *p, int64_t repeats) {
-    sweep s = {.repeats = repeats};
+    sweep s = {.repeats = repeats, .varies[COLUMN_configuration] = p->n > 1};
     for (int i = 0; i < N_PARAMS; i++)
         for (int k = 0; k < p->n_values[i]; k++)
             sweep_add(&s, COLUMN_FIRST_PARAM + i, value_of(i, &p->values[i][0]),

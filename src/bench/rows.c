@@ -62,6 +62,9 @@ int rows_run(bench *b, series *s, const sample *run, const char *error) {
     row r;
     f.error = error;
     if (run) {
+        b->grade[0] = b->quality.grade;
+        f.quality = b->grade;
+        f.quality_reasons = b->quality.reasons.data;
         hash_ids(run->ids, run->n_tokens * run->n_sequences, b->ids_hash);
         f.prompt_hash = b->prompt_hash;
         f.ids_hash = b->ids_hash;

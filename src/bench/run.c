@@ -82,6 +82,7 @@ static int leave_out(bench *b, series *s) {
     snprintf(b->error, sizeof b->error, "%s", error_message());
     b->n_failed++;
     b->n_refused += code == EXIT_USAGE;
+    b->n_gated += code == EXIT_GATE;
     progress_expect(&b->progress, &s->params, -s->expected);
     if (rows_run(b, s, NULL, b->error)) return -1;
     if (b->plan->n > 1 && b->load_failures < 2)
@@ -95,12 +96,14 @@ static int leave_out(bench *b, series *s) {
 /* The error of a plan that was run to its end. */
 static int report_failures(const bench *b) {
     long long n = b->plan->n - b->n_equal;
-    int (*refuse)(const char *format, ...) = b->n_refused == n ? fail_usage : fail;
+    int (*refuse)(const char *format, ...) = b->n_refused == n           ? fail_usage
+                                             : b->n_gated == b->n_failed ? fail_gate
+                                                                         : fail;
     if (!b->n_failed) return 0;
     if (n == 1) return refuse("%s", b->error);
     if (!b->n_measured) return refuse("nothing was measured: all %lld configurations failed", n);
-    return fail("%lld of %lld configurations failed; column error of their rows says why",
-                (long long)b->n_failed, n);
+    return refuse("%lld of %lld configurations failed; column error of their rows says why",
+                  (long long)b->n_failed, n);
 }
 
 /* ---- configurations in turn ---- */
@@ -271,5 +274,6 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     series_free(&first);
     progress_clear(&b.progress);
     loaded_free(&b.loaded);
+    str_free(&b.quality.reasons);
     return stopped ? -1 : report_failures(&b);
 }

@@ -25,6 +25,7 @@ static bool agree(const double a[N_SPEEDS], const double b[N_SPEEDS]) {
 
 void series_begin(series *s, const bench_options *o) {
     s->warm = !o->warmup;
+    s->settled = false;
     s->expected = series_runs_left(s, o);
 }
 
@@ -35,9 +36,10 @@ void series_free(series *s) {
 }
 
 static void add_warm(series *s, const bench_options *o, const double speeds[N_SPEEDS]) {
-    bool settled = s->n_warm && agree(speeds, s->last);
+    bool agreed = s->n_warm && agree(speeds, s->last);
     s->n_warm++;
-    s->warm = o->warmup >= 0 ? s->n_warm >= o->warmup : settled || s->n_warm >= WARMUP_MOST;
+    s->settled = agreed || o->warmup > 0;
+    s->warm = o->warmup >= 0 ? s->n_warm >= o->warmup : agreed || s->n_warm >= WARMUP_MOST;
     memcpy(s->last, speeds, sizeof s->last);
 }
 
@@ -95,6 +97,7 @@ int series_add(series *s, const bench_options *o, const sample *run, int64_t ns)
     }
     for (int i = 0; i < N_SPEEDS; i++) s->speeds[i][s->n] = speeds[i];
     s->n++;
+    s->settled |= !o->warmup; /* the first run was the warm-up */
     s->spent_ns += ns;
     s->done = is_done(s, o);
     return 0;

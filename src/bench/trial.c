@@ -85,15 +85,18 @@ static void end_run(const beginning *from, session *s) {
 }
 
 /* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, const params *p, const beginning *from, sample *out, look how) {
+static int run_once(bench *b, const series *of, const beginning *from, sample *out, look how) {
     loaded *l = &b->loaded;
+    const params *p = &of->params;
     if (interrupted()) return fail_interrupted();
     if (b->options->delay_ns && clock_wait(b->options->delay_ns)) return -1;
     progress_run(&b->progress, p);
     session *s = start_run(b, p, from, out);
     if (!s) return -1;
     out->load_ns = l->load_ns;
+    watch_begin(b);
     int failed = time_tokens(b, s, from->prompt, out, p->n_generate, how);
+    watch_end(b, of);
     engine_memory used = engine_memory_used(l->engine);
     out->memory.weights = used.weights;
     out->memory.kv = used.kv;
@@ -120,7 +123,7 @@ static void find_first(bench *b, const params *p, const beginning *from, sample 
 /* The first run of a configuration looks at logits. */
 static int run_first(bench *b, series *s, const beginning *from, sample *out) {
     look how = s->warm || s->params.n_generate == 1 ? LOOK_AFTER : LOOK_BUT_LAST;
-    if (!run_once(b, &s->params, from, out, how)) return 0;
+    if (!run_once(b, s, from, out, how)) return 0;
     if (b->not_finite && how == LOOK_AFTER) find_first(b, &s->params, from, out);
     return -1;
 }
@@ -168,14 +171,36 @@ static void free_sample(sample *s) {
     free(s->token_ns);
 }
 
+/* After a run that was not good enough: waits, longer each time, until the configuration has spent its time.
+ */
+static int wait_for_quality(bench *b, series *s, int64_t start) {
+    const int64_t shortest = 1000000000, longest = 30 * shortest;
+    int64_t pause = s->refused_ns < shortest ? shortest : s->refused_ns < longest ? s->refused_ns : longest;
+    int64_t limit = b->options->time_limit_ns;
+    if (s->refused_ns + pause > limit)
+        return fail_gate(
+            "no run has the quality that --require-quality %c asks for, within %lld s (--time-limit); "
+            "the last one has %c: %s",
+            b->options->require_quality, (long long)(limit / 1000000000), b->quality.grade,
+            b->quality.reasons.data);
+    progress_expect(&b->progress, &s->params, 1);
+    if (clock_wait(pause)) return -1;
+    s->refused_ns += clock_ns() - start;
+    b->watching = false;
+    return 0;
+}
+
 static int measure(bench *b, series *s, const beginning *from, sample *out) {
     const bench_options *o = b->options;
     bool counts = s->warm;
     int64_t before = clock_ns();
     bool first = !s->n_warm && !s->n;
-    int failed = first ? run_first(b, s, from, out) : run_once(b, &s->params, from, out, LOOK_NEVER);
+    int failed = first ? run_first(b, s, from, out) : run_once(b, s, from, out, LOOK_NEVER);
     b->engine_failed = failed && !b->not_finite;
-    if (failed || series_add(s, o, out, clock_ns() - before)) return -1;
+    if (failed) return -1;
+    if (counts && o->require_quality && quality_is_below(b->quality.grade, o->require_quality))
+        return wait_for_quality(b, s, before);
+    if (series_add(s, o, out, clock_ns() - before)) return -1;
     int64_t left = series_runs_left(s, o);
     progress_expect(&b->progress, &s->params, left - (s->expected - 1));
     s->expected = left;
@@ -213,7 +238,7 @@ int trial_again(bench *b, const series *s, int64_t n, double *out) {
     progress_expect(&b->progress, &s->params, n);
     int failed = configure(b, &s->params) || new_sample(&s->params, &run) || begin(b, &s->params, &from);
     while (!failed && again.n < n)
-        failed = run_once(b, &s->params, &from, &run, LOOK_NEVER) || series_add(&again, &all, &run, 0);
+        failed = run_once(b, s, &from, &run, LOOK_NEVER) || series_add(&again, &all, &run, 0);
     for (int i = 0; i < N_SPEEDS && !failed; i++)
         memcpy(out + i * n, again.speeds[i], (size_t)n * sizeof *out);
     end(&from);

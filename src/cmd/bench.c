@@ -16,7 +16,7 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *delay, *order;
+    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality;
     option_texts outputs;
     report_options report;
     bool offline;
@@ -66,7 +66,8 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->time_limit,
          .standard = "2m",
          .rare = true,
-         .help = "with --repeats auto: the time for a configuration, after at least 6 runs"},
+         .help =
+             "for a configuration: with --repeats auto after at least 6 runs, and with --require-quality"},
         {.name = "warmup",
          .metavar = "N",
          .kind = OPTION_TEXT,
@@ -90,6 +91,12 @@ static int parse_options(command *c, int argc, char **argv) {
          .help =
              "random: configurations with several repeats take turns, in an order that follows from --seed; "
              "given: one after another"},
+        {.name = "require-quality",
+         .metavar = "GRADE",
+         .kind = OPTION_TEXT,
+         .value = &c->quality,
+         .rare = true,
+         .help = "A to D: wait and measure again when a run's quality is worse, for --time-limit"},
         {.name = "seed",
          .metavar = "N",
          .kind = OPTION_NUMBER,
@@ -141,6 +148,9 @@ static int get_repeats(command *c) {
     if (parse_auto(c->repeats, "--repeats", (auto_range){1, 1000000, 0}, &o->repeats) ||
         parse_auto(c->warmup, "--warmup", (auto_range){0, 1000, -1}, &o->warmup))
         return -1;
+    if (c->quality && (strlen(c->quality) != 1 || !strchr("ABCD", *c->quality)))
+        return fail_usage("--require-quality: \"%s\" is not one of A,B,C,D", c->quality);
+    o->require_quality = c->quality ? *c->quality : '\0';
     return parse_percent(c->precision, "--precision", &o->precision) ||
                    parse_duration(c->time_limit, "--time-limit", &o->time_limit_ns) ||
                    parse_duration(c->delay, "--delay", &o->delay_ns)

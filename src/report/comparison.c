@@ -5,9 +5,9 @@
 
 #include <math.h>
 
-enum { N_CELLS = 8 };
-static const char *const titles[N_CELLS] = {"configuration", "metric",        "before", "after",
-                                            "change",        "95 % interval", "p",      "n"};
+enum { N_CELLS = 9 };
+static const char *const titles[N_CELLS] = {"configuration", "metric", "before", "after",  "change",
+                                            "95 % interval", "p",      "n",      "quality"};
 
 /* The parameters that tell this configuration from others. */
 static void put_configuration(str *out, const comparison *c, const row *r) {
@@ -24,6 +24,25 @@ static double percent(double ratio) {
     return 100 * (ratio - 1);
 }
 
+static const char *verdict(const comparison *c, const difference *d) {
+    if (c->only_quiet && difference_is_disturbed(d)) return "not comparable";
+    return !difference_is_sure(d) ? "~" : d->ratio > 1 ? "faster" : "slower";
+}
+
+static void put_change(str *out, const comparison *c, const difference *d) {
+    const char *found = verdict(c, d);
+    if (!strcmp(found, "faster") || !strcmp(found, "slower"))
+        str_printf(out, "%+.1f %%", percent(d->ratio));
+    else
+        str_puts(out, found);
+}
+
+/* "A, D", of both sides; nothing where neither is known. */
+static void put_grades(str *out, const difference *d) {
+    if (d->grade_a || d->grade_b)
+        str_printf(out, "%c, %c", d->grade_a ? d->grade_a : '?', d->grade_b ? d->grade_b : '?');
+}
+
 static void put_cell(str *out, const comparison *c, const difference *d, int cell) {
     int decimals = column_table[d->column].decimals;
     bool interval = isfinite(d->low);
@@ -31,11 +50,11 @@ static void put_cell(str *out, const comparison *c, const difference *d, int cel
     if (cell == 1) str_puts(out, column_table[d->column].name);
     if (cell == 2) str_printf(out, "%.*f", decimals, d->a.median);
     if (cell == 3) str_printf(out, "%.*f", decimals, d->b.median);
-    if (cell == 4 && difference_is_sure(d)) str_printf(out, "%+.1f %%", percent(d->ratio));
-    if (cell == 4 && !difference_is_sure(d)) str_puts(out, "~");
+    if (cell == 4) put_change(out, c, d);
     if (cell == 5 && interval) str_printf(out, "%+.1f %% to %+.1f %%", percent(d->low), percent(d->high));
     if (cell == 6) str_printf(out, "%.4f", d->p_holm);
     if (cell == 7) str_printf(out, "%lld + %lld", (long long)d->a.n, (long long)d->b.n);
+    if (cell == 8) put_grades(out, d);
 }
 
 static void put_mean(str *out, const mean_change *m, int cell) {
@@ -89,10 +108,6 @@ static void put_table(str *out, const comparison *c, bool md) {
 
 /* ---- for programs ---- */
 
-static const char *verdict(const difference *d) {
-    return !difference_is_sure(d) ? "~" : d->ratio > 1 ? "faster" : "slower";
-}
-
 static void put_real(str *out, const char *before, double x, const char *none) {
     str_puts(out, before);
     if (isfinite(x))
@@ -119,10 +134,14 @@ static void put_csv_lines(str *out, const char *a, const char *b, const comparis
         put_real(out, ",", d->high, "");
         put_real(out, ",", d->p, "");
         put_real(out, ",", d->p_holm, "");
-        str_printf(out, ",%s\n", verdict(d));
+        str_printf(out, ",%s,%.1s,%.1s\n", verdict(c, d), &d->grade_a, &d->grade_b);
         out->failed |= label.failed;
         str_free(&label);
     }
+}
+
+static void put_grade(str *out, const char *name, char grade) {
+    str_printf(out, grade ? ", \"%s\": \"%c\"" : ", \"%s\": null", name, grade);
 }
 
 static void put_json_lines(str *out, const char *a, const char *b, const comparison *c, bool first) {
@@ -145,7 +164,10 @@ static void put_json_lines(str *out, const char *a, const char *b, const compari
         put_real(out, ", \"high\": ", d->high, "null");
         put_real(out, ", \"p\": ", d->p, "null");
         put_real(out, ", \"p_holm\": ", d->p_holm, "null");
-        str_printf(out, ", \"verdict\": \"%s\"}", verdict(d));
+        str_printf(out, ", \"verdict\": \"%s\"", verdict(c, d));
+        put_grade(out, "quality_before", d->grade_a);
+        put_grade(out, "quality_after", d->grade_b);
+        str_puts(out, "}");
         out->failed |= label.failed;
         str_free(&label);
     }
@@ -158,7 +180,7 @@ int report_comparison(str *out, const char *form, const char *a, const char *b, 
         if (first)
             str_puts(out, "before,after,configuration,metric,n_before,n_after,median_before,median_after,"
                           "ratio,low,high,p,"
-                          "p_holm,verdict\n");
+                          "p_holm,verdict,quality_before,quality_after\n");
         put_csv_lines(out, a, b, c);
     } else if (!strcmp(form, "json")) {
         if (first) str_puts(out, "[");
@@ -176,5 +198,5 @@ void report_comparison_end(str *out, const char *form) {
     if (!strcmp(form, "json")) str_puts(out, "\n]\n");
     if (!strcmp(form, "text") || !strcmp(form, "md"))
         str_puts(out, "\nchange: of the median; ~ where it may be chance (Mann-Whitney, Holm, 5 %). "
-                      "Interval: Hodges-Lehmann.\n");
+                      "Interval: Hodges-Lehmann. Quality: of both sides.\n");
 }

@@ -20,6 +20,7 @@ typedef struct output {
     int64_t n_runs, n_summaries; /* so far, without the one at hand */
     str text;
     str tail;
+    str remark; /* the format's own */
     summary *shared;
 } output;
 

@@ -19,8 +19,8 @@ static const shown metrics[] = {
     {SHOW_VALUE, COLUMN_prompt_tokens},  {SHOW_VALUE, COLUMN_prompt_tps},
     {SHOW_SPREAD, COLUMN_prompt_tps},    {SHOW_VALUE, COLUMN_generation_tokens},
     {SHOW_VALUE, COLUMN_generation_tps}, {SHOW_SPREAD, COLUMN_generation_tps},
-    {SHOW_N, COLUMN_prompt_tps},         {SHOW_VALUE, COLUMN_ttft_ms},
-    {SHOW_VALUE, COLUMN_peak_memory_gb},
+    {SHOW_N, COLUMN_prompt_tps},         {SHOW_VALUE, COLUMN_quality},
+    {SHOW_VALUE, COLUMN_ttft_ms},        {SHOW_VALUE, COLUMN_peak_memory_gb},
 };
 enum { MAX_SHOWN = N_COLUMNS + (int)(sizeof metrics / sizeof *metrics) };
 
@@ -99,9 +99,22 @@ static void begin(output *o) {
     put_line(o, LINE_RULE, NULL);
 }
 
+/* The worst quality so far stays in mind: what it is, and what to do about it. */
+static void keep_quality(output *o, const row *r) {
+    value quality = r->cells[COLUMN_quality], reasons = r->cells[COLUMN_quality_reasons];
+    if (quality.kind != VALUE_TEXT || *quality.text <= 'B') return;
+    if (o->remark.length && *quality.text <= *o->remark.data) return;
+    str_clear(&o->remark);
+    str_printf(&o->remark, "%c", *quality.text);
+    if (o->sweep->varies[COLUMN_configuration])
+        str_printf(&o->remark, " (line %lld)", (long long)r->cells[COLUMN_configuration].number);
+    str_printf(&o->remark, ": %s", reasons.kind == VALUE_TEXT ? reasons.text : "unknown");
+}
+
 static void put_row(output *o, const row *r) {
     if (r->kind != ROW_SUMMARY) return;
     put_line(o, LINE_VALUES, r);
+    keep_quality(o, r);
     if (!o->shared) o->shared = summary_new();
     bool measured =
         r->cells[COLUMN_error].kind != VALUE_TEXT; /* others have no part in what all lines share */
@@ -153,6 +166,7 @@ static void end(output *o) {
     if (chip) str_printf(&o->text, "; %s", chip);
     if (os) str_printf(&o->text, "; %s", os);
     str_puts(&o->text, "\n");
+    if (o->remark.length) str_printf(&o->text, "\nThe quality is %s.\n", o->remark.data);
 }
 
 const format format_md = {begin, put_row, end};

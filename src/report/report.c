@@ -142,6 +142,7 @@ static int close_report(report *r) {
     failed |= out_file_close(&r->file);
     str_free(&r->output.text);
     str_free(&r->output.tail);
+    str_free(&r->output.remark);
     summary_free(r->output.shared);
     return failed;
 }

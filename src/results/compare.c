@@ -1,7 +1,7 @@
 /* compare.c - two files' results side by side: the same configurations, their speeds, and whether they
  * differ. Speeds are compared as ratios, so on logarithms: a change is the same from wherever it starts.
  */
-#include "results/results.h"
+#include "results/internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -28,6 +28,13 @@ static double *numbers_of(const comparison *c, const results *r, const row *like
     return x;
 }
 
+static char grade_of_runs(const comparison *c, const results *r, const row *like) {
+    grades g = {{0}};
+    for (int64_t i = 0; i < r->n; i++)
+        if (same_configuration(c, &r->runs[i], like)) grades_add(&g, r->runs[i].cells[COLUMN_quality]);
+    return grades_of(&g);
+}
+
 static int add(comparison *c, const results *a, const results *b, const row *like, int column_of) {
     int64_t n_a, n_b;
     double *x = numbers_of(c, a, like, column_of, &n_a), *y = numbers_of(c, b, like, column_of, &n_b);
@@ -35,6 +42,8 @@ static int add(comparison *c, const results *a, const results *b, const row *lik
     if (x && y && n_a && n_b) {
         shift s = shift_of(x, n_a, y, n_b);
         *d = (difference){.of = like, .column = column_of, .p = mann_whitney(x, n_a, y, n_b)};
+        d->grade_a = grade_of_runs(c, a, like);
+        d->grade_b = grade_of_runs(c, b, like);
         d->low = exp(s.low);
         d->high = exp(s.high);
         for (int64_t i = 0; i < n_a; i++) x[i] = exp(x[i]);
@@ -92,4 +101,8 @@ void comparison_free(comparison *c) {
 
 bool difference_is_sure(const difference *d) {
     return d->p_holm < 0.05;
+}
+
+bool difference_is_disturbed(const difference *d) {
+    return d->grade_a > 'B' || d->grade_b > 'B';
 }

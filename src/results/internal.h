@@ -9,6 +9,19 @@
  * Unset when it is no number. */
 value value_of_real(double real, int decimals);
 
+/* ---- qualities of several runs ---- */
+
+enum { N_GRADES = 5 };
+
+typedef struct grades {
+    int64_t n[N_GRADES]; /* A, B, C, D, F */
+} grades;
+void grades_add(grades *g, value quality);
+
+/* The grade that three of four runs have, or a better one: a median is not moved by less. 0: none is known.
+ */
+char grades_of(const grades *g);
+
 /* ---- reading ---- */
 
 typedef struct reader {

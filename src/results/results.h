@@ -239,6 +239,7 @@ typedef struct difference {
     spread a, b;
     double ratio, low, high; /* of the medians; 95 % interval (Hodges-Lehmann) */
     double p, p_holm;        /* Mann-Whitney; over the whole comparison */
+    char grade_a, grade_b;   /* quality of the runs; 0: unknown */
 } difference;
 
 typedef struct mean_change {
@@ -252,6 +253,7 @@ typedef struct comparison {
     int64_t n;
     difference *items;
     mean_change means[N_COMPARED];
+    bool only_quiet; /* what was measured with a quality below B gets no verdict; set by the caller */
 } comparison;
 
 /* Compares the configurations that a and b have in common: equal in all parameters that vary within a file.
@@ -261,5 +263,8 @@ void comparison_free(comparison *c);
 
 /* Is it more than chance, at 5 % for all of the comparison together? */
 bool difference_is_sure(const difference *d);
+
+/* Has either side a quality below B? Then the machine may have made the difference. */
+bool difference_is_disturbed(const difference *d);
 
 #endif

@@ -17,6 +17,9 @@ struct summary {
     row shared;
     numbers of[N_METRICS];
     spread spreads[N_METRICS];
+    grades grades;
+    value reasons[N_GRADES]; /* of the first run with each grade */
+    char grade[2];
 };
 
 summary *summary_new(void) {
@@ -37,6 +40,8 @@ void summary_free(summary *s) {
 void summary_clear(summary *s) {
     for (int i = 0; i < N_METRICS; i++) s->of[i].n = 0;
     s->any = false;
+    s->grades = (grades){0};
+    memset(s->reasons, 0, sizeof s->reasons);
 }
 
 static int add_number(numbers *to, value v) {
@@ -79,6 +84,29 @@ static void share(summary *s, const row *run) {
     }
 }
 
+static int add_grade(summary *s, const row *run) {
+    grades before = s->grades;
+    value reasons = run->cells[COLUMN_quality_reasons];
+    grades_add(&s->grades, run->cells[COLUMN_quality]);
+    for (int i = 0; i < N_GRADES; i++)
+        if (s->grades.n[i] > before.n[i] && !before.n[i] && reasons.kind == VALUE_TEXT) {
+            reasons.text = arena_string(s->memory, reasons.text);
+            s->reasons[i] = reasons;
+            if (!reasons.text) return -1;
+        }
+    return 0;
+}
+
+/* The quality of all, and why. */
+static void put_grade(summary *s, row *out) {
+    value *quality = &out->cells[COLUMN_quality], *reasons = &out->cells[COLUMN_quality_reasons];
+    s->grade[0] = grades_of(&s->grades);
+    *quality = *reasons = (value){.kind = VALUE_NONE};
+    if (!s->grade[0]) return;
+    *quality = (value){.kind = VALUE_TEXT, .text = s->grade};
+    *reasons = s->reasons[s->grade[0] == 'F' ? N_GRADES - 1 : s->grade[0] - 'A'];
+}
+
 int summary_add(summary *s, const row *run) {
     value error = run->cells[COLUMN_error];
     if (!s->any) {
@@ -90,6 +118,7 @@ int summary_add(summary *s, const row *run) {
     } else {
         share(s, run);
     }
+    if (add_grade(s, run)) return -1;
     for (int i = 0; i < N_METRICS; i++)
         if (column_table[COLUMN_FIRST_METRIC + i].summing == MEDIAN &&
             add_number(&s->of[i], run->cells[COLUMN_FIRST_METRIC + i]))
@@ -100,6 +129,7 @@ int summary_add(summary *s, const row *run) {
 int summary_row(summary *s, row *out) {
     if (!s->any) return -1;
     *out = s->shared;
+    put_grade(s, out);
     for (int i = 0; i < N_METRICS; i++) {
         const column *about = &column_table[COLUMN_FIRST_METRIC + i];
         s->spreads[i] = spread_of(s->of[i].items, s->of[i].n);

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 #include <sys/utsname.h>
+#include <time.h>
 
 void facts_copy(char *out, size_t size, const char *text) {
     size_t n = strnlen(text, size - 1);
@@ -47,6 +49,23 @@ void facts_from_uname(hardware *h) {
     if (uname(&name)) return;
     snprintf(h->kernel, sizeof h->kernel, "%.40s %.80s", name.sysname, name.release);
     facts_copy(h->architecture, sizeof h->architecture, name.machine);
+}
+
+static double seconds(struct timeval t) {
+    return (double)t.tv_sec + (double)t.tv_usec / 1e6;
+}
+
+void facts_own_state(sys_state *s) {
+    struct rusage usage;
+    struct timespec now;
+    *s = (sys_state){.busy_s = -1, .steal_s = -1, .own_s = -1, .waited_s = -1, .quota_s = -1, .memory_s = -1};
+    s->hot = s->swapped = s->major_faults = -1;
+    s->quota_cpus = s->battery = -1;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* never a script's time: the system's counters follow no script */
+    s->at_s = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    if (getrusage(RUSAGE_SELF, &usage)) return;
+    s->own_s = seconds(usage.ru_utime) + seconds(usage.ru_stime);
+    s->major_faults = usage.ru_majflt;
 }
 
 static bool is_one_of(const char *word, const char *const words[]) {

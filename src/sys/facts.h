@@ -18,6 +18,9 @@ void facts_add_cache(hardware *h, cache_facts cache);
 /* kernel and architecture, from uname(2). */
 void facts_from_uname(hardware *h);
 
+/* All unknown but the time and what is this process's own. */
+void facts_own_state(sys_state *s);
+
 /* The GPUs NVIDIA's management library tells of, up to max; 0 when this library (a name for dlopen) is not
  * there or does not work. Source: NVML API Reference. */
 int nvml_gpus(const char *library, gpu_facts *gpus, int max);

@@ -44,4 +44,8 @@ int linux_usable_cores(const char *root, const cpu_mask *allowed);
 void linux_cores(const char *root, const cpu_mask *allowed, core_list *cores);
 int64_t linux_available_memory(const char *root);
 
+/* Adds to s what the files tell; linux_quota is the part of it that comes from control groups. */
+void linux_state(const char *root, sys_state *s);
+void linux_quota(const char *root, sys_state *s);
+
 #endif

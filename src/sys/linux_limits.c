@@ -47,6 +47,26 @@ static void min_cores(void *context, const char *root, const char *folder) {
     if (quota > 0 && period > 0 && quota / period < *cores) *cores = quota / period;
 }
 
+/* How long the group was stopped: microseconds in v2, nanoseconds in v1. A parent's figure may be the larger
+ * one. */
+static void max_stopped(void *context, const char *root, const char *folder) {
+    double *seconds = context;
+    str path = {0};
+    str_printf(&path, "%s/cpu.stat", folder);
+    int64_t v2 = path.failed ? -1 : linux_value(root, path.data, "throttled_usec"),
+            v1 = path.failed ? -1 : linux_value(root, path.data, "throttled_time");
+    double found = v2 >= 0 ? (double)v2 / 1e6 : v1 >= 0 ? (double)v1 / 1e9 : -1;
+    if (found > *seconds) *seconds = found;
+    str_free(&path);
+}
+
+void linux_quota(const char *root, sys_state *s) {
+    double cores = LINUX_MAX_CPUS;
+    visit_groups(root, "cpu", min_cores, &cores);
+    if (cores < LINUX_MAX_CPUS) s->quota_cpus = cores;
+    visit_groups(root, "cpu", max_stopped, &s->quota_s);
+}
+
 /* n, or what the control groups leave of it. A share of a core would stall all other threads at the next
  * barrier: rounded down. */
 static int limited(const char *root, int n) {

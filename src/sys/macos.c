@@ -130,3 +130,25 @@ int64_t sys_available_memory(void) {
     /* Inactive pages are given up before anything is compressed or swapped. */
     return ((int64_t)vm.free_count + vm.inactive_count) * (int64_t)vm_kernel_page_size;
 }
+
+/* ---- what may disturb a measurement ---- */
+
+/* CPU time of all programs; a tick is a hundredth of a second. */
+static void read_load(sys_state *s) {
+    host_cpu_load_info_data_t load;
+    mach_msg_type_number_t n = HOST_CPU_LOAD_INFO_COUNT;
+    mach_port_t host = mach_host_self();
+    kern_return_t status = host_statistics(host, HOST_CPU_LOAD_INFO, (host_info_t)&load, &n);
+    int64_t cpus;
+    mach_port_deallocate(mach_task_self(), host);
+    if (status != KERN_SUCCESS || !get_number(NULL, "hw.logicalcpu", &cpus)) return;
+    s->n_cpus = (int)cpus;
+    s->busy_s = ((double)load.cpu_ticks[CPU_STATE_USER] + load.cpu_ticks[CPU_STATE_SYSTEM] +
+                 load.cpu_ticks[CPU_STATE_NICE]) /
+                100;
+}
+
+void sys_watch(sys_state *s) {
+    facts_own_state(s);
+    read_load(s);
+}

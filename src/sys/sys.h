@@ -60,4 +60,26 @@ typedef struct core_list {
 } core_list;
 void sys_cores(core_list *cores);
 
+/* ---- what may disturb a measurement ---- */
+
+/* Counters that the system keeps, at one moment; -1 where it does not. What happened between two moments is
+ * the difference. Reading them takes a millisecond or so, and nothing in between. */
+typedef struct sys_state {
+    double at_s;          /* of a clock with an arbitrary start */
+    int n_cpus;           /* that the next two are summed over */
+    double busy_s;        /* CPU time of all programs, this one included */
+    double steal_s;       /* that a hypervisor gave to others while this machine wanted it */
+    double own_s;         /* CPU time of this process */
+    double waited_s;      /* of its threads: ready to run, without a CPU */
+    double quota_s;       /* it was stopped because its container's share of CPU time was used up */
+    double memory_s;      /* some task waited for memory (PSI) */
+    int64_t hot;          /* times that a CPU was slowed down because of its temperature */
+    int64_t swapped;      /* pages written to and read from swap space */
+    int64_t major_faults; /* of this process: pages that were read from a disk */
+    double quota_cpus;    /* the container's share of CPU time, in CPUs */
+    int battery;          /* 1: it is the power supply */
+    char governor[32];    /* of the CPUs' frequency; "" where it is unknown */
+} sys_state;
+void sys_watch(sys_state *s);
+
 #endif

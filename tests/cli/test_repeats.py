@@ -141,6 +141,7 @@ def test_drift_is_said(scripted):
     (["-r", "0"], ["--repeats", "1 to 1000000"]), (["-r", "automatic"], ["--repeats"]), (["--warmup", "x"], ["--warmup"]),
     (["--precision", "x%"], ["--precision", "percentage"]), (["--time-limit", "2 days"], ["--time-limit", "duration"]),
     (["--delay", "-1s"], ["--delay", "duration"]), (["--order", "alphabetic"], ["--order", "random,given"]),
+    (["--require-quality", "E"], ["--require-quality", "A,B,C,D"]),
     (["--delay", "1e9h"], ["--delay"]), (["--delay", "nan"], ["--delay"]), (["--delay", ""], ["--delay"]),
 ])
 def test_wrong_options(fails, good_folder, arguments, words):

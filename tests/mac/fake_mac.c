@@ -200,6 +200,19 @@ kern_return_t mach_port_deallocate(mach_port_t task, mach_port_t port) {
     return KERN_SUCCESS;
 }
 
+kern_return_t host_statistics(mach_port_t host, host_flavor_t flavor, host_info_t info,
+                              mach_msg_type_number_t *count) {
+    require(host == HOST_PORT && flavor == HOST_CPU_LOAD_INFO && *count >= HOST_CPU_LOAD_INFO_COUNT,
+            "host_statistics");
+    if (fake.mach_fails) return 5;
+    host_cpu_load_info_data_t load = {{0}};
+    load.cpu_ticks[CPU_STATE_USER] = (natural_t)number_of("mach.user_ticks");
+    load.cpu_ticks[CPU_STATE_SYSTEM] = (natural_t)number_of("mach.system_ticks");
+    load.cpu_ticks[CPU_STATE_IDLE] = 123456;
+    memcpy(info, &load, sizeof load);
+    return KERN_SUCCESS;
+}
+
 kern_return_t host_statistics64(mach_port_t host, host_flavor_t flavor, host_info64_t info,
                                 mach_msg_type_number_t *count) {
     require(host == HOST_PORT && flavor == HOST_VM_INFO64 && *count >= HOST_VM_INFO64_COUNT,

@@ -61,6 +61,13 @@ static void check(const hardware *h, const core_list *cores, const char *fact, c
         assert_string_equal(text, wanted);
     } else if (!strcmp(fact, "caches")) {
         assert_int_equal(h->n_caches, atoi(wanted));
+    } else if (!strcmp(fact, "busy")) { /* CPUs, seconds of CPU time since the start */
+        sys_state s;
+        char found[64];
+        sys_watch(&s);
+        snprintf(found, sizeof found, "%d %.0f", s.n_cpus, s.busy_s);
+        assert_string_equal(found, wanted);
+        assert_true(s.own_s >= 0 && s.steal_s < 0 && s.hot < 0);
     } else if (!strcmp(fact, "available")) {
         assert_int_equal(sys_available_memory(), strtoll(wanted, NULL, 10));
     } else if (!strcmp(fact, "peak")) {

@@ -175,6 +175,32 @@ def test_refused(run, tmp_path, files, code, word):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("grades, code", [("AB", 3), ("AC", 0), ("FA", 0), ("A-", 3), ("--", 3)])
+def test_a_disturbed_side_is_not_comparable(run, tmp_path, grades, code):
+    """With --fail-slower; the table shows both sides' quality in any case. Unknown is no reproach."""
+    rng = np.random.default_rng(8)
+    files = [write(tmp_path / name, [(series(rng, 12, factor, 0.005), series(rng, 12, 1, 0.005))],
+                   [] if grade == "-" else [("quality", grade)])
+             for name, factor, grade in zip("ab", (1, 0.9), grades)]
+    done = run("compare", *files, "--fail-slower", "3%", "-f", "json")
+    found = json.loads(done.stdout)
+    assert done.returncode == code
+    assert [d["verdict"] for d in found] == (["slower", "~"] if code else ["not comparable"] * 2)
+    assert [found[0]["quality_before"], found[0]["quality_after"]] == [None if g == "-" else g for g in grades]
+    assert ("2 lines are not comparable" in done.stderr) == (code == 0)
+    assert "slower" == json.loads(run("compare", *files, "-f", "json", check=True).stdout)[0]["verdict"]
+    table = run("compare", *files, "--fail-slower", "3%").stdout
+    assert ("not comparable" in table) == (code == 0) and (", ".join(grades).replace("-", "?") in table or grades == "--")
+
+
+def test_a_quarter_of_the_runs_may_be_disturbed(run, tmp_path):
+    for n_bad, grade in [(2, "A"), (3, "D")]:
+        (tmp_path / "a").write_text("run,configuration,prompt_tps,quality\n" + "".join(
+            f"{i},1,{100 + i},{'D' if i < n_bad else 'A'}\n" for i in range(8)))
+        summary, = json.loads(run("report", tmp_path / "a", "-o", "json", check=True).stdout)["summaries"]
+        assert summary["quality"] == grade
+
+
 def test_gate(run, tmp_path):
     """Exit code 3 only for a loss that is sure and larger."""
     rng = np.random.default_rng(8)

@@ -47,6 +47,8 @@ static inline measured measured_run(void) {
                   .warmup = 1,
                   .prompt_hash = "0123456789abcdef",
                   .ids_hash = "fedcba9876543210",
+                  .quality = "C",
+                  .quality_reasons = "too warm: wait",
                   .measured_at = "2026-01-02T03:04:05Z"},
     };
     m.params.engine = "fake";

@@ -95,13 +95,13 @@ static void test_csv(void **state) {
         "parameters,synthetic,engine_version,mlx_env,device,hw_model,chip,os,mlxbench_version,seed,order,"
         "warmup,"
         "prompt_"
-        "hash,ids_hash,measured_at,error\n"
+        "hash,ids_hash,quality,quality_reasons,measured_at,error\n"
         "1,10,20.000,4,6.000,1.234568,1,1,\"a \"\"quoted\"\", "
         "long\nname\",fake,2,none,fused,,10,4,0,1,text,,4,64,0,2048,6.000,500.000,100.000,"
         "300.000,1.000000,0.250000,1.000000,0.002000,0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,"
         "m2ultra_192gb_76gpu,Apple M2 Ultra,macOS "
-        "15.1,0.1.0,3,,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n"
+        "15.1,0.1.0,3,,1,0123456789abcdef,fedcba9876543210,C,too warm: wait,2026-01-02T03:04:05Z,\n"
         "2,10,20.000,1,,1.234568,2,1,a-model,fake,2,none,fused,,10,4,0,1,text,,4,64,0,2048,,500.000,,"
         ",0."
         "500000,0.250000,1."
@@ -109,7 +109,7 @@ static void test_csv(void **state) {
         "0.000500,1.500000,llama,4-bit "
         "g64,13000000,true,0.1.0,MLX_ENABLE_TF32=0,none,m2ultra_192gb_76gpu,Apple M2 "
         "Ultra,macOS 15.1,"
-        "0.1.0,3,,1,0123456789abcdef,fedcba9876543210,2026-01-02T03:04:05Z,\n");
+        "0.1.0,3,,1,0123456789abcdef,fedcba9876543210,C,too warm: wait,2026-01-02T03:04:05Z,\n");
 }
 
 static void test_mlxbench(void **state) {
@@ -143,18 +143,20 @@ static void test_md(void **state) {
     check_text(
         written("md", &p, rows, 2),
         "| model |  kv_bits | quantization |    kv_gb | prompt_tokens | prompt_tps | generation_tokens | "
-        "generation_tps |  ttft_ms | peak_memory_gb |\n"
+        "generation_tps | quality |  ttft_ms | peak_memory_gb |\n"
         "| ----- | -------: | ------------ | -------: | ------------: | ---------: | ----------------: | "
-        "-------------: | -------: | -------------: |\n"
+        "-------------: | ------- | -------: | -------------: |\n"
         "| tiny  |          | 4-bit g64    |    0.002 |            10 |     20.000 |                 4 |     "
         "     "
-        "6.000 |  500.000 |          1.235 |\n"
+        "6.000 | C       |  500.000 |          1.235 |\n"
         "| a\\|b   |        4 | 4-bit g64    |    0.002 |            10 |     20.000 |                 1 |   "
         "             "
-        "|  500.000 |          1.235 |\n"
+        "| C       |  500.000 |          1.235 |\n"
         "\n"
         "mlxbench 0.1.0, engine fake (none), 2 threads, random weights, text prompt, graph fused; "
-        "Apple M2 Ultra; macOS 15.1\n");
+        "Apple M2 Ultra; macOS 15.1\n"
+        "\n"
+        "The quality is C (line 1): too warm: wait.\n");
     plan_free(&p);
 }
 
@@ -174,10 +176,10 @@ static void test_md_repeats(void **state) {
     char *few = md_of_repeats(3), *many = md_of_repeats(7);
     assert_non_null(strstr(few, "| prompt_tps |           min to max |"));
     assert_non_null(strstr(few, "|     50.000 |    33.333 to 100.000 |"));
-    assert_non_null(strstr(few, "|  3 |  200.000 |"));
+    assert_non_null(strstr(few, "|  3 | C       |  200.000 |"));
     assert_non_null(strstr(many, "| prompt_tps |        95 % interval |"));
     assert_non_null(strstr(many, "|     25.000 |    14.286 to 100.000 |"));
-    assert_non_null(strstr(many, "|  7 |  400.000 |"));
+    assert_non_null(strstr(many, "|  7 | C       |  400.000 |"));
     assert_null(strstr(strstr(many, "\n| a-model") + 1, "\n| a-model")); /* one line */
     free(few);
     free(many);
@@ -187,7 +189,10 @@ static void test_md_repeats(void **state) {
 static void test_md_shares(void **state) {
     (void)state;
     measured runs[3] = {measured_run(), measured_run(), measured_run()};
-    for (int i = 0; i < 3; i++) runs[i].number = (run_number){1 + i, 1 + i, 1};
+    for (int i = 0; i < 3; i++) {
+        runs[i].number = (run_number){1 + i, 1 + i, 1};
+        runs[i].facts.quality = "B"; /* no reason for a sentence */
+    }
     runs[1].params.threads = 4;
     runs[1].facts.os = "Linux";
     runs[2].facts = (facts){.error = "failed", .chip = "other", .synthetic = -1}; /* has no part in it */
