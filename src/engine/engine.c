@@ -127,6 +127,7 @@ int cache_quantize(engine *e, cache *c, int bits, int group_size) {
     const cache_spec *s = &c->spec;
     if (c->bits || !s->n_kv_heads) return 0;
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
+    if (s->latent) return fail_usage("a cache of latents cannot be quantized (nor can mlx-lm's)");
     if (group_size < 1 || s->head_dim % group_size || s->v_head_dim % group_size)
         return fail_usage("kv_group_size %d does not divide head_dim %d", group_size, s->head_dim);
     if (e->type->cache_quantize(e, c, bits, group_size)) return -1;

@@ -121,6 +121,7 @@ enum { CACHE_MAX_STATES = 4 };
 typedef struct cache_spec {
     int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
     int n_kv_heads, head_dim, v_head_dim; /* 0: no keys and values */
+    bool latent; /* of attend_latent: one head, latents as keys and rotated keys as values */
     int64_t max_size, keep;
     int64_t window, chunk; /* entries that a token sees, apart from the ring's size (0: max_size); Llama 4's
                               chunks (0: none) */
@@ -390,5 +391,26 @@ typedef struct ssm_spec {
 } ssm_spec;
 /* spec lives as long as the model. */
 tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
+
+/* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own -> [L, H, out]. mlx-lm
+ * mla.py: MultiLinear. */
+tensor linear_heads(graph *g, tensor x, const weight *w);
+
+/* Multi-head latent attention. A token's entry is a latent [c], of which every head makes its key (embed_q)
+ * and value (unembed_out), and a rotated key [r] that all heads share. The scores of head h are scale *
+ * (q_nope . (latent embed_q[h]) + q_pe . k_pe), and what is summed up is unembed_out[h] latent. Appends to
+ * the cache, which is `latent`, with head_dim c and v_head_dim r. q_nope [L, H, n], q_pe [L, H, r], latent
+ * [L, 1, c], k_pe [L, 1, r], embed_q [H, c, n], unembed_out [H, v, c] -> [L, H, v]. One token of a sequence
+ * multiplies its query with embed_q and the sum of latents with unembed_out; several make keys and values of
+ * all entries. mlx-lm deepseek_v3.py: DeepseekV3Attention. */
+typedef struct latent_inputs {
+    tensor q_nope, q_pe, latent, k_pe;
+} latent_inputs;
+typedef struct latent_spec {
+    float scale;
+    const weight *embed_q, *unembed_out;
+    bool whole_keys; /* mlx: of several tokens, keys are [nope, rotated] in one piece (mlx-lm mistral4.py) */
+} latent_spec;
+tensor attend_latent(graph *g, cache *c, const latent_inputs *in, const latent_spec *spec);
 
 #endif

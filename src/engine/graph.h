@@ -39,7 +39,9 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(ARGMAX, argmax, PLAIN_OP)                                                                             \
     OP(LAYER_NORM, layer_norm, SMALL)                                                                        \
     OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */                                               \
-    OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */
+    OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */                                                 \
+    OP(LINEAR_HEADS, linear_heads, PLAIN_OP)                                                                 \
+    OP(ATTEND_LATENT, attend_latent, PLAIN_OP) /* in: q_nope, the KV_WRITE before it, q_pe */
 
 typedef enum op_kind {
 #define OP(name, ...) OP_##name,
@@ -67,7 +69,8 @@ typedef struct node {
     tensor in[NODE_MAX_INPUTS];
     const weight *w[NODE_MAX_WEIGHTS];
     struct cache *cache; /* ROPE reads nothing of it but position; KV_WRITE, ATTEND */
-    int64_t position; /* ROPE, SCALE_POSITIONS, KV_WRITE, ATTEND: of a sequence's first token in this step */
+    int64_t
+        position; /* ROPE, SCALE_POSITIONS, KV_WRITE, ATTEND...: of a sequence's first token in this step */
     union {
         int64_t first_id; /* TOKENS: they are graph->ids[first_id .. + shape[0]) */
         result *from;     /* TOKEN_RESULT */
@@ -75,6 +78,7 @@ typedef struct node {
         const rope_spec *rope;
         float scale; /* SCALE, DIVIDE, SOFT_CAP */
         attend_spec attention;
+        latent_spec latent;
         activation act; /* GATED, ACTIVATE, EXPERTS */
         int64_t first;  /* PART */
         position_scale by_position;

@@ -39,6 +39,7 @@ static void release(cpu *e, const cache *base, cpu_entries *entries, int64_t cap
 
 static int allocate(cpu *e, const cache *base, cpu_entries *entries, int64_t capacity) {
     size_t n = (size_t)(n_heads(base) * capacity);
+    if (!entries->dim) return 0;
     const char *what = "the KV cache; use a shorter context or --kv-bits";
     entries->values = cpu_allocate(e, n * value_bytes(base, entries->dim), account(e, base), what);
     if (!entries->values) return -1;
@@ -95,8 +96,8 @@ cache *cpu_cache_new(engine *base, const cache_spec *spec) {
     cpu_cache *c = mem_new(1, sizeof *c, "a cache");
     if (!c) return NULL;
     c->base.spec = *spec;
-    c->entries[0].dim = spec->head_dim;
-    c->entries[1].dim = spec->v_head_dim;
+    c->entries[0].dim = spec->latent ? spec->head_dim + spec->v_head_dim : spec->head_dim;
+    c->entries[1].dim = spec->latent ? 0 : spec->v_head_dim;
     for (int i = 0; i < spec->n_states; i++) {
         c->states[i] = cpu_allocate(e, state_bytes(spec, i), account(e, &c->base), "a cache's states");
         if (!c->states[i]) {
@@ -154,7 +155,19 @@ int cpu_cache_copy(engine *base, cache *copy, const cache *original) {
     return 0;
 }
 
+/* A latent and its rotated key, one behind the other. */
+static void store_latent(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x) {
+    const cache_spec *s = &c->base.spec;
+    size_t at = (size_t)((h * c->capacity + i) * c->entries[0].dim + (part ? s->head_dim : 0));
+    e->kernels->from_f32((char *)c->entries[0].values + at * dtype_size(s->dtype), s->dtype, x,
+                         part ? s->v_head_dim : s->head_dim);
+}
+
 void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x) {
+    if (c->base.spec.latent) {
+        store_latent(e, c, part, h, i, x);
+        return;
+    }
     const cpu_entries *to = &c->entries[part];
     size_t entry = (size_t)(h * c->capacity + i), scales = scale_bytes(&c->base, to->dim);
     char *values = (char *)to->values + entry * value_bytes(&c->base, to->dim);

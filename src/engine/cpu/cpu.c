@@ -277,4 +277,7 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_ARGMAX].workspace = cpu_argmax_workspace,
     [OP_DELTA_RULE].thread_scratch = cpu_delta_rule_scratch,
     [OP_SSM].thread_scratch = cpu_ssm_scratch,
+    [OP_LINEAR_HEADS].thread_scratch = cpu_linear_heads_scratch,
+    [OP_ATTEND_LATENT].workspace = cpu_attend_latent_workspace,
+    [OP_ATTEND_LATENT].thread_scratch = cpu_attend_latent_scratch,
 };

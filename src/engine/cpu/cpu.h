@@ -107,7 +107,7 @@ typedef struct cpu_cache {
     cache base;
     int64_t capacity;       /* entries allocated per head */
     int64_t length, index;  /* mlx-lm's keys.shape[2] and _idx of a rotating cache; length of a plain one */
-    cpu_entries entries[2]; /* keys, values */
+    cpu_entries entries[2]; /* keys, values; of a latent cache both in one piece, and no others */
     float *states[CACHE_MAX_STATES]; /* [n_sequences][rows][cols] */
     int64_t write_at;                /* this step: first entry written, */
     int64_t n_visible, window; /* entries attended to, and the causal window over them (0: causal only) */
@@ -123,7 +123,7 @@ int cpu_cache_quantize(engine *e, cache *c, int bits, int group_size);
  * and what they see. */
 int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens);
 
-/* Stores one entry of KV head h of all sequences': n floats at index i. part: 0 keys, 1 values. */
+/* Stores one entry of KV head h of all sequences' at index i. part: 0 keys, 1 values. */
 void cpu_cache_store(const cpu *e, cpu_cache *c, int part, int64_t h, int64_t i, const float *x);
 
 /* All entries of head h, as they are stored. */
@@ -243,6 +243,19 @@ int cpu_rope_prepare(cpu *e, graph *g); /* before the step runs: makes its table
 void cpu_rope_free(cpu *e);
 size_t cpu_attend_workspace(const cpu *e, const node *x);
 size_t cpu_attend_scratch(const cpu *e, const node *x);
+
+/* The keys that token t of n_tokens sees. */
+seen_keys cpu_visible(const cpu_cache *c, int64_t n_tokens, int64_t t);
+
+/* Attention by the table's own kernels, where they fit, or block by block, without soft caps. scratch: bytes
+ * of the first, aligned to 64. */
+size_t cpu_attention_scratch(const cpu *e, int64_t n_rows, int64_t dim, int64_t v_dim);
+void cpu_attention(const cpu *e, const attention *a, void *scratch);
+
+/* ops_latent.c */
+size_t cpu_linear_heads_scratch(const cpu *e, const node *x);
+size_t cpu_attend_latent_workspace(const cpu *e, const node *x);
+size_t cpu_attend_latent_scratch(const cpu *e, const node *x);
 
 /* ops_elementwise.c: out = act(gate) * up, n numbers */
 void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const float *up, int64_t n);

@@ -111,7 +111,8 @@ void cpu_rope(cpu *e, const node *x, int thread) {
 /* Of row t, which is one of a sequence's. */
 static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_t head, int thread) {
     cpu_cache *c = (cpu_cache *)x->cache;
-    int64_t n_heads = x->shape[1], dim = c->entries[part].dim, n = rows_per_sequence(e->running, x);
+    int64_t n_heads = x->shape[1], dim = part ? c->base.spec.v_head_dim : c->base.spec.head_dim;
+    int64_t n = rows_per_sequence(e->running, x);
     cpu_cache_store(e, c, part, t / n * n_heads + head, c->write_at + t % n,
                     floats_of(e, x->in[part], thread) + (t * n_heads + head) * dim);
 }
@@ -135,6 +136,11 @@ typedef struct cut {
     bool own_kernels; /* of the table, for all of attention */
 } cut;
 
+/* Whether the table has kernels for all of attention. */
+static bool have_kernels(const cpu *e, int64_t dim, int64_t v_dim) {
+    return e->kernels->attention && e->kernels->attention->fits(dim, v_dim);
+}
+
 static cut make_cut(const cpu *e, const node *x) {
     const cpu_cache *c = (const cpu_cache *)x->cache;
     const cache_spec *s = &c->base.spec;
@@ -156,8 +162,7 @@ static cut make_cut(const cpu *e, const node *x) {
         u.split = (c->n_visible + u.n_splits - 1) / u.n_splits;
         u.split = (u.split + BLOCK_KEYS - 1) / BLOCK_KEYS * BLOCK_KEYS;
     }
-    const attention_kernels *k = e->kernels->attention;
-    u.own_kernels = k && k->fits(u.dim, u.v_dim) && x->attention.softcap == 0;
+    u.own_kernels = have_kernels(e, u.dim, u.v_dim) && x->attention.softcap == 0;
     return u;
 }
 
@@ -186,12 +191,16 @@ static size_t align_up(size_t n) {
     return (n + 63) / 64 * 64;
 }
 
+/* Scores and converted entries, or what the kernels need. */
+static size_t inner_bytes(const cpu *e, int64_t n_rows, int64_t dim, int64_t v_dim, bool own_kernels) {
+    if (own_kernels) return e->kernels->attention->scratch_bytes(n_rows, dim, v_dim);
+    return (size_t)(n_rows * BLOCK_KEYS + BLOCK_KEYS * (dim + v_dim)) * sizeof(float);
+}
+
 /* Sets m's pointers into scratch (NULL: only the size is wanted); returns the bytes it takes. */
 static size_t place(const cpu *e, const cut *u, char *scratch, unit_memory *m) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
     size_t n = (size_t)rows_of(u), dim = (size_t)u->dim, v_dim = (size_t)u->v_dim, at = 0;
-    size_t inner = (n * BLOCK_KEYS + BLOCK_KEYS * (dim + v_dim)) * sizeof(float);
-    if (u->own_kernels) inner = e->kernels->attention->scratch_bytes(rows_of(u), u->dim, u->v_dim);
     m->q = (float *)(void *)(start + at);
     at += align_up(n * dim * sizeof *m->q);
     m->out = (float *)(void *)(start + at);
@@ -201,7 +210,7 @@ static size_t place(const cpu *e, const cut *u, char *scratch, unit_memory *m) {
     m->seen = (seen_keys *)(void *)(start + at);
     at += align_up(n * sizeof *m->seen);
     m->inner = (float *)(void *)(start + at);
-    return at + align_up(inner);
+    return at + align_up(inner_bytes(e, rows_of(u), u->dim, u->v_dim, u->own_kernels));
 }
 
 size_t cpu_attend_scratch(const cpu *e, const node *x) {
@@ -210,11 +219,13 @@ size_t cpu_attend_scratch(const cpu *e, const node *x) {
     return place(e, &u, NULL, &m);
 }
 
-/* The keys that token t sees. */
-static seen_keys visible(const cut *u, int64_t t) {
-    const cpu_cache *c = u->cache;
-    int64_t end = c->whole ? c->n_visible : c->n_visible - u->n_tokens + t + 1;
+seen_keys cpu_visible(const cpu_cache *c, int64_t n_tokens, int64_t t) {
+    int64_t end = c->whole ? c->n_visible : c->n_visible - n_tokens + t + 1;
     return (seen_keys){c->window && end > c->window ? end - c->window : 0, end};
+}
+
+static seen_keys visible(const cut *u, int64_t t) {
+    return cpu_visible(u->cache, u->n_tokens, t);
 }
 
 /* One block of scores into probabilities: row r's keys outside its view count as nothing. */
@@ -259,6 +270,17 @@ static void attend_converted(const cpu *e, const attention *a, float *scores, fl
         const float *v = convert(e, values, &a->values, at, n);
         e->kernels->mix(a->out, a->v_dim, scores, BLOCK_KEYS, a->n_rows, v, n, a->v_dim);
     }
+}
+
+size_t cpu_attention_scratch(const cpu *e, int64_t n_rows, int64_t dim, int64_t v_dim) {
+    return inner_bytes(e, n_rows, dim, v_dim, have_kernels(e, dim, v_dim));
+}
+
+void cpu_attention(const cpu *e, const attention *a, void *scratch) {
+    if (have_kernels(e, a->dim, a->v_dim))
+        e->kernels->attention->attend(a, scratch);
+    else
+        attend_converted(e, a, scratch, 0);
 }
 
 /* Some rows of a KV head over some keys. */

@@ -247,6 +247,16 @@ static optional_array mask_of(mlx_engine &e, const node *x, int64_t n) {
     return std::nullopt;
 }
 
+optional_array mlx_attention_mask(mlx_engine &e, const graph *g, const node *x) {
+    return mask_of(e, x, rows_per_sequence(g, x));
+}
+
+mx::array mlx_causal_mask(mlx_engine &e, const graph *g, const node *x) {
+    int64_t n = rows_per_sequence(g, x), most = x->cache->spec.max_size;
+    if (most) return causal_mask(e, n, std::min(most - 1, x->position), most);
+    return causal_mask(e, n, x->position, x->position + n); /* a window that leaves nothing out */
+}
+
 static mx::array attend_plain(const mx::array &q, const mx::array &keys, const mx::array &values,
                               const node *x, const optional_array &mask) {
     optional_array sinks;

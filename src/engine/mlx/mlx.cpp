@@ -316,6 +316,9 @@ static double bytes_of(const node *x) {
     if (x->op == OP_ATTEND)
         bytes += static_cast<double>(x->in[0]->shape[0] * x->in[0]->shape[1]) *
                  static_cast<double>(x->position + x->shape[0]) * 4;
+    if (x->op == OP_ATTEND_LATENT) /* scores, keys and values of all heads */
+        bytes += static_cast<double>(x->shape[1] * (x->position + x->shape[0])) *
+                 static_cast<double>(x->shape[0] + x->in[0]->shape[2] + x->shape[2]) * 4;
     return bytes;
 }
 

@@ -209,6 +209,10 @@ mx::array cuda_attend_run(const cuda_attend &a);
 void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
 void mlx_cache_quantize(mlx_cache &c, int bits, int group_size);
+/* The mask of several tokens that attend to x's cache: nothing where it is "causal"; the whole of it.
+ * cache.py: make_mask, without and with return_array */
+optional_array mlx_attention_mask(mlx_engine &e, const graph *g, const node *x);
+mx::array mlx_causal_mask(mlx_engine &e, const graph *g, const node *x);
 /* Evaluated arrays of its own that hold what from's hold. */
 void mlx_cache_copy(mlx_cache &to, const mlx_cache &from);
 int64_t mlx_cache_bytes(const mlx_cache &c);
