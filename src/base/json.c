@@ -75,6 +75,10 @@ const json *json_get(const json *object, const char *key) {
     return cJSON_IsNull(v) ? NULL : v;
 }
 
+bool json_is_null(const json *object, const char *key) {
+    return cJSON_IsObject(object) && cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
 const json *json_first(const json *parent) {
     return parent ? parent->child : NULL;
 }

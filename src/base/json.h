@@ -24,7 +24,8 @@ json *json_merged(const json *first, const json *second);
 
 /* Members and elements. json_get returns NULL when absent, null, or when object is no object. */
 const json *json_get(const json *object, const char *key);
-const json *json_first(const json *parent); /* first member or element, NULL when none */
+bool json_is_null(const json *object, const char *key); /* the member is there, and null */
+const json *json_first(const json *parent);             /* first member or element, NULL when none */
 const json *json_next(const json *item);
 #define json_each(item, parent) for (const json *item = json_first(parent); item; item = json_next(item))
 int json_length(const json *parent);

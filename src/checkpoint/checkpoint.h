@@ -104,6 +104,17 @@ int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *
 int checkpoint_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out);
 int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out);
 
+/* Latent attention's kv_b_proj [n_heads * (nope + v_dim), rank], taken apart as mlx-lm does (deepseek_v3.py:
+ * sanitize): embed_q [n_heads, rank, nope], unembed_out [n_heads, v_dim, rank], in memory of the
+ * checkpoint's. */
+typedef struct kv_b_shape {
+    int64_t n_heads, nope, v_dim, rank;
+} kv_b_shape;
+typedef struct kv_b {
+    matrix embed_q, unembed_out;
+} kv_b;
+int checkpoint_kv_b(checkpoint *c, const char *path, const kv_b_shape *shape, kv_b *out);
+
 /* Tensors whose names contain `part` may stay unused (mlx-lm's sanitize drops them). */
 int checkpoint_ignore(checkpoint *c, const char *part);
 

@@ -54,8 +54,9 @@ typedef struct synthetic_request {
     dtype dtype;          /* of plain weights, norms, scales and biases */
 } synthetic_request;
 
-/* Who packed the weights: MLX, or AutoAWQ, whose columns are packed, not rows (packed.c). */
-typedef enum packing { PACKED_BY_MLX, PACKED_BY_AWQ } packing;
+/* Who packed the weights: MLX; AutoAWQ, whose columns are packed, not rows (packed.c); or compressed-tensors,
+ * whose biases follow from the scales (int4.c). */
+typedef enum packing { PACKED_BY_MLX, PACKED_BY_AWQ, PACKED_BY_COMPRESSED_TENSORS } packing;
 
 struct checkpoint {
     arena *arena;
@@ -144,6 +145,14 @@ int packed_convert(checkpoint *c, const char *name, matrix *m);
 
 /* Copies the slice, if t is one, into memory of ours. */
 int slice_take(checkpoint *c, stored *t);
+
+/* ---- int4.c ---- */
+
+/* Gives the tensors of such a checkpoint the names and types of MLX's. */
+int int4_rename(checkpoint *c);
+
+/* The biases of module `path` with these scales, in memory of ours. */
+int int4_biases(checkpoint *c, const char *path, const array *scales, array *biases);
 
 /* ---- fp8.c ---- */
 

@@ -24,6 +24,10 @@ static int read_foreign(checkpoint *c, const json *q, const char *method) {
     if (!strcmp(method, "compressed-tensors") &&
         (!strcmp(format, "nvfp4-pack-quantized") || !strcmp(format, "mxfp4-pack-quantized")))
         return 0;
+    if (!strcmp(method, "compressed-tensors") && !strcmp(format, "pack-quantized")) {
+        c->packing = PACKED_BY_COMPRESSED_TENSORS;
+        return 0;
+    }
     if (strcmp(method, "awq") && strcmp(method, "gptq"))
         return fail("%s: quant_method \"%s\" is not supported; convert the model with mlx_lm.convert",
                     c->config_name, method);

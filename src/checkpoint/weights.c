@@ -222,6 +222,12 @@ static int quantized_matrix(checkpoint *c, const char *path, const module_part *
     int64_t experts = out->rank == 3 ? out->shape[0] : 0;
     out->values = weight->data;
     out->scales = scales->data;
+    if (c->packing == PACKED_BY_COMPRESSED_TENSORS) {
+        if (int4_biases(c, path, &out->scales, &out->biases) || quantization_infer(c, path, out)) return -1;
+        if (out->bits == 4) return 0;
+        return fail("%s: module %s has %d bits; of pack-quantized weights only those with 4 are supported",
+                    c->config_name, path, out->bits);
+    }
     if (scales->data.dtype != DTYPE_U8) { /* affine */
         module_part biases;
         int found = find_part(c, path, "biases", experts, &biases);

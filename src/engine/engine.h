@@ -295,7 +295,8 @@ tensor product_weight(graph *g, tensor x, const weight *w);
 /* Columns first .. first + n of the last dimension of [L, D] or [L, H, D]. mx.split */
 tensor part(graph *g, tensor x, int64_t first, int64_t n);
 
-/* Columns of a, then those of b: [L, D1], [L, D2] -> [L, D1 + D2]. mx.concatenate */
+/* Columns of a, then those of b: [L, D1], [L, D2] -> [L, D1 + D2]; [L, H, D1], [L, H or 1, D2] -> [L, H, D1 +
+ * D2], where all heads share b. mx.concatenate */
 tensor concat(graph *g, tensor a, tensor b);
 
 /* [L, H, hd] seen as [L, H * hd]; no work. */

@@ -111,13 +111,16 @@ tensor part(graph *g, tensor in, int64_t first, int64_t n) {
 }
 
 tensor concat(graph *g, tensor a, tensor b) {
-    if (a->rank != 2 || b->rank != 2 || a->shape[0] != b->shape[0])
+    bool same = a->rank == b->rank && tensor_rows(a) == tensor_rows(b);
+    bool shared = a->rank == 3 && b->rank == 3 && b->shape[1] == 1;
+    if (a->rank < 2 || a->shape[0] != b->shape[0] || (!same && !shared))
         return refuse(g, "concat", b, "the other operand has another number of rows");
     node *x = add_node(g, OP_CONCAT, promoted(a->dtype, b->dtype));
     if (!x) return &nothing;
     x->in[0] = a;
     x->in[1] = b;
-    set_shape(x, 2, a->shape[0], a->shape[1] + b->shape[1], 0);
+    copy_shape(x, a);
+    x->shape[x->rank - 1] = tensor_last(a) + tensor_last(b);
     return x;
 }
 

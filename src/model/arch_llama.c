@@ -47,6 +47,10 @@ void describe_seed_oss(loader *l, desc *d) {
     d->own_caches = false;
 }
 
+void layer_mistral3(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    (d->layer.latent.kv_rank ? layer_deepseek : layer_llama)(l, d, i, out);
+}
+
 /* Biases on query, key and value; layers that only predict further tokens are left out. */
 void describe_mimo(loader *l, desc *d) {
     describe_qwen2(l, d);
@@ -170,7 +174,7 @@ void describe_ministral3(loader *l, desc *d) {
 void describe_mistral3(loader *l, desc *d) {
     const char *type = json_string(json_get(l->config, "model_type"));
     if (type && !strcmp(type, "mistral4"))
-        config_refuse(l, "text_config", "model_type \"mistral4\" is not known");
+        describe_mistral4(l, d);
     else if (type && !strcmp(type, "ministral3"))
         describe_ministral3(l, d);
     else

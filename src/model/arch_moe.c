@@ -139,8 +139,7 @@ void layer_deepseek(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (i >= dense && i % step == 0) out->ffn.kind = FFN_EXPERTS;
 }
 
-/* Chosen by sigmoids with a bias, perhaps within the best groups. */
-static void read_sigmoid_routing(loader *l, moe_desc *e) {
+void read_sigmoid_routing(loader *l, moe_desc *e) {
     bool many = e->route.k > 1;
     e->bias = true;
     e->route.score = SCORE_SIGMOID;

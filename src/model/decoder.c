@@ -82,6 +82,10 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
     out->kv_dtype = promoted(promoted(promoted(promoted(type, a->k), a->v), a->qkv), out->conv.in);
     out->kv_dtype = promoted(promoted(out->kv_dtype, out->delta.qkv), out->delta.qkvz);
+    const latent_mixer *m = &out->latent;
+    out->kv_dtype = promoted(promoted(promoted(out->kv_dtype, m->kv_a), gguf ? NULL : m->kv_norm), m->kv_b);
+    const weight *latent[] = {m->q_a, m->q, m->kv_a, m->o, m->kv_b, m->rule.embed_q, m->rule.unembed_out};
+    for (size_t i = 0; i < sizeof latent / sizeof *latent; i++) *x = promoted(*x, latent[i]);
     const ffn *f = &out->ffn;
     const weight *rest[] = {
         out->delta.conv, out->delta.out, out->conv.conv, out->conv.out, a->q,           a->o,       f->gate,
@@ -104,6 +108,8 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
     if (in->delta.n_v_heads)
         load_delta(l, d, &in->delta, &out->delta);
+    else if (in->latent.kv_rank)
+        load_latent(l, d, &in->latent, &out->latent);
     else if (in->conv.kernel)
         load_conv_mixer(l, d, &in->conv, &out->conv);
     else
@@ -167,6 +173,8 @@ static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache 
     tensor r = pre ? rms_norm(g, x, l->pre, eps) : x;
     if (l->delta.out)
         r = run_delta(g, &l->delta, r, eps, c);
+    else if (l->latent.o)
+        r = run_latent(g, &l->latent, r, c);
     else
         r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
     tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, eps) : r);

@@ -56,6 +56,20 @@ typedef struct delta_desc {
     bool by_key_head; /* one matrix with the rows of each key head together */
 } delta_desc;
 
+/* Multi-head latent attention in place of attention; kv_rank 0: there is none. */
+typedef struct latent_desc {
+    int64_t n_heads, q_rank,
+        kv_rank; /* of the latents of queries (0: they have none) and of keys and values */
+    int64_t nope_dim, rope_dim, v_dim; /* of a head: what is not rotated, what is, values */
+    double scale, q_factor, kv_factor; /* of scores; of queries and latents, 0: none */
+    const rope_spec *rope;
+    position_scale temperature; /* of queries; n 0: none */
+    float eps;                  /* of the norms on latents */
+    bool bias;
+    bool expanded;   /* caches keep every head's keys and values, not latents */
+    bool whole_keys; /* latent_spec's */
+} latent_desc;
+
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
     int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
@@ -85,6 +99,7 @@ typedef struct layer_desc {
     attention_desc attention;
     conv_desc conv;
     delta_desc delta;
+    latent_desc latent;
     ffn_desc ffn;
     places places;
     bool scalar;     /* the layer's result is multiplied with a number of its own */
@@ -154,8 +169,16 @@ typedef struct delta {
     delta_spec rule;
 } delta;
 
+typedef struct latent_mixer {
+    latent_desc d;
+    const weight *q_a, *q_norm, *q, *kv_a, *kv_norm, *o; /* q: from q_a's result where there is one */
+    const weight *kv_b;                                  /* of expanded caches, instead of rule's */
+    latent_spec rule;
+} latent_mixer;
+
 typedef struct layer {
     attention attention;
+    latent_mixer latent;
     conv_mixer conv;
     delta delta;
     ffn ffn;
@@ -240,7 +263,12 @@ extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, d
     describe_minimax;
 extern layer_function layer_deepseek, layer_exaone_moe;
 
+extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v2,
+    describe_mistral4, describe_minicpm3, describe_youtu_llm;
+extern layer_function layer_glm4_moe_lite;
+
 extern describe_function describe_ministral3, describe_mistral3;
+extern layer_function layer_mistral3;
 
 /* ---- helpers of descriptions ---- */
 
@@ -264,13 +292,16 @@ void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decod
 /* partial_rotary_factor of head_dim, as an even number. */
 int64_t partial_dims(loader *l, const desc *d, double otherwise);
 
+/* Experts chosen by sigmoids with a bias, perhaps within the best groups; e->n and e->route.k are read. */
+void read_sigmoid_routing(loader *l, moe_desc *e);
+
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
 bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise);
 
 extern const names default_names;
 
 /* What vision models have beside their text model, and where that is. */
-extern const name_rule vision_rules[], gemma4_rules[];
+extern const name_rule vision_rules[], kimi_rules[], gemma4_rules[];
 extern const slice_rule gemma4_slices[], qwen3_5_slices[], qwen3_vl_slices[], granite_slices[],
     gpt_oss_slices[];
 
@@ -283,6 +314,11 @@ tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
 
 void load_delta(loader *l, const desc *d, const delta_desc *in, delta *out);
 tensor run_delta(graph *g, const delta *m, tensor x, float eps, cache *c);
+
+void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *out);
+tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c);
+/* What a layer's cache keeps. */
+void latent_cache(const latent_desc *d, cache_spec *out);
 
 void load_conv_mixer(loader *l, const desc *d, const conv_desc *in, conv_mixer *out);
 tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);

@@ -123,6 +123,24 @@ const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char 
     return take_matrix(l, name, n, shape, false);
 }
 
+void load_kv_b(loader *l, const kv_b_shape *s, const weight **embed_q, const weight **unembed_out) {
+    char path[NAME_SIZE];
+    kv_b split;
+    if (l->failed) return;
+    if (!checkpoint_has(l->checkpoint, full_name(l, path, "self_attn.kv_b_proj", ".weight"))) {
+        *embed_q = load_experts(l, s->n_heads, (linear_shape){s->rank, s->nope, false}, "self_attn.embed_q");
+        *unembed_out =
+            load_experts(l, s->n_heads, (linear_shape){s->v_dim, s->rank, false}, "self_attn.unembed_out");
+        return;
+    }
+    if (checkpoint_kv_b(l->checkpoint, full_name(l, path, "self_attn.kv_b_proj", ""), s, &split)) {
+        l->failed = true;
+        return;
+    }
+    *embed_q = take(l, &(weight_source){.name = "self_attn.embed_q", .m = split.embed_q});
+    *unembed_out = take(l, &(weight_source){.name = "self_attn.unembed_out", .m = split.unembed_out});
+}
+
 const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name) {
     char path[NAME_SIZE], bias_name[NAME_SIZE];
     weight_source source = {.name = full_name(l, path, name, ".weight")};

@@ -61,6 +61,10 @@ const weight *load_router(loader *l, linear_shape shape, const char *name);
 /* One matrix per expert: [n, shape.out, shape.in]; biases [n, shape.out]. */
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 
+/* What makes keys ([n_heads, rank, nope]) and values ([n_heads, v_dim, rank]) of latents: as mlx-lm has them,
+ * self_attn.embed_q and unembed_out, or as published, self_attn.kv_b_proj. */
+void load_kv_b(loader *l, const kv_b_shape *shape, const weight **embed_q, const weight **unembed_out);
+
 /* A convolution of each of n features by itself, over `kernel` rows: [n, kernel], stored as [n, kernel, 1]
  * or, as published, [n, 1, kernel]. */
 const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name);
@@ -90,7 +94,8 @@ typedef struct rope_wish {
     bool only_linear; /* any other scaling is ignored (mlx-lm deepseek.py) */
     bool negative;    /* plain, turned the other way (mlx-lm nanochat.py) */
     bool alpha; /* the base grows by rope_scaling's "alpha" alone (mlx-lm hunyuan.py: DynamicNTKAlphaRoPE) */
-    bool plain; /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
+    const char *type; /* of its scaling, whatever config.json says (mlx-lm deepseek_v2.py, minicpm3.py) */
+    bool plain;       /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
 } rope_wish;
 
 /* mlx-lm rope_utils.py: initialize_rope. Equal wishes give the same spec. rope_parameters, where transformers

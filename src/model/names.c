@@ -42,6 +42,9 @@ const names default_names = {
         NAME_START, "language_model.", ""                                                                    \
     }
 
+/* Kimi's projector, too. */
+const name_rule kimi_rules[] = {{NAME_DROP, "mm_projector.", NULL}, VISION_RULES, {NAME_END, NULL, NULL}};
+
 const name_rule vision_rules[] = {VISION_RULES, {NAME_END, NULL, NULL}};
 
 /* Gemma 4 has ranges of quantized activations, too. */

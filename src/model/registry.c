@@ -96,9 +96,9 @@ static const architecture architectures[] = {
     {"openelm", "OpenELM", .describe = describe_openelm, .layer = layer_openelm},
     {"nanochat", "nanochat d20, d32", .describe = describe_nanochat},
     {"ministral3", "Ministral 3 text", .describe = describe_ministral3, .layer = layer_llama},
-    {"mistral3", "Mistral Small 3.1 to 3.2, Ministral 3", .describe = describe_mistral3, .layer = layer_llama,
-     .rules = vision_rules, .wrapper = &mistral3_wrapper},
-    {"llava", "LLaVA on Mistral", "mistral3", .describe = describe_mistral3, .layer = layer_llama,
+    {"mistral3", "Mistral Small 3.1 to 4, Ministral 3", .describe = describe_mistral3,
+     .layer = layer_mistral3, .rules = vision_rules, .slices = qwen3_5_slices, .wrapper = &mistral3_wrapper},
+    {"llava", "LLaVA on Mistral", "mistral3", .describe = describe_mistral3, .layer = layer_mistral3,
      .rules = vision_rules, .wrapper = &mistral3_wrapper},
     {"mixtral", "Mixtral 8x7B, 8x22B", .describe = describe_mixtral, .rules = mixtral_rules},
     {"qwen2_moe", "Qwen1.5-MoE, Qwen2-57B-A14B", .describe = describe_qwen2_moe},
@@ -136,6 +136,21 @@ static const architecture architectures[] = {
      .wrapper = &plain_wrapper},
     {"qwen3_5_moe", "Qwen3.5-35B-A3B, 122B-A10B", .describe = describe_qwen3_5, .layer = layer_qwen3_5,
      .rules = vision_rules, .slices = qwen3_5_slices, .wrapper = &plain_wrapper},
+    {"deepseek_v3", "DeepSeek-V3, R1, V3.1", .describe = describe_deepseek_v3, .layer = layer_deepseek},
+    {"kimi_k2", "Kimi K2", "deepseek_v3", .describe = describe_deepseek_v3, .layer = layer_deepseek},
+    {"joyai_llm_flash", "JoyAI-LLM Flash", "deepseek_v3", .describe = describe_deepseek_v3,
+     .layer = layer_deepseek},
+    {"kimi_k25", "Kimi K2.5", .describe = describe_deepseek_v3, .layer = layer_deepseek, .rules = kimi_rules,
+     .wrapper = &plain_wrapper},
+    {"kimi_vl", "Kimi-VL A3B", .describe = describe_deepseek_v3, .layer = layer_deepseek, .rules = kimi_rules,
+     .wrapper = &plain_wrapper},
+    {"glm4_moe_lite", "GLM-4.7 Flash", .describe = describe_glm4_moe_lite, .layer = layer_glm4_moe_lite},
+    {"deepseek_v2", "DeepSeek-V2, V2-Lite, Coder-V2", .describe = describe_deepseek_v2,
+     .layer = layer_deepseek},
+    {"mistral4", "Mistral Small 4", .describe = describe_mistral4, .layer = layer_deepseek,
+     .slices = qwen3_5_slices},
+    {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
+    {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -211,6 +226,7 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
     for (int64_t i = 0; i < m->decoder.d.n_layers; i++) /* mlx-lm drops these, too */
         if (m->decoder.layers[i].attention.d.reads && ignore_keys(c, &m->decoder.d, i)) return -1;
     const desc *d = &m->decoder.d;
+    bool latents = d->layer.latent.kv_rank && !d->layer.latent.expanded;
     const attention_desc *all = &d->layer.attention;
     m->info = (model_info){.model_type = a->model_type,
                            .n_layers = d->n_layers,
@@ -219,8 +235,10 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                            .n_heads = all->n_heads,
                            .n_kv_heads = all->n_kv_heads,
                            .head_dim = all->head_dim,
-                           .never_quantized =
-                               all->softcap != 0 ? "attention with soft caps reads plain caches alone" : NULL,
+                           .never_quantized = all->softcap != 0
+                                                  ? "attention with soft caps reads plain caches alone"
+                                              : latents ? "latent attention reads plain caches alone"
+                                                        : NULL,
                            .own_caches = d->own_caches};
     char more[64];
     snprintf(more, sizeof more, "%s.%lld.", d->names.layers, (long long)d->n_layers);
@@ -274,6 +292,7 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
                        .head_dim = (int)a->head_dim,
                        .v_head_dim = (int)a->head_dim,
                        .dtype = of->kv_dtype};
+    if (of->latent.o) latent_cache(&of->latent.d, &spec);
     if (of->delta.out) return delta_cache(&of->delta.d, of->kv_dtype);
     if (of->conv.conv) {
         struct cache_state rows = {of->conv.d.kernel - 1, m->info.hidden_size, of->kv_dtype};

@@ -58,16 +58,17 @@ static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *s
 static void scale_longrope(loader *l, const rope_wish *wish, const json *scaling, rope_spec *spec,
                            float *freqs, int n) {
     const char *key = "original_max_position_embeddings";
-    double context = wish->phi3 ? config_float_or(l, key, 4096) : field(l, scaling, key, true, 0);
+    double context = wish->phi3 ? config_float_or(l, key, 4096) : field(l, scaling, key, !wish->type, 4096);
     double longest = config_float_or(l, "max_position_embeddings", wish->phi3 ? 131072 : context);
     double factor = longest / context;
     const json *factors = json_get(scaling, "long_factor");
-    if (json_is_array(factors) ? json_length(factors) != n : !json_is_number(factors))
+    bool all_one = wish->type && !factors;
+    if (json_is_array(factors) ? json_length(factors) != n : !all_one && !json_is_number(factors))
         config_refuse(l, "rope_scaling",
                       "long_factor is neither a number nor a list of head_dim / 2 numbers");
     if (l->failed) return;
     const json *item = json_is_array(factors) ? json_first(factors) : NULL;
-    for (int i = 0; i < n; i++, item = item ? json_next(item) : NULL)
+    for (int i = 0; i < n && !all_one; i++, item = item ? json_next(item) : NULL)
         freqs[i] *= (float)json_number(item ? item : factors);
     spec->mscale = factor <= 1 ? 1 : (float)sqrt(1 + log(factor) / log(context));
 }
@@ -125,6 +126,7 @@ static const char *scaling_type(const json *scaling) {
 static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base, const json *scaling) {
     int dims = (int)wish->dims, n = dims / 2;
     const char *type = wish->alpha ? "alpha" : scaling_type(wish->plain ? NULL : scaling);
+    if (wish->type) type = wish->type;
     if (wish->proportional > 0 && !scaling) type = "proportional";
     if (wish->only_linear && strcmp(type, "linear")) type = "default";
     if (wish->alpha) base *= pow(field(l, scaling, "alpha", false, 1), dims / (dims - 2.0));

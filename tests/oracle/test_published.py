@@ -6,6 +6,7 @@ import json
 
 import architectures
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx_lm.utils import _get_classes, load_model
 from test_architectures import REGISTERED, check_same
@@ -173,10 +174,21 @@ def shared_keys(weights, config):
     weights[f"{prefix}layers.0.self_attn.q_proj.input_max"] = mx.ones(1)
 
 
+def whole_kv_b(weights, config):
+    """What makes keys and values of latents in one matrix, head by head."""
+    for name in [name for name in weights if name.endswith(".embed_q.weight")]:
+        module = name.removesuffix(".embed_q.weight")
+        keys, values = weights.pop(name).swapaxes(1, 2), weights.pop(f"{module}.unembed_out.weight")
+        both = mx.concatenate([keys, values], axis=1)
+        weights[f"{module}.kv_b_proj.weight"] = both.reshape(-1, both.shape[-1])
+
+
 STEPS = {
     "afmoe": [own_experts("experts"), rotary, tied_head],
     "bailing_moe": [own_experts(), router_as_linear, normalized_head],
     "deepseek": [own_experts()],
+    "deepseek_v2": [own_experts()],
+    "deepseek_v3": [own_experts(), whole_kv_b, rotary],
     "dots1": [own_experts("experts"), rotary, tied_head],
     "ernie4_5_moe": [own_experts(), mtp("model.mtp_block.0.norm.weight", "model.mtp_linear_proj.0.weight",
                                         "model.layers.1.mlp.moe_statics.e_score_correction_bias")],
@@ -189,12 +201,17 @@ STEPS = {
     "gemma4_text": [shared_keys],
     "glm": [rotary, tied_head],
     "glm4_moe": [own_experts(), next_layer],
+    "glm4_moe_lite": [own_experts(), whole_kv_b, next_layer],
     "gpt_oss": [mxfp4_experts],
     "granite": [tied_head],
     "granitemoe": [halves("switch_mlp", "input_linear.weight", "output_linear.weight"), tied_head],
     "hunyuan_v1_dense": [tied_head],
     "internlm2": [internlm_rotary],
     "internlm3": [internlm_rotary],
+    "kimi_k25": [own_experts(), whole_kv_b,
+                 vision("vision_tower.a.weight", "vision_model.a.weight", "mm_projector.a.weight",
+                        "multi_modal_projector.a.weight")],
+    "kimi_vl": [own_experts(), vision("vision_tower.a.weight", "multi_modal_projector.a.weight")],
     "lfm2": [published_conv],
     "lfm2-vl": [vision("vision_tower.patch.weight", "multi_modal_projector.weight")],
     "lfm2_moe": [published_conv, own_experts(**META)],
@@ -206,6 +223,7 @@ STEPS = {
     "minimax": [own_experts(**META)],
     "ministral3": [rotary, tied_head],
     "mistral3": [nested, vision("model.vision_tower.patch.weight", "model.multi_modal_projector.weight")],
+    "mistral4": [halves("switch_mlp", "experts.gate_up_proj", "experts.down_proj"), whole_kv_b, rotary],
     "mixtral": [own_experts(**META), tied_head],
     "nanbeige": [rotary],
     "olmo2": [rotary],
@@ -226,6 +244,7 @@ STEPS = {
     "seed_oss": [tied_head],
     "smollm3": [rotary, tied_head],
     "solar_open": [own_experts(), next_layer],
+    "youtu_llm": [tied_head],
 }
 
 
@@ -257,6 +276,86 @@ def test_all_are_here():
     missing = [name for name in REGISTERED if name in architectures.CONFIGS and name not in STEPS and sanitizes(name)]
     if missing:
         pytest.skip(f"no published form is written down yet of: {', '.join(missing)}")
+
+
+def test_mistral4_in_its_wrapper(ours, tmp_path):
+    config = dict(model_type="mistral3", text_config=architectures.widened(architectures.CONFIGS["mistral4"]))
+    for seed in range(20):
+        folder = tmp_path / str(seed)
+        architectures.make(folder, config, seed)
+        wanted = architectures.generate(load_model(folder)[0], PROMPT)
+        if architectures.is_clear(wanted[1]):
+            break
+    for engine in "cpu", "mlx":
+        check_same(ours(folder, PROMPT, architectures.N, prefill_step_size=architectures.STEP, engine=engine), wanted)
+
+
+def quantized_kv_b(folder, dtype):
+    """The 4-bit checkpoint of deepseek_v3 with kv_b_proj in 4 bits, and its numbers in dtype."""
+    made = architectures.get("deepseek_v3") / "4-bit"
+    config = json.loads((made / "config.json").read_text())
+    weights = dict(mx.load(str(made / "model.safetensors")))
+
+    def whole(module):
+        return mx.dequantize(*(weights.pop(f"{module}.{part}") for part in ("weight", "scales", "biases")),
+                             group_size=architectures.GROUP, bits=4)
+
+    for module in [name.removesuffix(".embed_q.weight") for name in weights if name.endswith(".embed_q.weight")]:
+        both = mx.concatenate([whole(f"{module}.embed_q").swapaxes(1, 2), whole(f"{module}.unembed_out")], axis=1)
+        parts = mx.quantize(both.reshape(-1, both.shape[-1]).astype(dtype), group_size=architectures.GROUP, bits=4)
+        weights |= dict(zip((f"{module}.kv_b_proj.{part}" for part in ("weight", "scales", "biases")), parts))
+    for name, w in weights.items():
+        if w.dtype == mx.float32 and "correction_bias" not in name:
+            weights[name] = w.astype(dtype)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_quantized_kv_b(ours, tmp_path):
+    quantized_kv_b(tmp_path, mx.float32)
+    wanted = architectures.generate(load_model(tmp_path)[0], PROMPT)
+    for engine in "cpu", "mlx":
+        check_same(ours(tmp_path, PROMPT, architectures.N, prefill_step_size=architectures.STEP, engine=engine), wanted)
+
+
+def test_quantized_kv_b_is_rounded_as_there(ours, device, tmp_path):
+    """In BF16 every rounding on the way counts."""
+    if device != "cpu":
+        pytest.skip("fused kernels may round otherwise")
+    quantized_kv_b(tmp_path, mx.bfloat16)
+    wanted = architectures.generate(load_model(tmp_path)[0], PROMPT)
+    found = ours(tmp_path, PROMPT, architectures.N, prefill_step_size=architectures.STEP, engine="mlx")
+    assert found[0] == wanted[0] and (found[1] == wanted[1]).all()
+
+
+def packed_int4(folder, bits=4):
+    """kimi_k25 with experts as compressed-tensors packs them: integers of 4 bits, 8 more than what they are."""
+    publish("kimi_k25", folder)
+    weights, config = mx.load(str(folder / "model.safetensors")), json.loads((folder / "config.json").read_text())
+    for name in [name for name in weights if ".mlp.experts." in name]:
+        w = np.array(weights.pop(name))
+        groups = w.reshape(len(w), -1, architectures.GROUP)
+        scales = (np.abs(groups).max(-1, keepdims=True) / 7).astype(np.float32)
+        q = (np.clip(np.rint(groups / scales), -8, 7) + 8).astype(np.uint32).reshape(len(w), -1, 32 // bits)
+        words = (q << (bits * np.arange(32 // bits, dtype=np.uint32))).sum(-1).astype(np.uint32).view(np.int32)
+        weights[f"{name}_packed"], weights[f"{name}_scale"] = mx.array(words), mx.array(scales[..., 0])
+        weights[f"{name}_shape"] = mx.array(w.shape)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
+    config["text_config"]["quantization_config"] = dict(quant_method="compressed-tensors", format="pack-quantized")
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_packed_int4(ours, tmp_path):
+    packed_int4(tmp_path)
+    wanted = architectures.generate(load_model(tmp_path)[0], PROMPT)
+    for engine in "cpu", "mlx":
+        check_same(ours(tmp_path, PROMPT, architectures.N, prefill_step_size=architectures.STEP, engine=engine), wanted)
+
+
+def test_packed_with_other_bits_is_refused(run, tmp_path):
+    packed_int4(tmp_path, bits=8)
+    done = run("generate", "--model", tmp_path, "--prompt-ids", "1", "--ids")
+    assert done.returncode == 1 and "8 bits" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("shape", [(8, 63, 64), (8, 64), (0, 64, 64)])

@@ -159,11 +159,12 @@ void cpu_concat(cpu *e, const node *x, int thread) {
     const float *a = floats_of(e, x->in[0], thread), *b = floats_of(e, x->in[1], thread);
     float *out = floats_of(e, x, thread);
     int64_t n = tensor_last(x->in[0]), m = tensor_last(x->in[1]);
+    int64_t shared = tensor_rows(x) / tensor_rows(x->in[1]); /* so many rows have one of b */
     piece p = {0};
     while (cpu_take(e, x, tensor_rows(x), some_rows(x), &p))
         for (int64_t r = p.first; r < p.end; r++) {
             memcpy(out + r * (n + m), a + r * n, (size_t)n * sizeof *out);
-            memcpy(out + r * (n + m) + n, b + r * m, (size_t)m * sizeof *out);
+            memcpy(out + r * (n + m) + n, b + r / shared * m, (size_t)m * sizeof *out);
         }
 }
 

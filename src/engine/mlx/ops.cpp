@@ -349,7 +349,15 @@ void mlx_part(mlx_engine &e, const graph *, const node *x) {
 }
 
 void mlx_concat(mlx_engine &e, const graph *, const node *x) {
-    value_of(e, x).first = mx::concatenate({in(e, x, 0), in(e, x, 1)}, -1);
+    value &out = value_of(e, x);
+    out.heads_first = x->rank == 3;
+    if (!out.heads_first) {
+        out.first = mx::concatenate({in(e, x, 0), in(e, x, 1)}, -1);
+        return;
+    }
+    mx::array a = heads_first(value_of(e, x->in[0])), b = heads_first(value_of(e, x->in[1]));
+    b = mx::broadcast_to(b, {b.shape(0), a.shape(1), b.shape(2), b.shape(3)});
+    out.first = mx::concatenate({a, b}, -1);
 }
 
 void mlx_as_f32(mlx_engine &e, const graph *, const node *x) {

@@ -191,9 +191,4 @@ extern const attention_kernels attention_avx2, attention_avx512;
 extern const kernels kernels_neon, kernels_neon_dotprod, kernels_neon_i8mm;
 #endif
 
-/* mx.quantize of one row in affine mode, bit for bit in F32: n values in groups -> words [n * bits / 32],
- * scales and biases [n / group_size] stored as `type`. Source: MLX backend/cpu/quantized.cpp. */
-void quantize_row(uint32_t *words, void *scales, void *biases, dtype type, const float *x, int64_t n,
-                  int bits, int group_size);
-
 #endif

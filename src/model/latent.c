@@ -1,0 +1,71 @@
+/* latent.c - multi-head latent attention: keys and values of all heads come from one short latent, which is
+ * what caches keep; or, of older architectures, every head's keys and values are kept all the same.
+ * mlx-lm models/deepseek_v3.py: DeepseekV3Attention; models/deepseek_v2.py: DeepseekV2Attention. */
+#include "model/decoder.h"
+
+static void load_queries(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
+    int64_t q = in->n_heads * (in->nope_dim + in->rope_dim);
+    if (!in->q_rank) {
+        out->q = load_linear(l, (linear_shape){q, d->hidden, false}, "self_attn.q_proj");
+        return;
+    }
+    out->q_a = load_linear(l, (linear_shape){in->q_rank, d->hidden, in->bias}, "self_attn.q_a_proj");
+    out->q_norm = load_norm(l, in->q_rank, 0, "self_attn.q_a_layernorm");
+    out->q = load_linear(l, (linear_shape){q, in->q_rank, false}, "self_attn.q_b_proj");
+}
+
+void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
+    int64_t n = in->n_heads;
+    out->d = *in;
+    load_queries(l, d, in, out);
+    out->kv_a = load_linear(l, (linear_shape){in->kv_rank + in->rope_dim, d->hidden, in->bias},
+                            "self_attn.kv_a_proj_with_mqa");
+    out->kv_norm = load_norm(l, in->kv_rank, 0, "self_attn.kv_a_layernorm");
+    if (in->expanded)
+        out->kv_b = load_linear(l, (linear_shape){n * (in->nope_dim + in->v_dim), in->kv_rank, false},
+                                "self_attn.kv_b_proj");
+    else
+        load_kv_b(l, &(kv_b_shape){n, in->nope_dim, in->v_dim, in->kv_rank}, &out->rule.embed_q,
+                  &out->rule.unembed_out);
+    out->rule.scale = (float)in->scale;
+    out->rule.whole_keys = in->whole_keys;
+    out->o = load_linear(l, (linear_shape){d->hidden, n * in->v_dim, in->bias}, "self_attn.o_proj");
+}
+
+void latent_cache(const latent_desc *d, cache_spec *out) {
+    out->latent = !d->expanded;
+    out->n_kv_heads = d->expanded ? (int)d->n_heads : 1;
+    out->head_dim = (int)(d->expanded ? d->nope_dim + d->rope_dim : d->kv_rank);
+    out->v_head_dim = (int)(d->expanded ? d->v_dim : d->rope_dim);
+}
+
+/* Keys and values of all heads, from the latent. */
+static tensor attend_expanded(graph *g, const latent_mixer *m, const latent_inputs *in, tensor latent,
+                              cache *c) {
+    const latent_desc *d = &m->d;
+    tensor kv = heads(g, linear(g, latent, m->kv_b), (int)d->n_heads);
+    tensor k = concat(g, part(g, kv, 0, d->nope_dim), in->k_pe);
+    tensor v = part(g, kv, d->nope_dim, d->v_dim);
+    return attend(g, c, concat(g, in->q_nope, in->q_pe), k, v, &(attend_spec){.scale = m->rule.scale});
+}
+
+tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c) {
+    const latent_desc *d = &m->d;
+    tensor q, kv;
+    linears(g, x, 2, (const weight *const[]){m->q_a ? m->q_a : m->q, m->kv_a}, (tensor *const[]){&q, &kv});
+    if (m->q_a) q = linear(g, rms_norm(g, q, m->q_norm, d->eps), m->q);
+    q = heads(g, q, (int)d->n_heads);
+    if (d->q_factor != 0) q = scale(g, q, (float)d->q_factor);
+    tensor latent = rms_norm(g, part(g, kv, 0, d->kv_rank), m->kv_norm, d->eps);
+    if (d->kv_factor != 0) latent = scale(g, latent, (float)d->kv_factor);
+    latent_inputs in = {.q_nope = part(g, q, 0, d->nope_dim),
+                        .q_pe = rope(g, part(g, q, d->nope_dim, d->rope_dim), d->rope, c),
+                        .k_pe = rope(g, heads(g, part(g, kv, d->kv_rank, d->rope_dim), 1), d->rope, c)};
+    if (d->temperature.n != 0) {
+        in.q_nope = scale_positions(g, in.q_nope, d->temperature, c);
+        in.q_pe = scale_positions(g, in.q_pe, d->temperature, c);
+    }
+    if (d->expanded) return linear(g, attend_expanded(g, m, &in, latent, c), m->o);
+    in.latent = heads(g, latent, 1);
+    return linear(g, flatten(g, attend_latent(g, c, &in, &m->rule)), m->o);
+}
