@@ -1,5 +1,5 @@
 /* fetch.c - finding or downloading a model for a command, and the progress on stderr.
- * On a terminal one line is rewritten; elsewhere there is a line now and then. */
+ * On a terminal some lines are rewritten; elsewhere there is a line now and then. */
 #include "cmd/fetch.h"
 
 #include <stdio.h>
@@ -12,8 +12,8 @@
 enum { RATE_SAMPLES = 16, PLAIN_SECONDS = 15 };
 
 typedef struct display {
-    bool bar, lines; /* one line that is rewritten, or lines now and then */
-    bool shown;      /* the rewritten line is on the screen */
+    bool bar, lines; /* rows that are rewritten, or lines now and then */
+    int rows;        /* on the screen, to be rewritten */
     int64_t start, next_line;
     struct {
         int64_t at, received;
@@ -49,10 +49,14 @@ static void put_duration(str *out, double seconds) {
         str_printf(out, "%ld:%02ld", (long)seconds / 60, (long)seconds % 60);
 }
 
-/* "42 %, 2.70 of 6.40 GB, 85.1 MB/s, 0:43 left, model.safetensors 61 %" */
-static void put_progress(str *out, display *s, const hub_progress *p) {
+static double percent(int64_t have, int64_t total) {
+    return total ? 100.0 * (double)have / (double)total : 100.0;
+}
+
+/* "42 %, 2.70 GB of 6.40 GB, 85.1 MB/s, 0:43 left, 3 of 9 files" */
+static void put_total(str *out, display *s, const hub_progress *p) {
     double speed = rate(s, p->received);
-    str_printf(out, "%.0f %%, ", p->total ? 100.0 * (double)p->have / (double)p->total : 100.0);
+    str_printf(out, "%.0f %%, ", percent(p->have, p->total));
     put_size(out, (double)p->have);
     str_puts(out, " of ");
     put_size(out, (double)p->total);
@@ -64,29 +68,60 @@ static void put_progress(str *out, display *s, const hub_progress *p) {
         str_puts(out, " left");
     }
     str_printf(out, ", %d of %d files", p->files_done, p->files);
-    if (!p->file) return;
-    str_puts(out, ", ");
-    str_put_printable(out, p->file);
-    if (p->file_size) str_printf(out, " %.0f %%", 100.0 * (double)p->file_have / (double)p->file_size);
 }
 
-static size_t terminal_width(void) {
-    struct winsize size;
-    return !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 20 ? size.ws_col : 80;
+/* "  61 % of 4.97 GB  model-00001-of-00002.safetensors" */
+static void put_file(str *out, const hub_file_progress *f) {
+    str_printf(out, "%4.0f %% of ", percent(f->have, f->size));
+    put_size(out, (double)f->size);
+    str_puts(out, "  ");
+    str_put_printable(out, f->path);
 }
 
-static void rewrite(display *s, str *line) {
-    size_t width = terminal_width() - 1;
+/* ---- on a terminal: a line for each file, and one for all of them, which are rewritten ---- */
+
+static void add_row(display *s, str *screen, str *line, size_t width) {
+    if (line->failed) return;
     if (line->length > width) line->data[width] = '\0';
     make_printable(line->data); /* half a character at the end */
-    fprintf(stderr, "\r%s\033[K", line->data);
+    str_printf(screen, "%s%s\033[K", s->rows ? "\n" : "", line->data);
+    str_clear(line);
+    s->rows++;
+}
+
+/* To the first row; what is written next takes the place of all that was there. */
+static void put_return(display *s, str *screen) {
+    if (s->rows > 1) str_printf(screen, "\033[%dA", s->rows - 1);
+    str_puts(screen, "\r");
+    s->rows = 0;
+}
+
+static void draw(display *s, const hub_progress *p) {
+    struct winsize size;
+    bool known = !ioctl(STDERR_FILENO, TIOCGWINSZ, &size) && size.ws_col > 20 && size.ws_row > 2;
+    int most = known ? size.ws_row - 2 : 8;
+    size_t width = (known ? size.ws_col : 80) - 1;
+    str screen = {0}, line = {0};
+    put_return(s, &screen);
+    for (int i = 0; i < p->n_active && i < most; i++) {
+        put_file(&line, &p->active[i]);
+        add_row(s, &screen, &line, width);
+    }
+    put_total(&line, s, p);
+    add_row(s, &screen, &line, width);
+    str_puts(&screen, "\033[J");
+    if (!screen.failed) fwrite(screen.data, 1, screen.length, stderr);
     fflush(stderr);
-    s->shown = true;
+    str_free(&screen);
+    str_free(&line);
 }
 
 static void wipe(display *s) {
-    if (s->shown) fprintf(stderr, "\r\033[K");
-    s->shown = false;
+    str screen = {0};
+    bool shown = s->rows > 0;
+    put_return(s, &screen);
+    if (shown && !screen.failed) fprintf(stderr, "%s\033[J", screen.data);
+    str_free(&screen);
 }
 
 static void show(void *context, const hub_progress *p) {
@@ -98,12 +133,12 @@ static void show(void *context, const hub_progress *p) {
         if (!line.failed) fprintf(stderr, "mlxbench: %s\n", line.data);
         str_clear(&line);
     }
-    bool due = s->bar || (s->lines && clock_ns() >= s->next_line);
-    if (p->total && due) {
-        put_progress(&line, s, p);
-        if (s->bar && !line.failed)
-            rewrite(s, &line);
-        else if (!line.failed && s->next_line) /* the first of them would say that nothing has come */
+    if (p->total && s->bar) draw(s, p);
+    if (p->total && s->lines && clock_ns() >= s->next_line) {
+        put_total(&line, s, p);
+        if (p->n_active) str_puts(&line, ",");
+        if (p->n_active) put_file(&line, &p->active[0]);
+        if (!line.failed && s->next_line) /* the first of them would say that nothing has come */
             fprintf(stderr, "mlxbench: %s\n", line.data);
         s->next_line = clock_ns() + PLAIN_SECONDS * SECOND;
     }
@@ -120,7 +155,8 @@ static bool wants_progress(void) {
 
 /* begin: the line before it. */
 static int pull(const char *begin, const char *model, hub_need need, str *path) {
-    bool progress = wants_progress(), terminal = isatty(STDERR_FILENO);
+    const char *kind = getenv("TERM"); /* a dumb one can't go back */
+    bool progress = wants_progress(), terminal = isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb"));
     display s = {.bar = progress && terminal, .lines = progress && !terminal, .start = clock_ns()};
     hub_pull_options options = {.need = need, .progress = show, .context = &s};
     str name = {0};

@@ -42,11 +42,8 @@ static void show(download *d, const char *note) {
         p.total += f->wanted->size;
         p.have += have;
         p.files_done += f->state == FILE_DONE;
-        if (f->state == FILE_FETCHING && !p.file) {
-            p.file = f->wanted->path;
-            p.file_have = have;
-            p.file_size = f->wanted->size;
-        }
+        if (f->state == FILE_FETCHING && p.n_active < HUB_MOST_ACTIVE)
+            p.active[p.n_active++] = (hub_file_progress){f->wanted->path, have, f->wanted->size};
     }
     d->options->progress(d->options->context, &p);
 }

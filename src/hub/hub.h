@@ -21,11 +21,19 @@ int hub_find(const char *model, hub_need need, str *path);
 
 /* ---- downloading ---- */
 
+/* A file that is on its way. */
+typedef struct hub_file_progress {
+    const char *path; /* foreign text */
+    int64_t have, size;
+} hub_file_progress;
+
+enum { HUB_MOST_ACTIVE = 16 };
+
 /* How far a download is. Called with it some times a second, and for each `note`. */
 typedef struct hub_progress {
     const char *note; /* NULL, or one line worth keeping: a file that is done, a retry, a wait */
-    const char *file; /* a file that is on its way, NULL when there is none; foreign text */
-    int64_t file_have, file_size;
+    hub_file_progress active[HUB_MOST_ACTIVE];
+    int n_active;
     int64_t have, total; /* bytes of all files */
     int64_t received;    /* bytes that this call has received: for the rate */
     int files_done, files;

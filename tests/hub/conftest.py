@@ -29,8 +29,8 @@ def cache(tmp_path):
 @pytest.fixture
 def env(hub, cache, tmp_path):
     """The environment of a user who has nothing but this Hub."""
-    kept = {name: value for name, value in os.environ.items()
-            if not name.startswith(("HF_", "XDG_")) and not name.lower().endswith("_proxy")}
+    kept = {name: value for name, value in os.environ.items() if name != "TERM" and
+            not name.startswith(("HF_", "XDG_")) and not name.lower().endswith("_proxy")}
     return {**kept, "HOME": str(tmp_path), "HF_ENDPOINT": hub.endpoint, "HF_HUB_CACHE": str(cache)}
 
 

@@ -1,16 +1,20 @@
 """Downloading: what comes is what the Hub has, in huggingface_hub's layout; interrupted, it goes on where it was."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import pty
 import random
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import filelock
@@ -471,11 +475,12 @@ def test_killed_at_any_moment(hub, cache, sharded, mlxbench, env, pull):
 # ---- what the user sees ----
 
 
-def test_progress_on_a_terminal(hub, sharded, mlxbench, env):
-    hub.add("org/tiny", sharded)
-    hub.rate = 20e6
+def on_a_terminal(mlxbench, env, rows=24, columns=80):
+    """What `pull org/tiny` writes to a terminal of that size."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env=env, stdout=subprocess.DEVNULL, stderr=follower)
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen([mlxbench, "pull", "org/tiny"], env={"TERM": "xterm", **env}, stdout=subprocess.DEVNULL,
+                               stderr=follower)
     os.close(follower)
     seen = b""
     while process.poll() is None or seen == b"":
@@ -485,10 +490,63 @@ def test_progress_on_a_terminal(hub, sharded, mlxbench, env):
             break
     os.close(leader)
     assert process.wait(timeout=30) == 0
-    text = seen.decode()
-    assert "\r" in text and " of 40.0 MB" in text and "MB/s" in text and " left" in text
-    assert "model-00001-of-00002.safetensors: downloaded and verified" in text
-    assert "org/tiny is complete" in text
+    return seen.decode()
+
+
+class Screen:
+    """A terminal as far as a download needs it: a cursor, CR, LF, up, clear to the end of the line or the screen."""
+
+    def __init__(self, columns):
+        self.lines, self.row, self.columns, self.pictures = [""], 0, columns, []
+
+    def write(self, text):
+        for part in re.findall(r"\033\[\d*[A-Z]|[\r\n]|[^\033\r\n]+", text):
+            if part == "\n":
+                self.row += 1
+                self.lines += [""] * (self.row + 1 - len(self.lines))
+            elif part.endswith("A") and part[0] == "\033":
+                self.row -= int(part[2:-1] or 1)
+                assert self.row >= 0
+            elif part == "\033[J":
+                del self.lines[self.row + 1:]
+                self.pictures.append(list(self.lines))
+            elif part not in ("\r", "\033[K"):  # text comes after CR or LF, and \033[K after it
+                assert len(part) < self.columns or not part.lstrip()[:1].isdigit()
+                self.lines[self.row] = part
+
+
+def test_progress_on_a_terminal(hub, sharded, mlxbench, env):
+    """A line for each file on its way and one for all, in their places; what is done stays above them."""
+    hub.add("org/tiny", sharded)
+    hub.rate = 8e6
+    screen = Screen(80)
+    text = on_a_terminal(mlxbench, env)
+    screen.write(text)
+    both = [p for p in screen.pictures if any(" % of 36.0 MB  model-00001-of-00002.safetensors" in line for line in p)
+            and any(" % of 4.0 MB  model-00002-of-00002.safetensors" in line for line in p)]
+    assert both, text
+    for picture in screen.pictures:
+        rewritten = [line for line in picture if line and not line.startswith("mlxbench: ")]
+        assert len(rewritten) < 10 and sum(" files" in line for line in rewritten) <= 1, picture
+    total = [line for p in screen.pictures for line in p if re.fullmatch(
+        r"\d+ %, \d+\.\d MB of 40\.0 MB, \d+\.\d MB/s, \d:\d\d left, \d of 7 files", line)]
+    assert total, text
+    assert screen.lines[-2].startswith("mlxbench: org/tiny is complete") and screen.lines[-1] == ""
+    assert "mlxbench: model-00001-of-00002.safetensors: downloaded and verified" in screen.lines
+    assert all(line == "" or line.startswith("mlxbench: ") for line in screen.lines), screen.lines
+
+
+def test_progress_on_a_small_terminal(hub, sharded, mlxbench, env):
+    hub.add("org/tiny", sharded)
+    hub.rate = 20e6
+    screen = Screen(30)
+    screen.write(on_a_terminal(mlxbench, env, rows=4, columns=30))
+    assert max(sum(1 for line in p if line and line.lstrip()[0].isdigit()) for p in screen.pictures) in (2, 3)
+
+
+def test_progress_on_a_dumb_terminal(hub, tiny, mlxbench, env):
+    hub.add("org/tiny", tiny)
+    assert "\033" not in on_a_terminal(mlxbench, {**env, "TERM": "dumb"})
 
 
 def test_plain_progress(hub, tiny, mlxbench_run):
