@@ -16,6 +16,8 @@ typedef struct loaded {
     model *model;
     tokenizer *tokenizer;  /* NULL: the checkpoint has none, or nothing needed it */
     token_ids prompt_text; /* the ids of the prompt's text */
+    token_ids file_text;   /* and of a file's */
+    const char *file_name; /* as in params; NULL: none was read */
     int64_t load_ns;
 } loaded;
 
@@ -23,6 +25,15 @@ typedef struct loaded {
  * On error l is empty. loaded_free is harmless on an empty one. */
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text);
 void loaded_free(loaded *l);
+
+/* The ids that p's prompt is made of; none for a random one. NULL on error: a file can't be read or gives no
+ * token, the model has no tokenizer for it. */
+const token_ids *loaded_text(loaded *l, const params *p);
+
+/* --prompt-tokens file:F */
+static inline bool is_from_file(const char *prompt_source) {
+    return !strncmp(prompt_source, "file:", strlen("file:"));
+}
 
 /* The session that p's runs have. */
 session_spec params_session(const params *p);

@@ -36,6 +36,7 @@ engine_options params_engine(const params *p) {
 
 void loaded_free(loaded *l) {
     free(l->prompt_text.items);
+    free(l->file_text.items);
     tokenizer_free(l->tokenizer);
     model_free(l->model);
     engine_close(l->engine);
@@ -62,6 +63,30 @@ static int open_all(loaded *l, const params *p, const bench_options *o, bool wit
     if (o->prompt_given && !checkpoint_is_synthetic(l->checkpoint))
         return fail("%s has no tokenizer.json for --prompt; use --prompt-tokens random", p->model);
     return 0;
+}
+
+static int encode_file(loaded *l, const char *path) {
+    file_map map;
+    if (file_map_open(&map, path)) return -1;
+    l->file_text.n = 0;
+    int failed = tokenizer_encode(l->tokenizer, map.data, map.size, true, &l->file_text);
+    file_map_close(&map);
+    if (failed) return fail("%s: %s", path, error_message());
+    return l->file_text.n ? 0 : fail("--prompt-tokens: %s gives no token", path);
+}
+
+const token_ids *loaded_text(loaded *l, const params *p) {
+    static const token_ids none = {0};
+    const char *source = p->prompt_source;
+    if (!strcmp(source, "random")) return &none;
+    if (!is_from_file(source)) return &l->prompt_text;
+    if (!l->tokenizer)
+        return fail_null("%s has no tokenizer for --prompt-tokens %s; use random ones", p->model, source);
+    if (l->file_name && !strcmp(l->file_name, source)) return &l->file_text;
+    l->file_name = NULL;
+    if (encode_file(l, source + strlen("file:"))) return NULL;
+    l->file_name = source;
+    return &l->file_text;
 }
 
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text) {

@@ -3,13 +3,18 @@
 #include "bench/internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { MAX_CONFIGURATIONS = 1000000 };
 
+/* A choice "WORD:F" allows any text behind "WORD:". */
 static bool is_choice(const char *choices, const char *text) {
     size_t n = strlen(text);
-    for (const char *c = choices; *c; c += strcspn(c, ","), c += *c == ',')
-        if (strcspn(c, ",") == n && !strncmp(c, text, n)) return true;
+    for (const char *c = choices; *c; c += strcspn(c, ","), c += *c == ',') {
+        size_t length = strcspn(c, ","), prefix = strcspn(c, ":,") + 1;
+        if (length == n && !strncmp(c, text, n)) return true;
+        if (prefix <= length && n > prefix && !strncmp(c, text, prefix)) return true;
+    }
     return false;
 }
 
@@ -48,18 +53,63 @@ static char *next_element(arena *memory, const char **list) {
     return text;
 }
 
-static int parse_list(plan *p, int i, const char *list) {
-    size_t n = 1;
-    for (const char *c = list; *c; c++) n += *c == ',';
-    if (n > MAX_CONFIGURATIONS) return fail_usage("--%s: the list is too long", param_table[i].option);
-    p->values[i] = arena_alloc(p->memory, n * sizeof *p->values[i]);
-    if (!p->values[i]) return -1;
-    while (list) {
-        char *text = next_element(p->memory, &list);
-        if (!text || parse_value(&param_table[i], text, &p->values[i][p->n_values[i]])) return -1;
-        p->n_values[i]++;
+/* A list that grows; its values go to the plan when it is complete. */
+typedef struct values {
+    param_value *items;
+    size_t n, capacity;
+} values;
+
+static int add_value(values *to, const param *p, const char *text) {
+    if (to->n >= MAX_CONFIGURATIONS) return fail_usage("--%s: the list is too long", p->option);
+    if (to->n == to->capacity) {
+        to->capacity = to->capacity ? 2 * to->capacity : 16;
+        if (mem_resize((void **)&to->items, to->capacity, sizeof *to->items, "a list")) return -1;
+    }
+    return parse_value(p, text, &to->items[to->n]) ? -1 : (to->n++, 0);
+}
+
+/* FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR: 1 if the text has this form. */
+static int read_range(const char *text, long long *first, long long *last, char how[2], long long *by) {
+    int end = 0, digits = (int)strspn(text, "0123456789");
+    strcpy(how, "+");
+    *by = 1;
+    if (!digits || digits > 15 || text[digits] != '-') return 0;
+    if (sscanf(text, "%lld-%15lld%n", first, last, &end) != 2) return 0;
+    if (!text[end]) return 1;
+    text += end;
+    return sscanf(text, "%1[+*]%15lld%n", how, by, &end) == 2 && !text[end];
+}
+
+static int add_range(values *to, const param *p, const char *text) {
+    long long first, last, by;
+    char how[2], number[32];
+    if (param_is_text(p) || !read_range(text, &first, &last, how, &by)) return add_value(to, p, text);
+    if (last < first || by < (*how == '*' ? 2 : 1) || (*how == '*' && !first))
+        return fail_usage(
+            "--%s: the range %s has no end; write FIRST-LAST, FIRST-LAST+STEP or FIRST-LAST*FACTOR",
+            p->option, text);
+    for (long long x = first; x <= last; x = *how == '*' ? x * by : x + by) {
+        snprintf(number, sizeof number, "%lld", x);
+        if (add_value(to, p, number)) return -1;
+        if (*how == '*' && x > last / by) break;
     }
     return 0;
+}
+
+static int parse_list(plan *p, int i, const char *list) {
+    values found = {0};
+    int failed = 0;
+    while (list && !failed) {
+        char *text = next_element(p->memory, &list);
+        failed = !text || add_range(&found, &param_table[i], text);
+    }
+    if (!failed) failed = !(p->values[i] = arena_alloc(p->memory, found.n * sizeof *found.items));
+    if (!failed) {
+        memcpy(p->values[i], found.items, found.n * sizeof *found.items);
+        p->n_values[i] = (int)found.n;
+    }
+    free(found.items);
+    return failed ? -1 : 0;
 }
 
 int plan_parse(plan *p, const char *const lists[N_PARAMS]) {
@@ -111,6 +161,11 @@ params plan_params(const plan *p, int64_t i) {
 }
 
 int plan_check(const plan *p) {
+    for (int i = 0; i < p->n_values[PARAM_prompt_source]; i++) {
+        const char *source = p->values[PARAM_prompt_source][i].text;
+        if (is_from_file(source) && !file_exists(source + strlen("file:")))
+            return fail_usage("--prompt-tokens: there is no file %s", source + strlen("file:"));
+    }
     for (int64_t i = 0; i < p->n; i++) {
         params one = plan_params(p, i);
         generate_options how = params_generate(&one);

@@ -20,7 +20,7 @@ static void set_what_ran(const bench *b, params *p, bool failed) {
                 memcpy((char *)p + param_table[i].offset, &used, sizeof used);
         }
         if (p->graph && p->batch > 1) p->graph = "mlx-lm"; /* fused kernels are of one sequence */
-        if (!l->prompt_text.n) p->prompt_source = "random";
+        if (!l->prompt_text.n && !is_from_file(p->prompt_source)) p->prompt_source = "random";
     }
 }
 

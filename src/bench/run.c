@@ -19,7 +19,7 @@ static int load(bench *b, const params *p) {
         return fail("%s", b->error);
     }
     for (int i = 0; i < b->plan->n_values[PARAM_prompt_source]; i++)
-        from_text |= !strcmp(b->plan->values[PARAM_prompt_source][i].text, "text");
+        from_text |= strcmp(b->plan->values[PARAM_prompt_source][i].text, "random") != 0;
     if (!loaded_open(&b->loaded, p, b->options, from_text || b->options->verbose)) return 0;
     b->load_failures = 1;
     b->model_refused = error_exit_code() == EXIT_USAGE;

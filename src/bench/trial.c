@@ -39,11 +39,11 @@ typedef struct beginning {
 
 /* The depth is filled once, and given back for each run. */
 static int begin(bench *b, const params *p, beginning *out) {
-    static const token_ids no_text = {0};
-    const loaded *l = &b->loaded;
-    prompt_source from = {.text = strcmp(p->prompt_source, "random") ? &l->prompt_text : &no_text,
-                          .vocab_size = model_describe(l->model)->vocab_size,
-                          .seed = b->options->seed};
+    loaded *l = &b->loaded;
+    const token_ids *text = loaded_text(l, p);
+    if (!text) return -1;
+    prompt_source from = {
+        .text = text, .vocab_size = model_describe(l->model)->vocab_size, .seed = b->options->seed};
     int32_t *all = make_prompt(&from, (prompt_part){p->batch, 0, p->depth + p->n_prompt});
     out->prompt = make_prompt(&from, (prompt_part){p->batch, p->depth, p->n_prompt});
     if (all) hash_ids(all, p->batch * (p->depth + p->n_prompt), b->prompt_hash);
@@ -75,6 +75,7 @@ static session *start_run(bench *b, const params *p, const beginning *from, samp
     if (!s) s = session_new(b->loaded.model, b->loaded.engine, &spec);
     if (s) session_on_prefill(s, progress_prefill, &b->progress);
     out->n_sequences = p->batch;
+    out->depth = p->depth;
     out->n_prompt = p->n_prompt;
     out->n_tokens = 0;
     return s;

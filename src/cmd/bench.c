@@ -30,8 +30,8 @@ typedef struct command {
 static const option_usage usage = {
     .synopsis = "mlxbench [bench] [options]",
     .about =
-        "Measures prompt and generation speed. Options with N,... or the like take lists (\\, is a comma in "
-        "a name), --model several times, too: every combination is run, each model loaded once.",
+        "Measures prompt and generation speed. Options with N,... take lists (512-4096*2 is a range, \\, a "
+        "comma), --model several times, too: every combination is run, each model loaded once.",
     .example = "mlxbench -m synthetic:llama-3.2-1b-4bit -np 128,1024 -r 3 -o md -o csv:results.csv\n"
                "two prompt lengths, three runs each, a table to read and a file to keep",
     .command = "bench",

@@ -57,7 +57,8 @@ static int read_raw(reader *r, const json *object, row *to) {
                   .n_tokens = n,
                   .load_ns = (int64_t)json_number(load),
                   .start_ns = (int64_t)json_number(start)};
-    value n_prompt = to->cells[COLUMN_prompt_tokens];
+    value n_prompt = to->cells[COLUMN_prompt_tokens], depth = to->cells[COLUMN_depth];
+    if (depth.kind == VALUE_NUMBER) s->depth = depth.number;
     if (n_prompt.kind == VALUE_REAL && fabs(n_prompt.real) < LARGEST_WHOLE)
         s->n_prompt = (int64_t)n_prompt.real;
     s->token_ns = arena_alloc(r->results->memory, (size_t)(n + 1) * sizeof *s->token_ns);

@@ -56,6 +56,7 @@ typedef struct facts {
  */
 typedef struct sample {
     int64_t n_sequences;        /* decoded together */
+    int64_t depth;              /* tokens in the cache of each before the prompt */
     int64_t n_prompt, n_tokens; /* of each: tokens of the prompt; tokens generated */
     int64_t load_ns;            /* opening the checkpoint and loading the model */
     int64_t start_ns;           /* the prompt is handed over: caches are there and empty */

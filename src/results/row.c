@@ -48,6 +48,40 @@ static double interval_ms(const sample *s, int percent) {
     return picked;
 }
 
+/* Intervals of more than twice the median. */
+static double count_stalls(const sample *s) {
+    double limit = 2 * interval_ms(s, 50);
+    int64_t n = 0;
+    if (!isfinite(limit)) return NAN;
+    for (int64_t i = 0; i + 1 < s->n_tokens; i++) n += ms(s->token_ns[i + 1] - s->token_ns[i]) > limit;
+    return (double)n;
+}
+
+/* Time of a token = at_0 + per_1000 * entries / 1000, by least squares; entries: those in the cache that the
+ * token meets, its own included. r2: the share of the variance that this explains. */
+typedef struct fit {
+    double at_0, per_1000, r2;
+} fit;
+
+static fit fit_of(const sample *s) {
+    int64_t n = s->n_tokens - 1;
+    fit f = {NAN, NAN, NAN};
+    if (n < 3) return f;
+    double mean_x = (double)(s->depth + s->n_prompt) + (double)(n + 1) / 2,
+           mean_y = ms(last_ns(s) - first_ns(s)) / (double)n, xx = 0, xy = 0, yy = 0;
+    for (int64_t i = 1; i <= n; i++) {
+        double x = (double)(s->depth + s->n_prompt + i) - mean_x,
+               y = ms(s->token_ns[i] - s->token_ns[i - 1]) - mean_y;
+        xx += x * x;
+        xy += x * y;
+        yy += y * y;
+    }
+    f.per_1000 = 1000 * xy / xx;
+    f.at_0 = mean_y - xy / xx * mean_x;
+    if (yy > 0) f.r2 = xy * xy / (xx * yy);
+    return f;
+}
+
 #define METRIC(name, decimals, summing, formula)                                                             \
     static double metric_##name(const sample *s) {                                                           \
         return formula;                                                                                      \

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 
+import files
 import pytest
 from rows import runs_of
 
@@ -332,6 +333,27 @@ def test_prompt_is_the_text_repeated_and_cut(run, measure, good_folder, text, ar
         row, = measure("-np", n, "-n", 8, *arguments, input=stdin)
         assert row["prompt_source"] == "text" and row["prompt_tokens"] == n
         assert row["token_ids"] == generated(run, good_folder, text, n)
+
+
+def test_prompt_from_files(run, measure, fails, good_folder, tmp_path):
+    """Each file is a prompt of its own, in one sweep with others."""
+    (tmp_path / "a").write_text("to the test. ")
+    (tmp_path / "b,c").write_text("to be ")
+    names = [f"file:{tmp_path}/a", f"file:{tmp_path}/b,c", "text", "random"]
+    rows = measure("-np", 30, "-n", 8, "-p", "the quick ", "--prompt-tokens",
+                   ",".join(name.replace(",", "\\,") for name in names))
+    assert [row["prompt_source"] for row in rows] == names
+    for row, text in zip(rows, ["to the test. ", "to be ", "the quick "]):
+        assert row["token_ids"] == generated(run, good_folder, text, 30)
+    fails(2, ["--prompt-tokens", "nonesuch"], "-m", good_folder, "--prompt-tokens", f"file:{tmp_path}/nonesuch")
+    fails(2, ["--prompt-tokens"], "-m", good_folder, "--prompt-tokens", "file:")
+    (tmp_path / "empty").write_text("")
+    fails(1, ["empty", "no token"], "-m", good_folder, *SMALL, "--prompt-tokens", f"file:{tmp_path}/empty")
+
+
+def test_file_for_a_model_without_a_tokenizer(fails, tmp_path):
+    folder = files.write_folder(tmp_path, tokenizer=False)
+    fails(1, ["tokenizer", "random"], "-m", folder, *SMALL, "--prompt-tokens", f"file:{tmp_path}/config.json")
 
 
 def test_random_prompt_follows_the_seed(measure):

@@ -36,6 +36,35 @@ def test_script_is_the_clock(scripted):
     assert list(gaps) == [MS + 1000 * position for position in range(9, 19)]
 
 
+def test_times_of_tokens_are_numpys(scripted):
+    """Percentiles by rank, stalls, and the line through the times of tokens by what is in the cache."""
+    for depth, line in [(0, (MS, 5 * MS, 3000)), (50, (MS, MS, 700)), (0, (MS, MS, 0))]:
+        row, = runs_of(scripted([line], "--warmup", 0, "-n", 40, "-d", depth).stdout)
+        gaps = np.diff(row["token_ns"]) / 1e6
+        for name, q in [("itl_p50_ms", 50), ("itl_p90_ms", 90), ("itl_p99_ms", 99), ("itl_max_ms", 100)]:
+            assert row[name] == pytest.approx(np.percentile(gaps, q, method="inverted_cdf"), abs=6e-4)
+        assert row["stalls"] == np.sum(gaps > 2 * np.percentile(gaps, 50, method="inverted_cdf"))
+        entries = depth + 9 + np.arange(1, 40)
+        assert row["itl_per_1000_ms"] == pytest.approx(line[2] / 1000, abs=1e-4)
+        if line[2]:
+            fit = scipy.stats.linregress(entries, gaps)
+            assert row["itl_at_0_ms"] == pytest.approx(fit.intercept, abs=1e-3)
+            assert row["itl_fit_r2"] == pytest.approx(fit.rvalue**2, abs=1e-3) == 1
+        else:
+            assert row["itl_fit_r2"] is None
+
+
+def test_noisy_times_of_tokens_are_numpys(run, good_folder):
+    for row in runs_of(run("bench", "-m", good_folder, "--engine", "cpu", "-t", 1, "-np", 8, "-n", 200, "-r", 3, "-d", 7,
+                           "--prompt-tokens", "random", "-o", "jsonl", check=True).stdout):
+        gaps = np.diff(row["token_ns"]) / 1e6
+        fit = scipy.stats.linregress(7 + 8 + np.arange(1, 200), gaps)
+        assert row["itl_at_0_ms"] == pytest.approx(fit.intercept, abs=6e-5)
+        assert row["itl_per_1000_ms"] == pytest.approx(1000 * fit.slope, abs=6e-5)
+        assert row["itl_fit_r2"] == pytest.approx(fit.rvalue**2, abs=6e-5)
+        assert row["stalls"] == np.sum(gaps > 2 * np.percentile(gaps, 50, method="inverted_cdf"))
+
+
 def test_warmup_until_two_runs_agree(scripted):
     lines = [(MS, ns * MS) for ns in (9, 7, 6)] + [(MS, int(5.95 * MS)), (MS, 5 * MS)]
     rows = runs_of(scripted(lines, "-r", 2).stdout)

@@ -80,11 +80,54 @@ static void test_refused(void **state) {
         {PARAM_kv_bits, "1", "--kv-bits: \"1\" is not one of 2,3,4,5,6,8"},
         {PARAM_kv_bits, "9", "--kv-bits: 9 is outside 0 to 8"},
         {PARAM_kv_group_size, "48", "--kv-group-size: \"48\" is not one of 32,64,128"},
-        {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random"},
-        {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random"},
+        {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random,file:F"},
+        {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random,file:F"},
         {PARAM_graph, "fast", "--graph: \"fast\" is not one of mlx-lm,fused"},
         {PARAM_activations, "exact,int4", "--activations: \"int4\" is not one of exact,int8"},
         {PARAM_threads, "2000", "--threads: 2000 is outside 0 to 1024"},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        plan p;
+        assert_int_equal(parse_with(&p, cases[k].i, cases[k].list), -1);
+        assert_int_equal(error_exit_code(), EXIT_USAGE);
+        if (!strstr(error_message(), cases[k].message))
+            fail_msg("\"%s\" instead of \"%s\"", error_message(), cases[k].message);
+        plan_free(&p);
+    }
+}
+
+static void check_range(const char *list, int n, const int64_t *wanted) {
+    plan p;
+    if (parse_with(&p, PARAM_n_prompt, list)) fail_msg("%s: %s", list, error_message());
+    assert_int_equal(p.n, n);
+    for (int i = 0; i < n; i++) assert_int_equal(plan_params(&p, i).n_prompt, wanted[i]);
+    plan_free(&p);
+}
+
+static void test_ranges(void **state) {
+    (void)state;
+    check_range("512-4096*2", 4, (int64_t[]){512, 1024, 2048, 4096});
+    check_range("512-5000*2", 4, (int64_t[]){512, 1024, 2048, 4096});
+    check_range("1-9+2", 5, (int64_t[]){1, 3, 5, 7, 9});
+    check_range("3-5", 3, (int64_t[]){3, 4, 5});
+    check_range("7, 8-16*2 ,9-9", 4, (int64_t[]){7, 8, 16, 9});
+    check_range("1-100000000*10", 9,
+                (int64_t[]){1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000});
+    static const struct {
+        int i;
+        const char *list, *message;
+    } cases[] = {
+        {PARAM_n_prompt, "9-1", "--n-prompt: the range 9-1 has no end"},
+        {PARAM_n_prompt, "1-9+0", "--n-prompt: the range 1-9+0 has no end"},
+        {PARAM_n_prompt, "1-9*1", "--n-prompt: the range 1-9*1 has no end"},
+        {PARAM_depth, "0-9*2", "--depth: the range 0-9*2 has no end"},
+        {PARAM_n_prompt, "0-9", "--n-prompt: 0 is outside 1 to 100000000"},
+        {PARAM_n_prompt, "1-9-2", "--n-prompt: \"1-9-2\" is not a whole number"},
+        {PARAM_n_prompt, "1-9+2x", "--n-prompt: \"1-9+2x\" is not a whole number"},
+        {PARAM_n_prompt, "-9", "--n-prompt: -9 is outside"},
+        {PARAM_n_prompt, "1-", "--n-prompt: \"1-\" is not a whole number"},
+        {PARAM_n_prompt, "1-100000000", "--n-prompt: the list is too long"},
+        {PARAM_kv_bits, "3-8", "--kv-bits: \"7\" is not one of"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         plan p;
@@ -190,7 +233,7 @@ int main(void) {
         cmocka_unit_test(test_refused),         cmocka_unit_test(test_unset),
         cmocka_unit_test(test_too_many),        cmocka_unit_test(test_columns_follow_parameters),
         cmocka_unit_test(test_commas_in_names), cmocka_unit_test(test_of_generate),
-        cmocka_unit_test(test_sweep),
+        cmocka_unit_test(test_sweep),           cmocka_unit_test(test_ranges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

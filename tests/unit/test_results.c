@@ -25,7 +25,13 @@ static void test_metrics(void **state) {
     check_metric(&r, COLUMN_sequence_tps, 6);
     check_metric(&r, COLUMN_ttft_ms, 500);
     check_metric(&r, COLUMN_itl_p50_ms, 100);
+    check_metric(&r, COLUMN_itl_p90_ms, 300);
     check_metric(&r, COLUMN_itl_p99_ms, 300);
+    check_metric(&r, COLUMN_itl_max_ms, 300);
+    check_metric(&r, COLUMN_stalls, 1); /* 100, 100, 300 ms with 11, 12, 13 tokens in the cache */
+    check_metric(&r, COLUMN_itl_per_1000_ms, 100000);
+    check_metric(&r, COLUMN_itl_at_0_ms, -1033.3333);
+    check_metric(&r, COLUMN_itl_fit_r2, 0.75);
     check_metric(&r, COLUMN_total_s, 1);
     check_metric(&r, COLUMN_load_s, 0.25);
     check_metric(&r, COLUMN_peak_memory_gb, 1.234568); /* rounded as it is shown */
@@ -47,7 +53,8 @@ static void test_metrics_unset(void **state) {
     r.sample.n_tokens = 1;
     r.sample.peak_rss = 0;
     static const int unset[] = {COLUMN_generation_tps, COLUMN_itl_p50_ms, COLUMN_itl_p99_ms,
-                                COLUMN_peak_rss_gb};
+                                COLUMN_itl_max_ms,     COLUMN_stalls,     COLUMN_itl_at_0_ms,
+                                COLUMN_itl_fit_r2,     COLUMN_peak_rss_gb};
     for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
         assert_int_equal(row_of(&r).cells[unset[i]].kind, VALUE_NONE);
     check_metric(&r, COLUMN_prompt_tps, 20);
