@@ -62,7 +62,7 @@ INLINE void pack_scales(char *panel, int64_t stride, const rows *w, int64_t firs
     }
 }
 
-INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, form f, bool words) {
+INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
     int64_t row_bytes = w->n * f.bits / 8;
     const uint8_t *packed = (const uint8_t *)w->values + first * row_bytes;
     __m256i *to = (__m256i *)(void *)panel;
@@ -71,10 +71,10 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
         if (c % w->group_size == 0) to += 2; /* scales, biases */
         for (int64_t i = 0; i < 8; i++) {
             __m256i q = i < n_rows ? take_bytes(packed + i * row_bytes, f) : _mm256_setzero_si256();
-            a[0][i] = words ? _mm256_cvtepu8_epi16(_mm256_castsi256_si128(q)) : q;
-            if (words) a[1][i] = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(q, 1));
+            a[0][i] = f.words ? _mm256_cvtepu8_epi16(_mm256_castsi256_si128(q)) : q;
+            if (f.words) a[1][i] = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(q, 1));
         }
-        for (int half = 0; half < (words ? 2 : 1); half++) {
+        for (int half = 0; half < (f.words ? 2 : 1); half++) {
             transpose(a[half]);
             for (int i = 0; i < 8; i++) _mm256_store_si256(to++, a[half][i]);
         }
@@ -83,7 +83,7 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
 
 static void pack_affine_scales(char *panel, int64_t stride, const rows *w, int64_t first, int64_t n_rows,
                                bool biases) {
-    pack_scales(panel, stride, w, first, n_rows, (form){MATRIX_AFFINE, 0}, biases);
+    pack_scales(panel, stride, w, first, n_rows, (form){.kind = MATRIX_AFFINE}, biases);
 }
 
 INLINE void pack_affine_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
@@ -92,32 +92,32 @@ INLINE void pack_affine_rows(char *panel, const rows *w, int64_t first, int64_t 
     pack_affine_scales(panel + HEADER / 2, stride, w, first, n_rows, true);
     switch (w->bits) {
     case 2:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2}, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, int16, false});
         break;
     case 3:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3}, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3, int16, false});
         break;
     case 4:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4}, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4, int16, false});
         break;
     case 5:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5}, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5, int16, false});
         break;
     case 6:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6}, int16);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6, int16, false});
         break;
     case 8:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8}, true);
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8, true, false});
         break;
     }
 }
 
 INLINE void pack_mxfp4_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
     int64_t stride = group_bytes(w, ROWS, int16);
-    form f = {MATRIX_MXFP4, 4};
+    form f = {MATRIX_MXFP4, 4, int16, false};
     pack_scales(panel, stride, w, first, n_rows, f, false);
     pack_scales(panel + HEADER / 2, stride, w, first, n_rows, f, true);
-    pack_values(panel, w, first, n_rows, f, int16);
+    pack_values(panel, w, first, n_rows, f);
 }
 
 INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
@@ -324,27 +324,27 @@ INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool 
     token t = token_at(prepared, w);
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2}, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2, true, false});
         break;
     case 3:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3}, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3, true, false});
         break;
     case 4:
         if (w->kind == MATRIX_MXFP4)
-            matvec_of(y, w, rs, &t, (form){MATRIX_MXFP4, 4}, int16, true);
+            matvec_of(y, w, rs, &t, (form){MATRIX_MXFP4, 4, int16, true});
         else if (w->group_size == 32)
-            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4}, int16, true);
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, true});
         else
-            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4}, int16, false);
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, false});
         break;
     case 5:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 5}, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 5, true, false});
         break;
     case 6:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 6}, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 6, true, false});
         break;
     case 8:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 8}, true, false);
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 8, true, false});
         break;
     }
 }

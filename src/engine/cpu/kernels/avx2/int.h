@@ -93,6 +93,8 @@ INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int b
 typedef struct form {
     matrix_kind kind;
     int bits;
+    bool words; /* activations have 16 bits, and weights are multiplied so */
+    bool two;   /* one token: a block of columns has two groups */
 } form;
 
 /* Codes of 4 bits, one a byte, as the integers that are multiplied. */
@@ -207,7 +209,7 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
 
 /* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half: only the
  * first half of the packed bytes exists. */
-INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool words, bool half) {
+INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool half) {
     __m256i sum, even, odd;
     if (f.bits != 4) {
         take_words(&even, &odd, packed, f.bits);
@@ -215,12 +217,12 @@ INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool words
         return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_madd_epi16(odd, load(x + 32))));
     }
     __m256i q = half ? _mm256_zextsi128_si256(_mm_loadu_si128((const void *)packed)) : load(packed);
-    if (!words || f.kind != MATRIX_AFFINE) {
+    if (!f.words || f.kind != MATRIX_AFFINE) {
         __m256i mask = _mm256_set1_epi8(15);
         even = integers(_mm256_and_si256(q, mask), f);
         odd = integers(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), f);
     }
-    if (!words) {
+    if (!f.words) {
         sum = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
         return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
     }
@@ -261,9 +263,8 @@ INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool b
     return _mm256_mul_ps(scales, _mm256_set1_ps(biases ? -6 : 0.5f)); /* see E2M1_BYTES */
 }
 
-/* y[k * apart] = dot(row r + k * apart, x) for k < R. two: as in block_scale. */
-INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f, bool words, bool two, int R,
-                     int64_t apart) {
+/* y[k * apart] = dot(row r + k * apart, x) for k < R. */
+INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f, int R, int64_t apart) {
     int bits = f.bits;
     int64_t group_size = w->group_size, groups = groups_of(w), row_bytes = w->n * bits / 8;
     int64_t width = block_width(bits), bytes = width * bits / 8;
@@ -289,17 +290,17 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
             total[k] = _mm256_fmadd_ps(load_groups(w, place, groups, f, true), _mm256_loadu_ps(t->sums + g),
                                        total[k]);
         }
-        for (; c + width <= end; c += width, x += block_bytes(bits, words), packed += bytes) {
+        for (; c + width <= end; c += width, x += block_bytes(bits, f.words), packed += bytes) {
             UNROLL
             for (int k = 0; k < R; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, x, f, words, false);
-                total[k] = _mm256_fmadd_ps(dot, block_scale(scales[k] + (c >> log2_group), two), total[k]);
+                __m256 dot = dot_block(q, x, f, false);
+                total[k] = _mm256_fmadd_ps(dot, block_scale(scales[k] + (c >> log2_group), f.two), total[k]);
             }
         }
-        for (int k = 0; two && c < end && k < R; k++) {
-            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, words, true);
+        for (int k = 0; f.two && c < end && k < R; k++) {
+            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, true);
             total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + (c >> log2_group)), total[k]);
         }
     }
@@ -323,9 +324,9 @@ INLINE void scale_short(float *out, const void *values, dtype type, int64_t from
 }
 
 /* y[i + k * apart] = dot(row r + i + k * apart, x) for i < SHORT_ROWS, k < RUNS. */
-INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, bool words, int64_t apart) {
+INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, form f, int64_t apart) {
     float scales[RUNS][SHORT_SCALES], biases[RUNS][SHORT_SCALES];
-    int64_t row_bytes = w->n / 2, block = block_bytes(4, words);
+    int64_t row_bytes = w->n / 2, block = block_bytes(4, f.words);
     const uint8_t *packed = (const uint8_t *)w->values + r * row_bytes;
     for (int k = 0; k < RUNS; k++) {
         scale_short(scales[k], w->scales, w->dtype, (r + k * apart) * SHORT_GROUPS, t->scales);
@@ -340,7 +341,7 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
             for (int k = 0; k < RUNS; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes + g * row_bytes / SHORT_GROUPS;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, t->values + g * block, (form){MATRIX_AFFINE, 4}, words, false);
+                __m256 dot = dot_block(q, t->values + g * block, f, false);
                 total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + i + g), total[k]);
             }
         }
@@ -350,14 +351,13 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, b
     }
 }
 
-INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, form f, bool words, bool two) {
+INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, form f) {
     int64_t r = rs.first;
     fetch_runs(w, rs, AHEAD);
-    bool is_short = rs.apart && f.bits == 4 && !two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
-    for (; is_short && r + SHORT_ROWS <= rs.end; r += SHORT_ROWS)
-        dot_short_rows(y + r, w, r, t, words, rs.apart);
-    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, f, words, two, RUNS, rs.apart);
-    for (; r < rs.end; r++) dot_rows(y + r, w, r, t, f, words, two, 1, 0);
+    bool is_short = rs.apart && f.bits == 4 && !f.two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
+    for (; is_short && r + SHORT_ROWS <= rs.end; r += SHORT_ROWS) dot_short_rows(y + r, w, r, t, f, rs.apart);
+    for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, f, RUNS, rs.apart);
+    for (; r < rs.end; r++) dot_rows(y + r, w, r, t, f, 1, 0);
 }
 
 #endif
