@@ -13,6 +13,7 @@
     COMMAND(models, "list presets, families, engines and the models on this machine; remove one")            \
     COMMAND(pull, "download a model from the Hugging Face Hub, or complete it")                              \
     COMMAND(report, "show results from a file, in any format")                                               \
+    COMMAND(selftest, "how well this machine can measure: noise floor, own cost, what disturbs")             \
     COMMAND(tokenize, "turn text into token ids, or ids into text")
 
 #define COMMAND(name, about) int cmd_##name(int argc, char **argv);
