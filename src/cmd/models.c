@@ -187,11 +187,16 @@ static int ask(const char *name, const char *folder, int64_t bytes) {
 
 static int remove_model(const char *name, bool yes) {
     str folder = {0};
-    int64_t bytes = 0;
-    int status = hub_cached(name, &folder, &bytes);
-    if (!status && !yes) status = ask(name, folder.data, bytes);
+    hub_size size = {0};
+    int status = hub_cached(name, &folder, &size);
+    if (!status && !yes) status = ask(name, folder.data, size.own);
     if (!status) status = hub_remove(folder.data);
-    if (!status) fprintf(stderr, "mlxbench: removed %s (%.2f GB)\n", name, (double)bytes / 1e9);
+    if (!status) fprintf(stderr, "mlxbench: removed %s (%.2f GB)\n", name, (double)size.own / 1e9);
+    if (!status && size.shared)
+        fprintf(
+            stderr,
+            "mlxbench: %.2f GB stay, which other models may use; what none does goes with: hf cache prune\n",
+            (double)size.shared / 1e9);
     str_free(&folder);
     return status;
 }

@@ -70,9 +70,14 @@ typedef struct hub_entry {
  * is no error: nothing is called. -1 with a message. */
 int hub_list(int (*each)(void *context, const hub_entry *entry), void *context);
 
+/* What removing a model gives back, and what stays because huggingface_hub may share it with other models. */
+typedef struct hub_size {
+    int64_t own, shared;
+} hub_size;
+
 /* Appends the folder in the Hugging Face cache that `name` has, and its size. -1 with a message when it has
  * none. */
-int hub_cached(const char *name, str *folder, int64_t *bytes);
+int hub_cached(const char *name, str *folder, hub_size *size);
 
 /* Removes what hub_cached found: every revision of it. */
 int hub_remove(const char *folder);

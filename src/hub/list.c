@@ -183,7 +183,31 @@ int hub_list(int (*each)(void *context, const hub_entry *entry), void *context) 
 
 /* ---- removing ---- */
 
-int hub_cached(const char *name, str *folder, int64_t *bytes) {
+/* Blobs that are links lead to the cache's own blobs/, where huggingface_hub keeps what models have in
+ * common.
+ */
+static void measure_blobs(const char *repo_folder, hub_size *size) {
+    str path = {0};
+    hub_entry all = {0};
+    str_printf(&path, "%s/blobs", repo_folder);
+    bool there = !path.failed && dir_exists(path.data);
+    measure(there ? path.data : repo_folder, 0, &all);
+    DIR *dir = there ? opendir(path.data) : NULL;
+    size_t end = path.length;
+    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct stat link, file;
+        path.length = end;
+        str_printf(&path, "/%s", entry->d_name);
+        bool shared = !path.failed && !lstat(path.data, &link) && S_ISLNK(link.st_mode) &&
+                      !stat(path.data, &file) && S_ISREG(file.st_mode);
+        if (shared) size->shared += (int64_t)file.st_blocks * 512;
+    }
+    if (dir) closedir(dir);
+    size->own = all.bytes - size->shared;
+    str_free(&path);
+}
+
+int hub_cached(const char *name, str *folder, hub_size *size) {
     hub_name parsed;
     str endpoint = {0};
     places_endpoint(&endpoint);
@@ -202,12 +226,8 @@ int hub_cached(const char *name, str *folder, int64_t *bytes) {
         str_free(&near);
         return -1;
     }
-    hub_entry e = {0};
-    str blobs = {0};
-    str_printf(&blobs, "%s/blobs", folder->data);
-    if (!blobs.failed) measure(dir_exists(blobs.data) ? blobs.data : folder->data, 0, &e);
-    str_free(&blobs);
-    *bytes = e.bytes;
+    *size = (hub_size){0};
+    measure_blobs(folder->data, size);
     return 0;
 }
 

@@ -14,6 +14,7 @@ enum { MOST_PAGES = 50, MOST_ANSWER = 8 << 20, MOST_REDIRECTS = 5, MOST_ATTEMPTS
 
 typedef struct pull {
     const hub_pull_options *options;
+    const char *model; /* as it was asked for */
     hub_name name;
     str endpoint, token, repo_folder, snapshot;
     char commit[41];
@@ -73,6 +74,20 @@ static void say(pull *p, const char *what) {
     if (p->options->progress) p->options->progress(p->options->context, &progress);
 }
 
+static int fail_unreachable(const pull *p, const char *why) {
+    str near = {0}, path = {0};
+    bool here = !hub_find(p->model, p->options->need, &path);
+    hub_put_nearest(&near, p->name.repo);
+    if (here)
+        fail("cannot reach %s: %s; %s is here as it was before", p->endpoint.data, why, p->model);
+    else
+        fail("cannot reach %s: %s; and here is no folder or file %s, nor all of such a model%s",
+             p->endpoint.data, why, p->model, near.data ? near.data : "");
+    str_free(&near);
+    str_free(&path);
+    return -1;
+}
+
 /* What to do about an answer: 1 it is good, 0 ask again, -1 with a message. url changes with a redirect. */
 static int judge(pull *p, const http_transfer *x, str *url, int *attempts, int *redirects) {
     char text[500];
@@ -82,7 +97,7 @@ static int judge(pull *p, const http_transfer *x, str *url, int *attempts, int *
                     a->encoded ? "compressed, which nobody asked for" : "endless");
     bool passes = x->end == HTTP_TRANSIENT || (x->end == HTTP_ANSWERED && status_may_pass(a->status));
     if (x->end == HTTP_FATAL || (x->end == HTTP_TRANSIENT && *attempts + 1 >= MOST_ATTEMPTS))
-        return fail("cannot reach %s: %s", p->endpoint.data, x->why);
+        return fail_unreachable(p, x->why);
     if (passes && ++*attempts < MOST_ATTEMPTS) {
         snprintf(text, sizeof text, "%s; trying again",
                  x->end == HTTP_TRANSIENT ? x->why : "the Hub has a problem");
@@ -315,7 +330,7 @@ static int run(pull *p, str *path) {
 }
 
 int hub_pull(const char *model, const hub_pull_options *options, str *path) {
-    pull p = {.options = options};
+    pull p = {.options = options, .model = model};
     int status = -1;
     places_endpoint(&p.endpoint);
     if (p.endpoint.failed) {

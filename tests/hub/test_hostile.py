@@ -129,12 +129,17 @@ def test_signatures_that_expire(hub, pull, tiny):
 # ---- networks ----
 
 
-def test_nobody_there(hub, pull_fails):
+def test_nobody_there(hub, pull, pull_fails):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         pull_fails("cannot reach http://127.0.0.1", HF_ENDPOINT=f"http://127.0.0.1:{s.getsockname()[1]}")
     pull_fails("cannot reach http://no.such.host.invalid", HF_ENDPOINT="http://no.such.host.invalid")
     pull_fails("HF_ENDPOINT is no web address", HF_ENDPOINT="file:///etc/passwd", code=2)
+    nowhere = {"HF_ENDPOINT": "http://no.such.host.invalid"}
+    pull_fails("cannot reach", "here is no folder or file modles, nor all of such a model", name="modles", **nowhere)
+    pull()
+    pull_fails("cannot reach", "org/tiny is here as it was before", **nowhere)
+    pull_fails("here is no folder or file org/tinny", "did you mean org/tiny", name="org/tinny", **nowhere)
     pull_fails("HF_ENDPOINT is no web address", HF_ENDPOINT="nonsense://x", code=2)
 
 

@@ -281,6 +281,26 @@ def test_their_incomplete_one_is_completed(hub, cache, tiny, mlxbench_run):
     assert done.returncode == 0, done.stderr
 
 
+def test_blobs_that_models_share(hub, cache, tiny, pull, mlxbench_run):
+    """huggingface_hub moves a blob into a store of the whole cache: a model with such a link works, and removing it
+    leaves the store to huggingface_hub, which knows who else uses it."""
+    from huggingface_hub.utils import _shared_blobs
+
+    hub.add("org/tiny", tiny)
+    blob = (pull() / "model.safetensors").resolve()
+    assert _shared_blobs.publish_blob_to_shared_store(blob_path=str(blob), xet_hash=blob.name, cache_dir=cache,
+                                                      expected_size=len(tiny["model.safetensors"]))
+    assert blob.is_symlink()
+    hub.sent = 0
+    assert (pull() / "model.safetensors").read_bytes() == tiny["model.safetensors"] and hub.sent == 0
+    done = mlxbench_run("models")
+    assert "runs here" in next(line for line in done.stdout.splitlines() if "org/tiny" in line)
+    done = mlxbench_run("models", "--remove", "org/tiny", "--yes")
+    assert done.returncode == 0 and "GB stay, which other models may use" in done.stderr, done.stderr
+    assert not (cache / "models--org--tiny").exists()
+    assert len(_shared_blobs.unreferenced_shared_blobs(cache)) == 1
+
+
 def test_mlx_lm_loads_ours(hub, cache, tiny, env, pull):
     hub.add("org/tiny", tiny)
     pull()

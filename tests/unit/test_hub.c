@@ -295,17 +295,17 @@ static void test_list(void **state) {
 static void test_remove(void **state) {
     (void)state;
     str path = {0};
-    int64_t bytes;
+    hub_size size;
     write_text("outside", "stays");
     assert_int_equal(
         symlink("../../../../outside", in_folder("hub/models--owner--my-model/snapshots/bbb/link")), 0);
-    assert_int_equal(hub_cached("owner/my-modle", &path, &bytes), -1);
+    assert_int_equal(hub_cached("owner/my-modle", &path, &size), -1);
     assert_message("did you mean owner/my-model");
     str_clear(&path);
-    assert_int_equal(hub_cached("owner/my-model@main", &path, &bytes), -1);
+    assert_int_equal(hub_cached("owner/my-model@main", &path, &size), -1);
     assert_message("with all its revisions");
     str_clear(&path);
-    assert_int_equal(hub_cached("owner/my-model", &path, &bytes), 0);
+    assert_int_equal(hub_cached("owner/my-model", &path, &size), 0);
     assert_int_equal(hub_remove(path.data), 0);
     assert_false(dir_exists(in_folder("hub/models--owner--my-model")));
     assert_true(file_exists(in_folder("outside")));
