@@ -16,21 +16,24 @@ static void load_norms(loader *l, const desc *d, const attention_desc *in, atten
 
 void load_attention(loader *l, const desc *d, const attention_desc *in, attention *out) {
     int64_t q = in->n_heads * in->head_dim, k = in->n_kv_heads * in->head_dim;
+    int64_t v = in->v_head_dim ? in->n_kv_heads * in->v_head_dim : k;
     out->d = *in;
+    if (!in->v_head_dim) out->d.v_head_dim = in->head_dim;
     if (in->scale == 0) out->d.scale = pow((double)in->head_dim, -0.5);
     if (in->packing == PACKING_SEPARATE) {
         int64_t rows = in->gate == GATE_IN_Q ? 2 * q : q;
         out->q = load_linear(l, (linear_shape){rows, d->hidden, in->qkv_bias}, d->names.q);
         if (!in->reads) out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
         if (!in->reads && !in->k_is_v)
-            out->v = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.v);
+            out->v = load_linear(l, (linear_shape){v, d->hidden, in->qkv_bias}, d->names.v);
     } else {
         out->qkv = load_linear(l, (linear_shape){q + 2 * k, d->hidden, in->qkv_bias}, d->names.qkv);
     }
-    out->o = load_linear(l, (linear_shape){d->hidden, q, in->o_bias}, d->names.o);
-    if (in->gate == GATE_SIGMOID || in->gate == GATE_SIGMOID_HEAD) {
-        int64_t n = in->gate == GATE_SIGMOID_HEAD ? in->n_heads : q;
-        out->gate = load_linear(l, (linear_shape){n, d->hidden, false}, d->names.out_gate);
+    out->o =
+        load_linear(l, (linear_shape){d->hidden, in->n_heads * out->d.v_head_dim, in->o_bias}, d->names.o);
+    if (in->gate != GATE_NONE && in->gate != GATE_IN_Q) {
+        int64_t n = in->gate == GATE_SIGMOID ? q : in->n_heads;
+        out->gate = load_linear(l, (linear_shape){n, d->hidden, in->gate_bias}, d->names.out_gate);
     }
     if (in->sinks) out->sinks = load_vector(l, in->n_heads, d->names.sinks);
     load_norms(l, d, in, out);
@@ -82,8 +85,9 @@ static qkv project(graph *g, const attention *a, tensor x, float eps) {
 
 /* The result of attention times a gate of the layer's input. */
 static tensor gate_result(graph *g, const attention *a, tensor x, tensor in_q, tensor out) {
-    tensor gate = activate(g, ACT_SIGMOID, in_q ? in_q : linear(g, x, a->gate));
-    if (a->d.gate != GATE_SIGMOID_HEAD) return product(g, out, gate);
+    bool softplus = a->d.gate == GATE_SOFTPLUS_HEAD;
+    tensor gate = activate(g, softplus ? ACT_SOFTPLUS : ACT_SIGMOID, in_q ? in_q : linear(g, x, a->gate));
+    if (a->d.gate != GATE_SIGMOID_HEAD && !softplus) return product(g, out, gate);
     int n = (int)a->d.n_heads;
     return flatten(g, product(g, heads(g, out, n), heads(g, gate, n)));
 }
@@ -102,6 +106,8 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->reads) return attend_to_others(g, a, x, eps, c);
     qkv p = project(g, a, x, eps);
     if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
+    if (d->q_scale != 0) p.q = scale(g, p.q, (float)d->q_scale);
+    if (d->v_scale != 0) p.v = scale(g, p.v, (float)d->v_scale);
     if (d->v_norm) p.v = rms_norm(g, p.v, NULL, eps);
     if (d->rope) {
         p.q = rope(g, p.q, d->rope, c);

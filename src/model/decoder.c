@@ -101,6 +101,7 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     check(l, &in->attention);
     if (l->failed) return;
     out->eps = d->eps;
+    out->post_eps = d->post_eps > 0 ? d->post_eps : d->eps;
     out->residual = (float)in->residual;
     out->clip = in->clip;
     out->places = in->places;
@@ -142,7 +143,8 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     a->describe(l, d);
     if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
     out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
-    if (!d->norm_weightless) out->norm = load_norm(l, d->hidden, d->norm_offset, d->names.norm);
+    if (!d->norm_weightless)
+        out->norm = load_norm(l, d->hidden, d->last_norm_plain ? 0 : d->norm_offset, d->names.norm);
     if (d->norm_head && !l->failed) normalize_head(l, d);
     out->head = d->tied ? out->embed
                         : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
@@ -177,12 +179,12 @@ static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache 
         r = run_latent(g, &l->latent, r, c);
     else
         r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
-    tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, eps) : r);
+    tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, l->post_eps) : r);
     if (l->ffn.d.kind == FFN_BOTH)
         r = run_both(g, l, h);
     else
         r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, eps) : h);
-    h = residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, eps) : r);
+    h = residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, l->post_eps) : r);
     if (input) h = add_layer_input(g, l, h, input);
     return l->scalar ? product_weight(g, h, l->scalar) : h;
 }
@@ -192,6 +194,7 @@ static tensor run_head(graph *g, const decoder *m, tensor x) {
     if (d->head_divide != 0) x = divide(g, x, (float)d->head_divide);
     x = linear(g, x, m->head);
     if (d->logit_divide != 0) x = divide(g, x, (float)d->logit_divide);
+    if (d->logit_scale != 0) x = scale(g, x, (float)d->logit_scale);
     return d->logit_cap != 0 ? soft_cap(g, x, (float)d->logit_cap) : x;
 }
 

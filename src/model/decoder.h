@@ -18,13 +18,7 @@ typedef enum packing { PACKING_SEPARATE, PACKING_ROWS, PACKING_GROUPS } packing;
 
 /* What the result is multiplied with: a gate for each number, or one for each head; both from the layer's
  * input. IN_Q: the gate's rows stand beside each head's query. */
-typedef enum out_gate {
-    GATE_NONE,
-    GATE_SIGMOID,
-    GATE_SIGMOID_HEAD,
-    GATE_IN_Q
-} out_gate; /* IN_Q: beside each
-                head's query */
+typedef enum out_gate { GATE_NONE, GATE_SIGMOID, GATE_SIGMOID_HEAD, GATE_SOFTPLUS_HEAD, GATE_IN_Q } out_gate;
 
 typedef struct attention_desc {
     int64_t n_heads, n_kv_heads, head_dim;
@@ -32,10 +26,12 @@ typedef struct attention_desc {
     out_gate gate;
     position_scale temperature; /* of queries after rope; n 0: none */
     double scale;               /* 0: head_dim ** -0.5 */
+    double q_scale, v_scale;    /* of queries after their norm, of values; 0: none */
+    int64_t v_head_dim;         /* 0: head_dim */
     const rope_spec *rope;      /* NULL: no positions */
     qk_norm qk_norm;
     bool qk_weightless; /* these norms only divide */
-    bool qkv_bias, o_bias;
+    bool qkv_bias, o_bias, gate_bias;
     bool sinks;     /* one per head */
     bool v_norm;    /* a norm without weight on each value head */
     bool k_is_v;    /* values are keys before their norm and rope */
@@ -72,13 +68,14 @@ typedef struct latent_desc {
 
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
-    int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
-    route_spec route;              /* its bias comes with the weights */
-    bool bias;                     /* there is one */
-    bool expert_bias, router_bias; /* experts' matrices have biases; so has the router's */
-    bool shared_gate;              /* the shared MLP is multiplied with a sigmoid of its own */
-    bool f32;                      /* the router's input is in F32 */
-    bool f32_scores;               /* the router's result is in F32 */
+    int64_t n, width, shared;       /* shared: width of the MLP that all tokens run through, too; 0: none */
+    route_spec route;               /* its bias comes with the weights */
+    bool bias;                      /* there is one */
+    bool expert_bias, router_bias;  /* experts' matrices have biases; so has the router's */
+    bool shared_gate;               /* the shared MLP is multiplied with a sigmoid of its own */
+    bool f32;                       /* the router's input is in F32 */
+    bool f32_scores;                /* the router's result is in F32 */
+    double logit_cap, result_scale; /* of the router's result; of the experts' sum; 0: none */
 } moe_desc;
 
 typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH } ffn_kind; /* BOTH: gemma4.c */
@@ -127,6 +124,9 @@ typedef struct desc {
     names names;
     double embed_scale;                          /* 0: none; so for those below */
     double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
+    double logit_scale;                          /* before logit_cap */
+    float post_eps;                              /* of the norms after attention and feed-forward; 0: eps */
+    bool last_norm_plain;                        /* without norm_offset */
     bool embed_norm;                             /* a norm without weights on the embedding */
     bool tied, head_bias;                        /* the head is the embedding; it has a bias */
     bool norm_head;                              /* the columns of a head of its own get the length 1 */
@@ -184,7 +184,7 @@ typedef struct layer {
     ffn ffn;
     places places;
     const weight *pre, *post, *ffn_pre, *ffn_post;
-    float eps, residual;
+    float eps, post_eps, residual;
     bool clip;
     dtype kv_dtype;                                           /* of keys and values */
     int64_t cache;                                            /* which of a loop's caches it reads */
@@ -266,6 +266,8 @@ extern layer_function layer_deepseek, layer_exaone_moe;
 extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v2,
     describe_mistral4, describe_minicpm3, describe_youtu_llm;
 extern layer_function layer_glm4_moe_lite;
+extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash;
+extern layer_function layer_spark2_5, layer_muse_glimmer, layer_laguna, layer_mimo_v2_flash;
 
 extern describe_function describe_ministral3, describe_mistral3;
 extern layer_function layer_mistral3;
@@ -288,6 +290,9 @@ typedef struct decoder_keys {
 void read_decoder(loader *l, desc *d);
 void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults);
 void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decoder_defaults *defaults);
+
+/* Experts are chosen by sigmoids with a bias, perhaps within the best groups. */
+void read_sigmoid_routing(loader *l, moe_desc *e);
 
 /* partial_rotary_factor of head_dim, as an even number. */
 int64_t partial_dims(loader *l, const desc *d, double otherwise);

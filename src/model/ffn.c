@@ -68,8 +68,10 @@ tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
 static tensor run_moe(graph *g, const ffn *f, tensor x) {
     const ffn_desc *d = &f->d;
     tensor logits = linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router);
-    tensor routing = route(g, d->moe.f32_scores ? as_f32(g, logits) : logits, &d->moe.route);
-    tensor y = experts(g, x, routing, d->act, f->gate, f->up, f->down);
+    if (d->moe.f32_scores) logits = as_f32(g, logits);
+    if (d->moe.logit_cap != 0) logits = soft_cap(g, logits, (float)d->moe.logit_cap);
+    tensor y = experts(g, x, route(g, logits, &d->moe.route), d->act, f->gate, f->up, f->down);
+    if (d->moe.result_scale != 0) y = scale(g, y, (float)d->moe.result_scale);
     if (!d->moe.shared) return y;
     tensor shared = run_mlp(g, &f->mlp, d->act, x);
     if (f->shared_gate) shared = product(g, shared, activate(g, ACT_SIGMOID, linear(g, x, f->shared_gate)));

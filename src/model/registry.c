@@ -22,6 +22,18 @@ static const wrapper gemma3_wrapper = {.forced = "{\"vocab_size\": 262208}",
 
 static const name_rule mtp_rules[] = {{NAME_DROP_PART, "mtp.", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule mimo_rules[] = {{NAME_DROP, "model.mtp_layers.", NULL}, {NAME_END, NULL, NULL}};
+static const name_rule mimo_v2_rules[] = {{NAME_DROP, "model.mtp", NULL}, {NAME_END, NULL, NULL}};
+static const name_rule spark_rules[] = {{NAME_START, "model.embed_tokens.", "model.embedding."},
+                                        {NAME_END, NULL, NULL}};
+static const name_rule muse_rules[] = {
+    {NAME_DROP, "vision_tower", NULL},      {NAME_DROP, "vision_adapter", NULL},
+    {NAME_DROP, "vision_projection", NULL}, {NAME_START, "model.language_model.", "model."},
+    {NAME_START, "language_model.", ""},    {NAME_END, NULL, NULL}};
+static const name_rule laguna_rules[] = {
+    {NAME_START, "language_model.", ""},
+    {NAME_PART, "mlp.gate.weight", "mlp.gate.proj.weight"},
+    {NAME_PART, "mlp.experts.e_score_correction_bias", "mlp.gate.e_score_correction_bias"},
+    {NAME_END, NULL, NULL}};
 static const name_rule lille_rules[] = {{NAME_DROP_PART, "rotary_emb", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
@@ -151,6 +163,12 @@ static const architecture architectures[] = {
      .slices = qwen3_5_slices},
     {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
     {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
+    {"spark2_5", "Spark 2.5", .describe = describe_spark2_5, .layer = layer_spark2_5, .rules = spark_rules},
+    {"muse_glimmer", "Muse Glimmer", .describe = describe_muse_glimmer, .layer = layer_muse_glimmer,
+     .rules = muse_rules, .wrapper = &plain_wrapper},
+    {"laguna", "Laguna XS", .describe = describe_laguna, .layer = layer_laguna, .rules = laguna_rules},
+    {"mimo_v2_flash", "MiMo-V2-Flash", .describe = describe_mimo_v2_flash, .layer = layer_mimo_v2_flash,
+     .rules = mimo_v2_rules},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -290,7 +308,7 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
     const attention_desc *a = &of->attention.d;
     cache_spec spec = {.n_kv_heads = (int)a->n_kv_heads,
                        .head_dim = (int)a->head_dim,
-                       .v_head_dim = (int)a->head_dim,
+                       .v_head_dim = (int)a->v_head_dim,
                        .dtype = of->kv_dtype};
     if (of->latent.o) latent_cache(&of->latent.d, &spec);
     if (of->delta.out) return delta_cache(&of->delta.d, of->kv_dtype);

@@ -165,6 +165,11 @@ def bare(weights, config):
         weights[name.removeprefix("language_model.")] = weights.pop(name)
 
 
+def in_language_model(weights, config):
+    for name in list(weights):
+        weights["language_model." + name] = weights.pop(name)
+
+
 def shared_keys(weights, config):
     """Gemma 4: layers that read another's keys have projections that nobody uses, and ranges of activations."""
     first = text(config)["num_hidden_layers"] - text(config)["num_kv_shared_layers"]
@@ -212,6 +217,9 @@ STEPS = {
                  vision("vision_tower.a.weight", "vision_model.a.weight", "mm_projector.a.weight",
                         "multi_modal_projector.a.weight")],
     "kimi_vl": [own_experts(), vision("vision_tower.a.weight", "multi_modal_projector.a.weight")],
+    "laguna": [own_experts(), lambda weights, config: rename(
+        weights, mlp__gate__proj__weight="mlp__gate__weight",
+        mlp__gate__e_score_correction_bias="mlp__experts__e_score_correction_bias"), in_language_model],
     "lfm2": [published_conv],
     "lfm2-vl": [vision("vision_tower.patch.weight", "multi_modal_projector.weight")],
     "lfm2_moe": [published_conv, own_experts(**META)],
@@ -219,12 +227,15 @@ STEPS = {
     "llama": [rotary, tied_head],
     "mellum": [own_experts(), tied_head],
     "mimo": [rotary, tied_head, mtp("model.mtp_layers.0.norm.weight")],
+    "mimo_v2_flash": [own_experts(), mtp("model.mtp.layers.0.norm.weight")],
     "minicpm": [lambda weights, config: weights.pop("lm_head.weight", None)],
     "minimax": [own_experts(**META)],
     "ministral3": [rotary, tied_head],
     "mistral3": [nested, vision("model.vision_tower.patch.weight", "model.multi_modal_projector.weight")],
     "mistral4": [halves("switch_mlp", "experts.gate_up_proj", "experts.down_proj"), whole_kv_b, rotary],
     "mixtral": [own_experts(**META), tied_head],
+    "muse_glimmer": [lambda weights, config: rename(weights, model__layers="model__language_model__layers"),
+                     vision("vision_tower.a.weight", "vision_adapter.a.weight", "vision_projection.weight")],
     "nanbeige": [rotary],
     "olmo2": [rotary],
     "olmoe": [own_experts()],
@@ -245,6 +256,7 @@ STEPS = {
     "smollm3": [rotary, tied_head],
     "solar_open": [own_experts(), next_layer],
     "youtu_llm": [tied_head],
+    "spark2_5": [lambda weights, config: rename(weights, model__embedding="model__embed_tokens"), rotary],
 }
 
 
