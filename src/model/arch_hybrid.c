@@ -161,3 +161,38 @@ void layer_qwen3_5(loader *l, const desc *d, int64_t i, layer_desc *out) {
     int64_t interval = config_int_or(l, "full_attention_interval", 1, MAX_LAYERS, 4);
     if (!l->failed && (i + 1) % interval == 0) out->delta.n_v_heads = 0;
 }
+
+/* Norms before layers that follow the delta rule, after those of attention, which has them over the whole
+ * width of query and key, too. */
+void describe_olmo_hybrid(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    const json *parameters = json_get(l->config, "rope_parameters"), /* it wins here */
+        *theta = json_get(l->config, "rope_theta");
+    a->qk_norm = QK_WIDTH;
+    a->qkv_bias = a->o_bias = config_bool(l, "attention_bias");
+    if (json_is_object(parameters) || !theta || json_is_number(theta))
+        a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                            .theta = 10000,
+                                            .theta_key = json_is_object(parameters) ? "" : NULL,
+                                            .plain = true,
+                                            .nested = true});
+    d->layer.delta = (delta_desc){.n_k_heads = config_int(l, "linear_num_key_heads", 1, MAX_HEADS),
+                                  .n_v_heads = config_int(l, "linear_num_value_heads", 1, MAX_HEADS),
+                                  .k_dim = config_int(l, "linear_key_head_dim", 2, MAX_DIM),
+                                  .v_dim = config_int(l, "linear_value_head_dim", 2, MAX_DIM),
+                                  .kernel = config_int(l, "linear_conv_kernel_dim", 2, 16),
+                                  .separate = true,
+                                  .negative_eigenvalues = config_bool(l, "linear_allow_neg_eigval"),
+                                  .eps = (float)config_float_or(l, "layer_norm_epsilon", 1e-5)};
+    check_heads(l, &d->layer.delta);
+    d->tied = config_bool(l, "tie_word_embeddings");
+    d->own_caches = true;
+}
+
+void layer_olmo_hybrid(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    const char *type = json_string(config_per_layer(l, "layer_types", i, d->n_layers));
+    if (type ? !strcmp(type, "linear_attention") : i % 4 != 3) return;
+    out->delta.n_v_heads = 0;
+    out->places = PLACES_POST;
+}

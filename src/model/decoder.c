@@ -81,7 +81,8 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     const attention *a = &out->attention;
     dtype type = gguf ? *x : promoted(promoted(*x, out->pre), a->k_norm);
     out->kv_dtype = promoted(promoted(promoted(promoted(type, a->k), a->v), a->qkv), out->conv.in);
-    out->kv_dtype = promoted(promoted(out->kv_dtype, out->delta.qkv), out->delta.qkvz);
+    out->kv_dtype =
+        promoted(promoted(promoted(out->kv_dtype, out->delta.q), out->delta.qkv), out->delta.qkvz);
     const latent_mixer *m = &out->latent;
     out->kv_dtype = promoted(promoted(promoted(out->kv_dtype, m->kv_a), gguf ? NULL : m->kv_norm), m->kv_b);
     const weight *latent[] = {m->q_a, m->q, m->kv_a, m->o, m->kv_b, m->rule.embed_q, m->rule.unembed_out};

@@ -50,6 +50,9 @@ typedef struct conv_desc {
 typedef struct delta_desc {
     int64_t n_k_heads, n_v_heads, k_dim, v_dim, kernel;
     bool by_key_head; /* one matrix with the rows of each key head together */
+    bool separate;    /* matrices, convolutions and their states of query, key and value by themselves */
+    bool negative_eigenvalues;
+    float eps; /* of its norm; 0: the layer's */
 } delta_desc;
 
 /* Multi-head latent attention in place of attention; kv_rank 0: there is none. */
@@ -166,6 +169,7 @@ typedef struct conv_mixer {
 typedef struct delta {
     delta_desc d;
     const weight *qkv, *z, *b, *a, *qkvz, *ba, *conv, *norm, *out;
+    const weight *q, *k, *v, *q_conv, *k_conv, *v_conv; /* separate */
     delta_spec rule;
 } delta;
 
@@ -249,6 +253,9 @@ extern layer_function layer_qwen3_moe, layer_mellum;
 
 extern describe_function describe_qwen3_next, describe_qwen3_5;
 extern layer_function layer_qwen3_next, layer_qwen3_5;
+
+extern describe_function describe_olmo_hybrid;
+extern layer_function layer_olmo_hybrid;
 
 extern describe_function describe_lfm2, describe_lfm2_moe;
 extern layer_function layer_lfm2, layer_lfm2_moe;

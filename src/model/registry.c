@@ -163,6 +163,7 @@ static const architecture architectures[] = {
      .slices = qwen3_5_slices},
     {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
     {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
+    {"olmo_hybrid", "OLMo Hybrid", .describe = describe_olmo_hybrid, .layer = layer_olmo_hybrid},
     {"spark2_5", "Spark 2.5", .describe = describe_spark2_5, .layer = layer_spark2_5, .rules = spark_rules},
     {"muse_glimmer", "Muse Glimmer", .describe = describe_muse_glimmer, .layer = layer_muse_glimmer,
      .rules = muse_rules, .wrapper = &plain_wrapper},
@@ -297,6 +298,14 @@ const model_info *model_describe(const model *m) {
 }
 
 static cache_spec delta_cache(const delta_desc *d, dtype type) {
+    if (d->separate) {
+        int64_t k = d->n_k_heads * d->k_dim, v = d->n_v_heads * d->v_dim;
+        return (cache_spec){.n_states = 4,
+                            .states = {{d->kernel - 1, k, type},
+                                       {d->kernel - 1, k, type},
+                                       {d->kernel - 1, v, type},
+                                       {v, d->k_dim, DTYPE_F32}}};
+    }
     int64_t features = 2 * d->n_k_heads * d->k_dim + d->n_v_heads * d->v_dim;
     return (cache_spec){
         .n_states = 2,

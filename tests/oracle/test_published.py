@@ -238,6 +238,7 @@ STEPS = {
                      vision("vision_tower.a.weight", "vision_adapter.a.weight", "vision_projection.weight")],
     "nanbeige": [rotary],
     "olmo2": [rotary],
+    "olmo_hybrid": [published_conv, tied_head],
     "olmoe": [own_experts()],
     "pixtral": [vision("vision_tower.patch.weight", "multi_modal_projector.weight")],
     "qwen2": [rotary, tied_head],
