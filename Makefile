@@ -1,5 +1,6 @@
-# The front door: `make run` measures a real model, `make check` runs every test; `make help` lists the rest.
-# CMakeLists.txt does the building, scripts/ the longer steps; stamp files keep a second call fast.
+# The front door: `make run` measures a real model, `make check` runs every test; `make help` lists
+# the rest. CMakeLists.txt does the building, scripts/ the longer steps; stamp files keep a second
+# call fast.
 
 export PYTHON ?= python3
 export JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
@@ -43,8 +44,9 @@ wheels: program ## Python wheels in dist/ for macOS (Apple) and Linux (x86-64, A
 deb: ## a Debian package in dist/, judged by lintian
 	@sh scripts/deb.sh
 
-format: .venv/.installed ## lay out all C files as .clang-format says
+format: .venv/.installed ## lay out all C files as .clang-format says, and wrap comments
 	git ls-files -co --exclude-standard '*.[ch]' '*.[ch]pp' | xargs .venv/bin/clang-format -i
+	.venv/bin/python scripts/wrap.py
 
 clean: ## remove what was built (models/, results/, .mlx/ and .venv/ stay)
 	rm -rf build build-*
@@ -64,8 +66,8 @@ build/.packages-build build/.packages-run build/.packages-check build/.packages-
 	@sh scripts/install_packages.sh $(@F:.packages-%=%)
 	@mkdir -p build && touch $@
 
-# MLX for the engine mlx. Without it (one line says why) all else is built, and the next call tries again. CMake looks
-# for it when it is run anew.
+# MLX for the engine mlx. Without it (one line says why) all else is built, and the next call tries
+# again. CMake looks for it when it is run anew.
 build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-run
 	@if $(PYTHON) scripts/get_mlx.py .mlx; then rm -f build/Makefile; touch $@; fi
 

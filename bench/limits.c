@@ -1,6 +1,7 @@
 /* limits.c - what the machine gives a program that does nothing else: THREADS -> a JSON line.
- * Bytes read per second from memory by all threads together, and multiply-adds per second of each kind that
- * the processor has. Compiled by bench.py for this machine; the best of some short runs. */
+ * Bytes read per second from memory by all threads together, and multiply-adds per second of each
+ * kind that the processor has. Compiled by bench.py for this machine; the best of some short
+ * runs. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,7 +48,8 @@ static void read_memory(job *j) {
         for (int k = 0; k < LINE; k++) j->keep += (float)sums[s][k];
 }
 
-/* SUMS sums that do not wait for each other; `step` adds one product to a sum. The first lane is kept. */
+/* SUMS sums that do not wait for each other; `step` adds one product to a sum. The first lane is
+ * kept. */
 #define LOOP(type, zero, step)                                                                               \
     type sums[SUMS], total = zero;                                                                           \
     for (int k = 0; k < SUMS; k++) sums[k] = zero;                                                           \
@@ -97,8 +99,8 @@ static void multiply_int8(job *j) {
     LOOP(__m512i, a, _mm512_dpbusd_epi32(sums[k], a, b))
 }
 #elif defined(__AVX2__)
-/* A product and an addition each. As assembly, since the compiler would take products of constants out of the
- * loop. */
+/* A product and an addition each. As assembly, since the compiler would take products of constants
+ * out of the loop. */
 static inline __m256i add_int16(__m256i sum, __m256i a, __m256i b) {
     __m256i product;
     __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(a), "x"(b));

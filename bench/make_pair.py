@@ -64,7 +64,8 @@ class Shape:
 SHAPES = {
     "tiny": Shape(hidden=256, layers=6, heads=4, kv_heads=4, head_dim=64, intermediate=768, vocab=32000),
     "llama-3.2-1b": Shape(2048, 16, 32, 8, 64, 8192, 128256),
-    # A quarter of its layers and of its vocabulary: the proportions of a token's work, in a quarter of the time.
+    # A quarter of its layers and of its vocabulary: the proportions of a token's work, in a quarter
+    # of the time.
     "llama-3.2-1b-quarter": Shape(2048, 4, 32, 8, 64, 8192, 32064),
     "llama-3.2-3b": Shape(3072, 28, 24, 8, 128, 8192, 128256),
     "qwen3-30b-a3b-6-layers": Shape(2048, 6, 32, 4, 128, 768, 151936, experts=128, experts_used=8),

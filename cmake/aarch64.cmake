@@ -1,4 +1,5 @@
-# A toolchain for 64-bit ARM Linux, and the emulator that runs the tests built with it (emulated.cmake).
+# A toolchain for 64-bit ARM Linux, and the emulator that runs the tests built with it
+# (emulated.cmake).
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)

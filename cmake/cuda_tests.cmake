@@ -5,7 +5,8 @@ elseif(APPLE)
   message(STATUS "The CUDA kernels are not tested here: macOS has no CUDA, and no dependable ucontext")
   return()
 elseif(MLXBENCH_SANITIZE)
-  # Emulated threads swap stacks, which sanitizers take for errors; and libmlx is built without them.
+  # Emulated threads swap stacks, which sanitizers take for errors; and libmlx is built without
+  # them.
   message(STATUS "The CUDA kernels are not tested with sanitizers")
   return()
 endif()

@@ -1,6 +1,7 @@
-# The CPU engine and its unit tests without any library, for processors that an emulator stands in for.
-# MLXBENCH_EMULATOR is its command; MLXBENCH_EMULATED are pairs TABLE:PROCESSOR: each table of kernels is tested on
-# a processor that has what the table needs and little else. The first is the base of the others, which add products.
+# The CPU engine and its unit tests without any library, for processors that an emulator stands in
+# for. MLXBENCH_EMULATOR is its command; MLXBENCH_EMULATED are pairs TABLE:PROCESSOR: each table of
+# kernels is tested on a processor that has what the table needs and little else. The first is the
+# base of the others, which add products.
 list(FILTER sources INCLUDE REGEX "/src/(base|engine)/")
 list(FILTER sources EXCLUDE REGEX "/base/json\\.c$") # needs cJSON; no engine reads JSON
 add_library(core STATIC ${sources})

@@ -1,4 +1,5 @@
-# src/sys/macos.c and what is particular to macOS in src/base, run here against recorded Macs (tests/mac).
+# src/sys/macos.c and what is particular to macOS in src/base, run here against recorded Macs
+# (tests/mac).
 if(APPLE)
   return() # there macos.c runs for real, in test_hardware
 endif()

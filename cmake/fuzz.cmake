@@ -1,5 +1,6 @@
-# Fuzz targets: one program per file of tests/fuzz, with the folders that read files from elsewhere and what they need.
-# fuzz_NAME starts from the files in tests/fuzz/NAME; tests/fuzz/run.sh runs all of them.
+# Fuzz targets: one program per file of tests/fuzz, with the folders that read files from elsewhere
+# and what they need. fuzz_NAME starts from the files in tests/fuzz/NAME; tests/fuzz/run.sh runs all
+# of them.
 list(FILTER sources INCLUDE REGEX "/src/(base|checkpoint|hub|results|sys|text)/")
 add_library(core STATIC ${sources})
 target_include_directories(core PUBLIC src)

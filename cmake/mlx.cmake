@@ -1,7 +1,8 @@
-# The MLX engine, as a module beside the program; left out, with a line that says so, where MLX is not installed.
-# MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), in .mlx, where `make run` puts it
-# (scripts/get_mlx.py), or where Homebrew does. Its C++ interface changes with every release, so only the version below,
-# which is also the tests', is taken - or any, where MLX_ROOT asks for it.
+# The MLX engine, as a module beside the program; left out, with a line that says so, where MLX is
+# not installed. MLX is found in MLX_ROOT, in the Python package `mlx` (.venv's, then python3's), in
+# .mlx, where `make run` puts it (scripts/get_mlx.py), or where Homebrew does. Its C++ interface
+# changes with every release, so only the version below, which is also the tests', is taken - or
+# any, where MLX_ROOT asks for it.
 set(MLX_VERSION 0.32.4)
 set(MLX_ROOT "" CACHE PATH "Folder of MLX with include/mlx and lib (default: searched)")
 
@@ -89,9 +90,10 @@ if(APPLE)
   target_link_options(mlxbench-mlx PRIVATE -undefined dynamic_lookup) # the program's own functions
 endif()
 target_link_libraries(mlxbench-mlx PRIVATE flags ${MLX_LIBRARY})
-# The module looks for libmlx in mlx/lib beside itself: one relative path, whatever the folders' names are and wherever they
-# are moved. In the build folder mlx is a link. An installed program must not need this checkout, so an MLX that lies in
-# it is copied, with the folders of the libraries that its wheel has beside it; any other is linked to.
+# The module looks for libmlx in mlx/lib beside itself: one relative path, whatever the folders'
+# names are and wherever they are moved. In the build folder mlx is a link. An installed program
+# must not need this checkout, so an MLX that lies in it is copied, with the folders of the
+# libraries that its wheel has beside it; any other is linked to.
 cmake_path(GET MLX_LIBRARY PARENT_PATH mlx_folder)
 cmake_path(GET mlx_folder PARENT_PATH mlx_folder)
 cmake_path(GET mlx_folder PARENT_PATH mlx_site)
@@ -101,7 +103,8 @@ set(mlx_rpath $<IF:$<BOOL:${APPLE}>,@loader_path,$ORIGIN>/${MLXBENCH_MLX_RPATH})
 set_target_properties(mlxbench-mlx PROPERTIES BUILD_WITH_INSTALL_RPATH ON INSTALL_RPATH ${mlx_rpath})
 install(TARGETS mlxbench-mlx LIBRARY DESTINATION lib/mlxbench) # where the program looks for it
 if(MLXBENCH_MLX_RPATH STREQUAL "mlx/lib")
-  # What was there first: copying into a link of an earlier installation would change the MLX it leads to.
+  # What was there first: copying into a link of an earlier installation would change the MLX it
+  # leads to.
   install(CODE [[
     set(folder "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib/mlxbench/mlx")
     file(REMOVE_RECURSE "${folder}")]])

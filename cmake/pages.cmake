@@ -1,5 +1,5 @@
-# The man page and the completions for bash, zsh and fish, made when they are installed, by running the program; so not
-# where it is built for another machine, and not without Python.
+# The man page and the completions for bash, zsh and fish, made when they are installed, by running
+# the program; so not where it is built for another machine, and not without Python.
 find_program(MLXBENCH_PYTHON NAMES python3)
 if(CMAKE_CROSSCOMPILING OR NOT MLXBENCH_PYTHON)
   return()

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Runs the tests, cheapest first, and stops at the first failure. `make check` has installed what they need.
-# QUICK=1: a build, the unit tests, the command line and one round of the oracle. FULL=1: also other compilers, bare
-# systems and long fuzzing. A check that can't run here says so and why; nothing is left out silently.
+# Runs the tests, cheapest first, and stops at the first failure. `make check` has installed what
+# they need. QUICK=1: a build, the unit tests, the command line and one round of the oracle. FULL=1:
+# also other compilers, bare systems and long fuzzing. A check that can't run here says so and why;
+# nothing is left out silently.
 set -eu
 jobs=${JOBS:-2}
 python=.venv/bin/python

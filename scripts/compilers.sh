@@ -1,6 +1,7 @@
 #!/bin/sh
-# Builds all of it, with warnings as errors, and runs the unit tests with each compiler of Debian 12 and 13, in small
-# systems below build-systems/ (a few GB, kept). Needs root and debootstrap. Part of `make check FULL=1`.
+# Builds all of it, with warnings as errors, and runs the unit tests with each compiler of Debian 12
+# and 13, in small systems below build-systems/ (a few GB, kept). Needs root and debootstrap. Part
+# of `make check FULL=1`.
 # usage: compilers.sh [SUITE/COMPILER...]      bookworm/gcc-12 trixie/clang-19
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,6 +1,7 @@
 #!/bin/sh
-# deb.sh: a Debian package of the program in dist/, and what lintian says of it (an error ends this).
-# Needs dpkg-buildpackage, debhelper and lintian. DEB_BUILD_OPTIONS=nocheck leaves the unit tests out.
+# deb.sh: a Debian package of the program in dist/, and what lintian says of it (an error ends
+# this). Needs dpkg-buildpackage, debhelper and lintian. DEB_BUILD_OPTIONS=nocheck leaves the unit
+# tests out.
 set -eu
 cd "$(dirname "$0")/.."
 for tool in dpkg-buildpackage dh lintian; do

@@ -1,8 +1,9 @@
 #!/bin/sh
-# `make run` as a new user meets it: on a bare Debian 12 and 13 with git, make and python3, as root (gcc), as a user with sudo
-# (clang) and as one without (told what to install); then an installation that works after the checkout has moved away.
-# Each system is made below build-systems/ and removed; what was printed stays there, SUITE-CASE.log. Needs root and
-# debootstrap. Part of `make check FULL=1`.
+# `make run` as a new user meets it: on a bare Debian 12 and 13 with git, make and python3, as root
+# (gcc), as a user with sudo (clang) and as one without (told what to install); then an installation
+# that works after the checkout has moved away. Each system is made below build-systems/ and
+# removed; what was printed stays there, SUITE-CASE.log. Needs root and debootstrap. Part of `make
+# check FULL=1`.
 # usage: first_contact.sh [SUITE/CASE...]      bookworm/root trixie/sudo trixie/none
 set -eu
 cd "$(dirname "$0")/.."

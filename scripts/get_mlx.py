@@ -17,8 +17,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = {"cpu": "mlx-cpu", "cuda12": "mlx-cuda-12", "cuda13": "mlx-cuda-13", "metal": "mlx-metal"}
-# What MLX's installation page asks for: driver 580 for its CUDA 13 wheel, 550.54.14 (which brought CUDA 12.4) for its
-# CUDA 12 wheel, and compute capability 7.5.
+# What MLX's installation page asks for: driver 580 for its CUDA 13 wheel, 550.54.14 (which brought
+# CUDA 12.4) for its CUDA 12 wheel, and compute capability 7.5.
 CUDA_13, CUDA_12, CAPABILITY = 13000, 12040, 75
 # cuda.h's numbers of the two halves of the compute capability.
 MAJOR, MINOR = 75, 76
@@ -83,7 +83,8 @@ def install(kind, version, folder):
     print(f"mlxbench: getting MLX ({package})", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
                "--only-binary=:all:", "--retries", "2", "--upgrade", "--target", folder, package]
-    # The wheel's library and headers are used, not its Python: any Python can unpack it (Apple's is 3.9).
+    # The wheel's library and headers are used, not its Python: any Python can unpack it (Apple's is
+    # 3.9).
     command.append("--ignore-requires-python")
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the system packages that are missing for `make` (build), `make run` (run), `make check` (check) or
-# `make bench` (bench), with one command and one question for a password, and says which.
+# Installs the system packages that are missing for `make` (build), `make run` (run), `make check`
+# (check) or `make bench` (bench), with one command and one question for a password, and says which.
 # Looks for the things themselves, not for package names, so any system that has them is left alone.
 # NO_INSTALL=1: prints the command and stops instead.
 set -eu
@@ -48,7 +48,8 @@ fi
 if [ "$what" = check ] || [ "$what" = bench ]; then
     $python -c 'import venv, ensurepip' 2>/dev/null || lacks python3-venv ""
 fi
-# The engine mlx, and llama.cpp in bench, need C++. The program is built without it, so alone it is no reason to stop.
+# The engine mlx, and llama.cpp in bench, need C++. The program is built without it, so alone it is
+# no reason to stop.
 optional=""
 if ! compiles_cxx; then
     [ -n "$apt$brew" ] || [ "$what" = bench ] || optional=1

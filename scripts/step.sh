@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs one step of the Makefile: says what it does, keeps its output in a log, and shows the log's end when it fails.
+# Runs one step of the Makefile: says what it does, keeps its output in a log, and shows the log's
+# end when it fails.
 # usage: step.sh MESSAGE COMMAND...
 # A line of CMake that says that an engine is left out is shown, too.
 set -u

@@ -1,9 +1,12 @@
 #!/bin/sh
-# wheels.sh [TARGET...]: wheels in dist/, from what scripts/cross/build.sh built, and a test of those that this machine
-# can run, in an empty environment. Targets: macos-arm64, linux-x64, linux-arm64; without any, all three.
+# wheels.sh [TARGET...]: wheels in dist/, from what scripts/cross/build.sh built, and a test of
+# those that this machine can run, in an empty environment. Targets: macos-arm64, linux-x64,
+# linux-arm64; without any, all three.
 #   macos-arm64   with the engine mlx; macOS 14 and later
-#   linux-x64     with the engine mlx, built by the C++ compiler here: the tag is what auditwheel says of both
-#   linux-arm64   with the engine mlx where there is GNU's C++ compiler for ARM, else the program alone: glibc 2.28
+#   linux-x64     with the engine mlx, built by the C++ compiler here: the tag is what auditwheel
+#                 says of both
+#   linux-arm64   with the engine mlx where there is GNU's C++ compiler for ARM, else the program
+#                 alone: glibc 2.28
 set -eu
 cd "$(dirname "$0")/.."
 python=build-cross/python/bin/python

@@ -1,10 +1,11 @@
-/* trace.c - records what a program asks of CUDA and what the GPU does, kernel by kernel, through CUPTI.
- * A library that CUDA itself loads into any program:
+/* trace.c - records what a program asks of CUDA and what the GPU does, kernel by kernel, through
+ * CUPTI. A library that CUDA itself loads into any program:
  *
  *   cc -O2 -shared -fPIC -I$CUDA/include trace.c -o trace.so -L$CUDA/lib -lcupti
  *   CUDA_INJECTION64_PATH=trace.so TRACE=out.txt PROGRAM...
  *
- * Each line: "kernel START END NAME" or "call START END ID", times in ns. trace.py makes a table of it. */
+ * Each line: "kernel START END NAME" or "call START END ID", times in ns. trace.py makes a table of
+ * it. */
 #include <cupti.h>
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
-# A toolchain for other systems: zig as the compiler, with the libraries that scripts/cross/build.sh put into
-# build-cross/TARGET/prefix. MLXBENCH_TARGET is macos-arm64, macos-x64, linux-x64 or linux-arm64.
+# A toolchain for other systems: zig as the compiler, with the libraries that scripts/cross/build.sh
+# put into build-cross/TARGET/prefix. MLXBENCH_TARGET is macos-arm64, macos-x64, linux-x64 or
+# linux-arm64.
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES MLXBENCH_TARGET)
 get_filename_component(cross ${CMAKE_CURRENT_LIST_DIR}/../../build-cross/${MLXBENCH_TARGET} ABSOLUTE)
 

@@ -1,7 +1,8 @@
 #!/bin/sh
-# build.sh TARGET...: builds mlxbench for other systems in build-cross/TARGET and checks what came out.
-# Targets: macos-arm64 (with the engine mlx), macos-x64, linux-x64, linux-arm64 (glibc 2.28; with the engine mlx
-# where there is GNU's C++ compiler for ARM: MLX's Linux library is made with its C++ library, which zig does not have).
+# build.sh TARGET...: builds mlxbench for other systems in build-cross/TARGET and checks what came
+# out. Targets: macos-arm64 (with the engine mlx), macos-x64, linux-x64, linux-arm64 (glibc 2.28;
+# with the engine mlx where there is GNU's C++ compiler for ARM: MLX's Linux library is made with
+# its C++ library, which zig does not have).
 set -eu
 jobs=${JOBS:-2}
 here=build-cross
@@ -39,7 +40,8 @@ libraries() { # libraries TARGET
     library "$1" pcre2 -DPCRE2_SUPPORT_JIT=ON -DPCRE2_BUILD_TESTS=OFF -DPCRE2_BUILD_PCRE2GREP=OFF
     library "$1" utf8proc
     library "$1" cjson -DENABLE_CJSON_TEST=OFF -DENABLE_CJSON_UTILS=OFF -DBUILD_SHARED_AND_STATIC_LIBS=OFF
-    # libcurl is opened at run time, so its header is all that is needed; it is the same for every system.
+    # libcurl is opened at run time, so its header is all that is needed; it is the same for every
+    # system.
     header=$(echo '#include <curl/curl.h>' | cc -E -x c - | sed -n 's/^# 1 "\(.*\)\/curl\.h".*/\1/p' | head -1)
     cp -r "$header" "$here/$1/prefix/include/"
     touch "$here/$1/prefix/complete"

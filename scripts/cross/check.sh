@@ -1,6 +1,7 @@
 #!/bin/sh
-# check.sh TARGET: what can be known here of a program for another system: its format, what it loads, which symbols
-# it lacks, and, where this machine or an emulator can run it, that it runs with the processor's instructions.
+# check.sh TARGET: what can be known here of a program for another system: its format, what it
+# loads, which symbols it lacks, and, where this machine or an emulator can run it, that it runs
+# with the processor's instructions.
 set -eu
 target=$1
 python=build-cross/python/bin/python

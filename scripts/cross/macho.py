@@ -22,12 +22,13 @@ KINDS = {2: "program", 6: "library", 8: "bundle"}
 SYMTAB, LOAD_DYLIB, LOAD_WEAK_DYLIB, REEXPORT_DYLIB = 0x2, 0xC, 0x80000018, 0x8000001F
 RPATH, CODE_SIGNATURE, BUILD_VERSION = 0x8000001C, 0x1D, 0x32
 STAB, TYPE, UNDEFINED, EXTERNAL = 0xE0, 0x0E, 0x0, 0x1  # of a symbol's n_type
-# In the place of a library's number; zig's linker writes 0 for the first, and the right thing where dyld looks.
+# In the place of a library's number; zig's linker writes 0 for the first, and the right thing where
+# dyld looks.
 DYNAMIC_LOOKUP, EXECUTABLE, SELF = 0xFE, 0xFF, 0x00
 SUPER_BLOB, CODE_DIRECTORY, SHA256 = 0xFADE0CC0, 0xFADE0C02, 2
 SYSTEM = ("/usr/lib/", "/System/Library/")
-# Of every macOS's libc++ as well, by LLVM's list of what it exports, though MLX takes neither: operator delete with a
-# size, and std::to_string(long long).
+# Of every macOS's libc++ as well, by LLVM's list of what it exports, though MLX takes neither:
+# operator delete with a size, and std::to_string(long long).
 ALSO_IN_LIBCXX = {"__ZdlPvm", "__ZNSt3__19to_stringEx"}
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# setup.sh TARGET...: fetches into build-cross/ what cross-compiling needs: zig, the sources of three libraries, MLX.
-# Everything is kept; a second call fetches nothing.
+# setup.sh TARGET...: fetches into build-cross/ what cross-compiling needs: zig, the sources of
+# three libraries, MLX. Everything is kept; a second call fetches nothing.
 set -eu
 python=${PYTHON:-python3}
 here=build-cross

@@ -1,5 +1,6 @@
 #!/bin/sh
-# test.sh WHEEL: installs it into an empty environment and measures there; with the engine mlx, if the wheel has it.
+# test.sh WHEEL: installs it into an empty environment and measures there; with the engine mlx, if
+# the wheel has it.
 set -eu
 wheel=$1
 folder=$(mktemp -d)

@@ -1,5 +1,6 @@
 /* array.h - number types, and read-only arrays and weight matrices as a checkpoint stores them.
- * The common currency between checkpoint/ (which finds them) and engine/ (which computes on them). */
+ * The common currency between checkpoint/ (which finds them) and engine/ (which computes on
+ * them). */
 #ifndef BASE_ARRAY_H
 #define BASE_ARRAY_H
 
@@ -23,9 +24,9 @@ const char *dtype_name(dtype type);
 
 enum { ARRAY_MAX_RANK = 4 };
 
-/* A read-only, row-major array. data is borrowed: it lives as long as the checkpoint it came from. It may be
- * at an odd address: mx.save_safetensors does not pad its header, and copying whole checkpoints for that
- * would double them. */
+/* A read-only, row-major array. data is borrowed: it lives as long as the checkpoint it came from.
+ * It may be at an odd address: mx.save_safetensors does not pad its header, and copying whole
+ * checkpoints for that would double them. */
 typedef struct array {
     enum dtype dtype; /* `enum`: C++ (engine/mlx) lets no member hide the name of its own type */
     int rank;
@@ -41,11 +42,11 @@ size_t array_bytes(const array *a);
 char *shape_text(char *text, size_t size, int rank, const int64_t *shape);
 
 /* How a weight is stored. Affine: element j of a row is scales[j / group_size] * q[j] + biases[j /
- * group_size], q packed into uint32 words, low bits first, a row's values one after another without padding
- * (3, 5 and 6 bits cross byte borders). The others hold small floating-point numbers, packed likewise, times
- * a scale of one byte per group, and no biases: mxfp4 E2M1 in groups of 32 with E8M0 scales, mxfp8 E4M3
- * likewise, nvfp4 E2M1 in groups of 16 with E4M3 scales. Sources: MLX, mlx.core.quantize; OCP Microscaling
- * Formats (MX) 1.0. */
+ * group_size], q packed into uint32 words, low bits first, a row's values one after another without
+ * padding (3, 5 and 6 bits cross byte borders). The others hold small floating-point numbers,
+ * packed likewise, times a scale of one byte per group, and no biases: mxfp4 E2M1 in groups of 32
+ * with E8M0 scales, mxfp8 E4M3 likewise, nvfp4 E2M1 in groups of 16 with E4M3 scales. Sources: MLX,
+ * mlx.core.quantize; OCP Microscaling Formats (MX) 1.0. */
 typedef enum matrix_kind {
     MATRIX_PLAIN,
     MATRIX_AFFINE,
@@ -75,8 +76,8 @@ typedef struct matrix {
 /* Bytes that hold the matrix (values, scales and biases). */
 size_t matrix_bytes(const matrix *m);
 
-/* The dtype of the weight's numbers in mlx-lm: the values' when plain, the scales' when affine, else BF16, in
- * which mx.dequantize gives them. */
+/* The dtype of the weight's numbers in mlx-lm: the values' when plain, the scales' when affine,
+ * else BF16, in which mx.dequantize gives them. */
 dtype matrix_dtype(const matrix *m);
 
 static inline float bf16_to_f32(uint16_t h) {

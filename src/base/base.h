@@ -1,5 +1,5 @@
-/* base.h - what every folder may use: errors, memory, text, JSON, options, files, clock, numbers, threads.
- * The folder's one public header; base includes nothing of the rest of the program. */
+/* base.h - what every folder may use: errors, memory, text, JSON, options, files, clock, numbers,
+ * threads. The folder's one public header; base includes nothing of the rest of the program. */
 #ifndef BASE_BASE_H
 #define BASE_BASE_H
 

@@ -11,8 +11,8 @@ int64_t clock_ns(void);
 /* Waits, though not beyond Ctrl-C: then -1, and the error is recorded. */
 int clock_wait(int64_t ns);
 
-/* For tests of what follows from measured times. After the first call with a time, the clock stands still,
- * but for these calls and for clock_wait, which is over at once. */
+/* For tests of what follows from measured times. After the first call with a time, the clock stands
+ * still, but for these calls and for clock_wait, which is over at once. */
 void clock_pass(int64_t ns);
 
 #endif

@@ -14,8 +14,9 @@
 /* Exit codes of the program, and the kind of the recorded error. */
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_GATE = 3, EXIT_INTERRUPTED = 130 };
 
-/* Records a failure (exit code 1) and returns -1. A newer message replaces an older one, and the arguments
- * may quote error_message(), so a caller can add context: return fail("%s: %s", path, error_message()). */
+/* Records a failure (exit code 1) and returns -1. A newer message replaces an older one, and the
+ * arguments may quote error_message(), so a caller can add context: return fail("%s: %s", path,
+ * error_message()). */
 int fail(const char *format, ...) PRINTF_LIKE(1, 2);
 
 /* As fail, for a mistake in the command line or the request (exit code 2). */
@@ -32,8 +33,8 @@ const char *error_message(void);
 int error_exit_code(void);
 void error_clear(void);
 
-/* Ctrl-C. interrupt_install makes SIGINT and SIGTERM set a flag (a second one ends the program at once);
- * long work polls interrupted() and, when true, returns fail_interrupted(). */
+/* Ctrl-C. interrupt_install makes SIGINT and SIGTERM set a flag (a second one ends the program at
+ * once); long work polls interrupted() and, when true, returns fail_interrupted(). */
 void interrupt_install(void);
 bool interrupted(void);
 int fail_interrupted(void);

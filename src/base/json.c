@@ -7,9 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Python's json module also reads and writes numbers that are not finite. cJSON does not, but gives infinity
- * for a number that is too large. NaN becomes an empty string, which is no number either: only who asks for
- * it finds an error. All keep their length, so that byte numbers in messages are right. */
+/* Python's json module also reads and writes numbers that are not finite. cJSON does not, but gives
+ * infinity for a number that is too large. NaN becomes an empty string, which is no number either:
+ * only who asks for it finds an error. All keep their length, so that byte numbers in messages are
+ * right. */
 static void replace_not_finite(char *text, size_t n) {
     static const char *const words[][2] = {{"Infinity", "1e999   "}, {"NaN", "\"\" "}};
     bool quoted = false;

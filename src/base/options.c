@@ -1,5 +1,6 @@
 /* options.c - parses a command line by a table of options, and prints that table as the help page.
- * Every message names the option as the user typed it, and unknown ones get the nearest known name. */
+ * Every message names the option as the user typed it, and unknown ones get the nearest known
+ * name. */
 #include "base/base.h"
 
 #include <ctype.h>
@@ -45,8 +46,8 @@ static int fail_unknown(const option *options, size_t n, const char *command, co
     return fail_usage("unknown option %s; see mlxbench %s --help", typed, command);
 }
 
-/* The option that argument names ("--name", "--name=value" or "-short"), or NULL. *value is what follows "=",
- * else NULL. */
+/* The option that argument names ("--name", "--name=value" or "-short"), or NULL. *value is what
+ * follows "=", else NULL. */
 static const option *find_option(const option *options, size_t n, const char *argument, const char **value) {
     bool is_long = argument[0] == '-' && argument[1] == '-';
     const char *word = argument + (is_long ? 2 : 1), *equals = is_long ? strchr(word, '=') : NULL;
@@ -128,8 +129,8 @@ int options_parse(const option *options, size_t n, const option_usage *usage, in
 
 /* ---- help ---- */
 
-/* Prints text from `column` on, broken at spaces so that no line passes HELP_WIDTH; further lines begin at
- * indent. A newline in the text starts a new line there. */
+/* Prints text from `column` on, broken at spaces so that no line passes HELP_WIDTH; further lines
+ * begin at indent. A newline in the text starts a new line there. */
 static void print_wrapped(FILE *out, const char *text, size_t column, size_t indent) {
     bool line_empty = true;
     while (*text) {

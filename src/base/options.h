@@ -44,16 +44,18 @@ typedef struct option_usage {
     const char *command;  /* "generate", for the hint at --help all; may be NULL where no option is rare */
 } option_usage;
 
-/* Parses argv[1..argc-1] into the options' values. Returns 0; 1 when --help or -h was given (the help, with
- * "all" behind it that of rare options, too, was printed to stdout, the command should end with success); -1
- * with a usage error that names the option: unknown (with the nearest known name), without its value, not a
- * number, out of range, a word where none is taken. */
+/* Parses argv[1..argc-1] into the options' values. Returns 0; 1 when --help or -h was given (the
+ * help, with "all" behind it that of rare options, too, was printed to stdout, the command should
+ * end with success); -1 with a usage error that names the option: unknown (with the nearest known
+ * name), without its value, not a number, out of range, a word where none is taken. */
 int options_parse(const option *options, size_t n, const option_usage *usage, int argc, char **argv);
 
-/* The help page: at most 100 columns wide, made from the table. all: rare options are shown, too. */
+/* The help page: at most 100 columns wide, made from the table. all: rare options are shown,
+ * too. */
 void options_help(FILE *out, const option *options, size_t n, const option_usage *usage, bool all);
 
-/* A whole string as an integer within [min, max], for values in lists. -1 with a usage error that names what.
+/* A whole string as an integer within [min, max], for values in lists. -1 with a usage error that
+ * names what.
  */
 int parse_number(const char *text, const char *what, int64_t min, int64_t max, int64_t *out);
 

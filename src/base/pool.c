@@ -1,7 +1,7 @@
 /* pool.c - worker threads, where they run, and the barrier they meet at.
- * A barrier spins for some microseconds, since steps of a token are that short, and then sleeps, so that an
- * oversubscribed machine is not held up by threads that wait. With more threads than cores it never spins:
- * the one that is waited for may need the core. */
+ * A barrier spins for some microseconds, since steps of a token are that short, and then sleeps, so
+ * that an oversubscribed machine is not held up by threads that wait. With more threads than cores
+ * it never spins: the one that is waited for may need the core. */
 #include "base/base.h"
 
 #include <pthread.h>
@@ -48,8 +48,8 @@ static inline void cpu_relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
-    /* `yield` is over in a cycle on processors without threads per core; `isb` takes about as long as x86's
-     * `pause`. */
+    /* `yield` is over in a cycle on processors without threads per core; `isb` takes about as long
+     * as x86's `pause`. */
     __asm__ volatile("isb" ::: "memory");
 #endif
 }
@@ -58,8 +58,9 @@ static bool changed(atomic_uint *counter, unsigned old) {
     return atomic_load_explicit(counter, memory_order_acquire) != old;
 }
 
-/* Spins until *counter is no longer `old`; false when that takes long. Where spinning was in vain - the one
- * waited for is not running, perhaps for want of this very core - less is spent on the next attempt. */
+/* Spins until *counter is no longer `old`; false when that takes long. Where spinning was in vain -
+ * the one waited for is not running, perhaps for want of this very core - less is spent on the next
+ * attempt. */
 static bool spin_until(const pool *p, atomic_uint *counter, unsigned old) {
     static _Thread_local int patience = SPINS;
     int most = patience < p->spins ? patience : p->spins;
@@ -74,9 +75,9 @@ static bool spin_until(const pool *p, atomic_uint *counter, unsigned old) {
     return false;
 }
 
-/* Waits until *counter is no longer `old`: spins, then offers its core to others, then sleeps. A thread that
- * sleeps is often woken on its waker's core, and two that share one sleep at every barrier from then on;
- * while they yield, the system sees two busy threads and moves one. */
+/* Waits until *counter is no longer `old`: spins, then offers its core to others, then sleeps. A
+ * thread that sleeps is often woken on its waker's core, and two that share one sleep at every
+ * barrier from then on; while they yield, the system sees two busy threads and moves one. */
 static void wait_change(pool *p, atomic_uint *counter, unsigned old) {
     if (spin_until(p, counter, old)) return;
     for (int i = 0; i < YIELDS; i++) {
@@ -90,8 +91,8 @@ static void wait_change(pool *p, atomic_uint *counter, unsigned old) {
     atomic_fetch_sub(&p->sleepers, 1);
 }
 
-/* Changes *counter and wakes whoever sleeps on it. Sequentially consistent on both sides: either the waker
- * sees the sleeper, or the sleeper sees the change. */
+/* Changes *counter and wakes whoever sleeps on it. Sequentially consistent on both sides: either
+ * the waker sees the sleeper, or the sleeper sees the change. */
 static void announce(pool *p, atomic_uint *counter) {
     atomic_fetch_add(counter, 1);
     if (!atomic_load(&p->sleepers)) return;
@@ -123,9 +124,9 @@ static void *worker_main(void *argument) {
     }
 }
 
-/* What is left of a thread's own items: 24 bits of the round's number, and 20 bits each of the first and of
- * the end, counted from its own first. A number only grows: where it is less than that of a round, nothing of
- * that round is taken yet; where it is more, nothing is left. */
+/* What is left of a thread's own items: 24 bits of the round's number, and 20 bits each of the
+ * first and of the end, counted from its own first. A number only grows: where it is less than that
+ * of a round, nothing of that round is taken yet; where it is more, nothing is left. */
 static unsigned long long pack_left(unsigned round, int64_t first, int64_t end) {
     return (unsigned long long)round << 40 | (unsigned long long)first << 20 | (unsigned long long)end;
 }

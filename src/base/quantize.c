@@ -33,8 +33,8 @@ void quantize_row(uint32_t *words, void *scales, void *biases, dtype type, const
             low = x[i] < low ? x[i] : low;
             high = x[i] > high ? x[i] : high;
         }
-        /* The end of the range that is farther from zero becomes exact, and so does zero: scale is stretched
-         * until it divides that end. */
+        /* The end of the range that is farther from zero becomes exact, and so does zero: scale is
+         * stretched until it divides that end. */
         bool low_end = fabsf(low) > fabsf(high);
         float scale = fmaxf((high - low) / (float)((1 << bits) - 1), 1e-7f), bias = 0;
         if (!low_end) scale = -scale;

@@ -1,5 +1,5 @@
-/* bench.h - a benchmark: the plan (a product of parameter lists) and its runs, each of which gives a row.
- * What a row is, and which columns it has, is in results/.
+/* bench.h - a benchmark: the plan (a product of parameter lists) and its runs, each of which gives
+ * a row. What a row is, and which columns it has, is in results/.
  */
 #ifndef BENCH_BENCH_H
 #define BENCH_BENCH_H
@@ -15,7 +15,8 @@ typedef union param_value {
     int64_t number;
 } param_value;
 
-/* The values of every parameter. Configuration i takes one of each; all together are the product. */
+/* The values of every parameter. Configuration i takes one of each; all together are the
+ * product. */
 typedef struct plan {
     arena *memory;
     int n_values[N_PARAMS];
@@ -23,8 +24,9 @@ typedef struct plan {
     int64_t n; /* configurations */
 } plan;
 
-/* Reads one comma-separated list per parameter. -1 with a usage error that names the option: an empty
- * element, no number, out of range, not one of the choices. plan_free is harmless on a zeroed plan. */
+/* Reads one comma-separated list per parameter. -1 with a usage error that names the option: an
+ * empty element, no number, out of range, not one of the choices. plan_free is harmless on a zeroed
+ * plan. */
 int plan_parse(plan *p, const char *const lists[N_PARAMS]);
 void plan_free(plan *p);
 
@@ -37,21 +39,21 @@ int plan_check(const plan *p);
 /* What the plan's rows will have, with that many repeats. */
 sweep plan_sweep(const plan *p, int64_t repeats);
 
-/* One configuration, of the parameters that `mlxbench generate` has: a value each (no lists; NULL: its
- * default there), borrowed. The others are zero. -1 with a usage error, as plan_parse. */
+/* One configuration, of the parameters that `mlxbench generate` has: a value each (no lists; NULL:
+ * its default there), borrowed. The others are zero. -1 with a usage error, as plan_parse. */
 int params_parse(params *out, const char *const texts[N_PARAMS]);
 
-/* The parameters as their users want them; unset threads become the cores there are. A member of the engine's
- * settings is borrowed from p. */
+/* The parameters as their users want them; unset threads become the cores there are. A member of
+ * the engine's settings is borrowed from p. */
 generate_options params_generate(const params *p);
 engine_options params_engine(const params *p);
 
-/* Appends what a user should know of a run of n_tokens in all, though it is possible, a line each: more
- * threads than cores, more tokens than the model was made for. */
+/* Appends what a user should know of a run of n_tokens in all, though it is possible, a line each:
+ * more threads than cores, more tokens than the model was made for. */
 void params_notes(const params *p, const checkpoint *c, const engine *e, int64_t n_tokens, str *out);
 
-/* MLX reads variables of its own from the environment, once per process. Sets those that were given as
- * NAME=VALUE, before any engine is opened; -1 with a usage error when one is no such pair. */
+/* MLX reads variables of its own from the environment, once per process. Sets those that were given
+ * as NAME=VALUE, before any engine is opened; -1 with a usage error when one is no such pair. */
 int mlx_env_set(const option_texts *given);
 
 /* ---- running ---- */
@@ -75,13 +77,13 @@ typedef struct bench_options {
     int (*find_model)(const char *model, str *path); /* where a name's files are */
 } bench_options;
 
-/* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a configuration's once it
- * and all before it are done; rows are dead afterwards. Each model is loaded once per engine, and its
- * configurations take turns in random order where they have more than one run. A configuration that fails
- * gives a run with an error and a note, its repeats are dropped, and the next one follows, with the model
- * loaded again if the engine was at fault; at the end that is an error: -1. Stops at once when on_row
- * returned nonzero, after Ctrl-C, and when the only model can run nothing that was asked for. Progress and
- * notes go to stderr. */
+/* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a
+ * configuration's once it and all before it are done; rows are dead afterwards. Each model is
+ * loaded once per engine, and its configurations take turns in random order where they have more
+ * than one run. A configuration that fails gives a run with an error and a note, its repeats are
+ * dropped, and the next one follows, with the model loaded again if the engine was at fault; at the
+ * end that is an error: -1. Stops at once when on_row returned nonzero, after Ctrl-C, and when the
+ * only model can run nothing that was asked for. Progress and notes go to stderr. */
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const row *r),
               void *context);
 

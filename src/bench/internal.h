@@ -21,13 +21,13 @@ typedef struct loaded {
     int64_t load_ns;
 } loaded;
 
-/* Makes l hold the model and engine of p; nothing to do when it does. A tokenizer is opened when with_text.
- * On error l is empty. loaded_free is harmless on an empty one. */
+/* Makes l hold the model and engine of p; nothing to do when it does. A tokenizer is opened when
+ * with_text. On error l is empty. loaded_free is harmless on an empty one. */
 int loaded_open(loaded *l, const params *p, const bench_options *o, bool with_text);
 void loaded_free(loaded *l);
 
-/* The ids that p's prompt is made of; none for a random one. NULL on error: a file can't be read or gives no
- * token, the model has no tokenizer for it. */
+/* The ids that p's prompt is made of; none for a random one. NULL on error: a file can't be read or
+ * gives no token, the model has no tokenizer for it. */
 const token_ids *loaded_text(loaded *l, const params *p);
 
 /* --prompt-tokens file:F */
@@ -38,30 +38,33 @@ static inline bool is_from_file(const char *prompt_source) {
 /* The session that p's runs have. */
 session_spec params_session(const params *p);
 
-/* MLX's variables in the environment, whoever set them, sorted: "MLX_ENABLE_TF32=0 MLX_METAL_JIT=1". NULL
- * when there are none. Lives until the next call. */
+/* MLX's variables in the environment, whoever set them, sorted: "MLX_ENABLE_TF32=0
+ * MLX_METAL_JIT=1". NULL when there are none. Lives until the next call. */
 const char *mlx_env_text(void);
 
 /* ---- prompt.c ---- */
 
-/* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are none. */
+/* The ids of the options' text: l's tokenizer, with the special tokens it adds. -1 when there are
+ * none. */
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out);
 
-/* Sequences without end: a text's ids again and again, where sequence s starts s tokens later; or, when there
- * is no text, random ones below vocab_size, of each sequence its own. */
+/* Sequences without end: a text's ids again and again, where sequence s starts s tokens later; or,
+ * when there is no text, random ones below vocab_size, of each sequence its own. */
 typedef struct prompt_source {
     const token_ids *text;
     int64_t vocab_size;
     uint64_t seed;
 } prompt_source;
 
-/* Tokens [first, first + n) of each of them: [n_sequences][n]. NULL when out of memory. Free with free(). */
+/* Tokens [first, first + n) of each of them: [n_sequences][n]. NULL when out of memory. Free with
+ * free(). */
 typedef struct prompt_part {
     int64_t n_sequences, first, n;
 } prompt_part;
 int32_t *make_prompt(const prompt_source *from, prompt_part part);
 
-/* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in hexadecimal. */
+/* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in
+ * hexadecimal. */
 enum { HASH_CHARS = 17 };
 void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]);
 
@@ -86,8 +89,8 @@ typedef struct series {
     summary *summary;   /* NULL: nothing was measured yet */
 } series;
 
-/* Takes note of a run, and decides: is the configuration warm, is it done? An unmeasured one while !s->warm.
- * ns: what the run took in all. -1 when out of memory. */
+/* Takes note of a run, and decides: is the configuration warm, is it done? An unmeasured one while
+ * !s->warm. ns: what the run took in all. -1 when out of memory. */
 int series_add(series *s, const bench_options *o, const sample *run, int64_t ns);
 
 /* A configuration with no warm-up is warm from the start. */
@@ -97,14 +100,14 @@ void series_free(series *s);
 /* Runs that s will still need, as far as can be foreseen; 0: it is done. */
 int64_t series_runs_left(const series *s, const bench_options *o);
 
-/* The interval of the median of speed i, relative to the median: high - low, / median. NAN when there is
- * none. */
+/* The interval of the median of speed i, relative to the median: high - low, / median. NAN when
+ * there is none. */
 double series_width(const series *s, int i);
 
 /* ---- finite.c: logits that are no numbers, which a broken checkpoint gives at full speed ---- */
 
-/* Looks at the logits of s's last tokens, if that step kept them: 1 with an error when one is not finite,
- * else 0. `token` is for the message: the first, the second, ... */
+/* Looks at the logits of s's last tokens, if that step kept them: 1 with an error when one is not
+ * finite, else 0. `token` is for the message: the first, the second, ... */
 int check_logits(const session *s, const model *m, int64_t n_sequences, int64_t token);
 
 /* Takes further steps, until one has logits, and looks at them. -1 when a step failed. */
@@ -163,7 +166,8 @@ typedef struct bench {
     char error[2048];                     /* of the last configuration that failed */
 } bench;
 
-/* One configuration after another, as --order asks, or since one run each is no reason to mix them. */
+/* One configuration after another, as --order asks, or since one run each is no reason to mix
+ * them. */
 static inline bool bench_in_given_order(const bench_options *o) {
     return o->given_order || o->repeats == 1;
 }
@@ -172,9 +176,9 @@ static inline bool bench_in_given_order(const bench_options *o) {
 void watch_begin(bench *b);
 void watch_end(bench *b, const series *s);
 
-/* A turn of a configuration: runs of it, one after another, with what they share - prompt, filled caches. At
- * most max_runs measured ones; fewer when it is done. Its rows are handed over. Needs its model. -1 on an
- * error, which is the engine's when b->engine_failed. */
+/* A turn of a configuration: runs of it, one after another, with what they share - prompt, filled
+ * caches. At most max_runs measured ones; fewer when it is done. Its rows are handed over. Needs
+ * its model. -1 on an error, which is the engine's when b->engine_failed. */
 int trial_turn(bench *b, series *s, int64_t max_runs);
 
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */

@@ -1,5 +1,5 @@
-/* load.c - a checkpoint's model on an engine, kept while the plan's configurations use the same one.
- * Loading is timed once; it is no part of any run. */
+/* load.c - a checkpoint's model on an engine, kept while the plan's configurations use the same
+ * one. Loading is timed once; it is no part of any run. */
 #include "bench/internal.h"
 #include "sys/sys.h"
 

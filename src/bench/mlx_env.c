@@ -1,5 +1,6 @@
 /* mlx_env.c - MLX's own settings: variables of the environment, which MLX reads once per process.
- * There are dozens, and they change with MLX: no list of them is kept here. A row shows all that are set. */
+ * There are dozens, and they change with MLX: no list of them is kept here. A row shows all that
+ * are set. */
 #include "bench/internal.h"
 
 #include <errno.h>

@@ -37,8 +37,8 @@ static int parse_value(const param *p, const char *text, param_value *out) {
     return 0;
 }
 
-/* The element at *list without the spaces around it; moves *list behind it, or to NULL after the last one.
- * "\," is a comma of the element. */
+/* The element at *list without the spaces around it; moves *list behind it, or to NULL after the
+ * last one. "\," is a comma of the element. */
 static char *next_element(arena *memory, const char **list) {
     const char *c = *list + strspn(*list, " ");
     char *text = arena_string(memory, c), *to = text;

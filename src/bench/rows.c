@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <time.h>
 
-/* What ran, where the parameters leave it open. Of a configuration that failed, the row shows what was asked
- * for. */
+/* What ran, where the parameters leave it open. Of a configuration that failed, the row shows what
+ * was asked for. */
 static void set_what_ran(const bench *b, params *p, bool failed) {
     const loaded *l = &b->loaded;
     engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};

@@ -1,5 +1,5 @@
-/* run.c - the plan's run: models one after another, configurations in turn, what fails left out with a row
- * that says why, and whether the machine was still the same at the end.
+/* run.c - the plan's run: models one after another, configurations in turn, what fails left out
+ * with a row that says why, and whether the machine was still the same at the end.
  */
 #include "bench/internal.h"
 
@@ -38,7 +38,8 @@ static void note_wired_limit(bench *b, const char *name) {
             name, (long long)(weights >> 20), (long long)(limit >> 20));
 }
 
-/* For the model just loaded: -1 when it can run none of its configurations; one alone finds that again. */
+/* For the model just loaded: -1 when it can run none of its configurations; one alone finds that
+ * again. */
 static int check_all(bench *b, int64_t first) {
     const params p = plan_params(b->plan, first);
     bool limited = false, from_text = false, possible = false;
@@ -64,7 +65,8 @@ static int check_all(bench *b, int64_t first) {
     return 0;
 }
 
-/* Does an earlier configuration run the same? A model that chooses its caches has one for every max_kv_size.
+/* Does an earlier configuration run the same? A model that chooses its caches has one for every
+ * max_kv_size.
  */
 static bool is_equal(const bench *b, const params *p) {
     const model *m = b->loaded.model;
@@ -72,8 +74,9 @@ static bool is_equal(const bench *b, const params *p) {
            p->max_kv_size != b->plan->values[PARAM_max_kv_size][0].number;
 }
 
-/* Gives the configuration that failed its row, so that the next one can follow. -1 when none may: after
- * Ctrl-C, without an output, and when the command is one that the only model can't run at all. */
+/* Gives the configuration that failed its row, so that the next one can follow. -1 when none may:
+ * after Ctrl-C, without an output, and when the command is one that the only model can't run at
+ * all. */
 static int leave_out(bench *b, series *s) {
     int code = error_exit_code();
     bool only = b->plan->n_values[PARAM_model] == 1 && b->plan->n_values[PARAM_engine] == 1;
@@ -125,8 +128,9 @@ static int64_t count_in_turn(const bench *b, int64_t first) {
     return n;
 }
 
-/* Makes the series of those that are not equal to others; those that can't run have their row already. The
- * model of *before is the one that is loaded. -1 when the plan ends here; *n of all[] are valid then, too. */
+/* Makes the series of those that are not equal to others; those that can't run have their row
+ * already. The model of *before is the one that is loaded. -1 when the plan ends here; *n of all[]
+ * are valid then, too. */
 static int begin_series(bench *b, int64_t first, int64_t n_planned, series *all, int64_t *n) {
     for (int64_t i = first; i < first + n_planned; i++) {
         series *s = &all[*n];
@@ -158,8 +162,8 @@ static void shuffle(bench *b, series **items, int64_t n) {
     }
 }
 
-/* A turn of each series that is not done, in random order; alone, it may have all its turns at once. The rows
- * of configurations follow in the plan's order, each when all before it are done. */
+/* A turn of each series that is not done, in random order; alone, it may have all its turns at
+ * once. The rows of configurations follow in the plan's order, each when all before it are done. */
 static int take_turns(bench *b, series *all, int64_t n) {
     series **waiting = mem_new((size_t)n + 1, sizeof *waiting, "the configurations");
     int stopped = waiting ? 0 : -1;
@@ -217,8 +221,8 @@ static int run_in_turn(bench *b, int64_t first, int64_t n_planned, series *first
 
 enum { RUNS_AGAIN = 3 };
 
-/* Is a speed of the first configuration, measured again, another one than before? Then it lies outside its
- * interval, and that is no chance; what is less than the precision does not matter. */
+/* Is a speed of the first configuration, measured again, another one than before? Then it lies
+ * outside its interval, and that is no chance; what is less than the precision does not matter. */
 static void note_drift(bench *b, const series *s, const double *again) {
     static const char *const names[N_SPEEDS] = {"prompt", "generation"};
     for (int i = 0; i < N_SPEEDS; i++) {
@@ -241,8 +245,8 @@ static void note_drift(bench *b, const series *s, const double *again) {
     }
 }
 
-/* Measures the first configuration again, if there were others and its interval is known. It may fail where
- * it did not before: then that is said, and the results stay. */
+/* Measures the first configuration again, if there were others and its interval is known. It may
+ * fail where it did not before: then that is said, and the results stay. */
 static int measure_drift(bench *b, const series *s) {
     double again[N_SPEEDS * RUNS_AGAIN];
     if (s->n < REPEATS_LEAST || b->configuration < 2) return 0;

@@ -1,13 +1,13 @@
-/* series.c - how many runs a configuration needs: when it is warm, when its speeds are known well enough, and
- * how many runs that will take. Knows numbers only, so that all of it can be tested.
+/* series.c - how many runs a configuration needs: when it is warm, when its speeds are known well
+ * enough, and how many runs that will take. Knows numbers only, so that all of it can be tested.
  */
 #include "bench/internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 
-/* Two runs whose speeds differ by less are both warm: more than most machines differ from run to run, and
- * less than the first runs do. */
+/* Two runs whose speeds differ by less are both warm: more than most machines differ from run to
+ * run, and less than the first runs do. */
 static const double AGREEMENT = 0.02;
 
 static void speeds_of(const sample *run, double out[N_SPEEDS]) {
@@ -56,7 +56,8 @@ double series_width(const series *s, int i) {
     return width;
 }
 
-/* Runs that the interval will take to be narrow enough: its width falls with the root of their number. */
+/* Runs that the interval will take to be narrow enough: its width falls with the root of their
+ * number. */
 static int64_t runs_needed(const series *s, double precision) {
     double most = REPEATS_LEAST;
     for (int i = 0; i < N_SPEEDS; i++) {
@@ -72,8 +73,8 @@ static bool is_precise(const series *s, double precision) {
     return true;
 }
 
-/* Looks after every run at first, then after each tenth part more: a look costs time, and each one is a
- * chance to stop at an interval that is narrow by luck. */
+/* Looks after every run at first, then after each tenth part more: a look costs time, and each one
+ * is a chance to stop at an interval that is narrow by luck. */
 static bool is_done(const series *s, const bench_options *o) {
     if (o->repeats) return s->n >= o->repeats;
     if (s->n < REPEATS_LEAST) return false;

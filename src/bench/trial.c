@@ -1,5 +1,6 @@
 /* trial.c - a turn of a configuration: its unmeasured and measured runs, a timestamp per token.
- * Nothing is computed from the timestamps here; between start_ns and the last token only the session runs.
+ * Nothing is computed from the timestamps here; between start_ns and the last token only the
+ * session runs.
  */
 #include "bench/internal.h"
 
@@ -7,9 +8,9 @@
 
 /* ---- one run ---- */
 
-/* Which tokens' logits a run looks at: measured runs at none. BUT_LAST leaves a last step that is like those
- * of measured runs, for what an engine prepares for such steps. AFTER: at those of a token after the last
- * one. */
+/* Which tokens' logits a run looks at: measured runs at none. BUT_LAST leaves a last step that is
+ * like those of measured runs, for what an engine prepares for such steps. AFTER: at those of a
+ * token after the last one. */
 typedef enum look { LOOK_NEVER, LOOK_BUT_LAST, LOOK_ALWAYS, LOOK_AFTER } look;
 
 static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out, int64_t n_generate,
@@ -131,7 +132,8 @@ static int run_first(bench *b, series *s, const beginning *from, sample *out) {
 
 /* ---- a turn ---- */
 
-/* The text that was generated, of each sequence, after the run so that printing it costs no measured time. */
+/* The text that was generated, of each sequence, after the run so that printing it costs no
+ * measured time. */
 static int show_text(const loaded *l, const sample *s) {
     if (!l->tokenizer) return 0;
     int32_t *ids = mem_new((size_t)s->n_tokens, sizeof *ids, "a text");
@@ -172,7 +174,8 @@ static void free_sample(sample *s) {
     free(s->token_ns);
 }
 
-/* After a run that was not good enough: waits, longer each time, until the configuration has spent its time.
+/* After a run that was not good enough: waits, longer each time, until the configuration has spent
+ * its time.
  */
 static int wait_for_quality(bench *b, series *s, int64_t start) {
     const int64_t shortest = 1000000000, longest = 30 * shortest;

@@ -2,7 +2,8 @@
  */
 #include "bench/internal.h"
 
-/* The system counts CPU time in ticks of milliseconds: a shorter run is judged with those just before it. */
+/* The system counts CPU time in ticks of milliseconds: a shorter run is judged with those just
+ * before it. */
 static const double SHORTEST = 0.1;
 
 static void read_state(const bench *b, sys_state *s) {

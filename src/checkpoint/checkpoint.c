@@ -12,8 +12,8 @@
 
 /* ---- memory ---- */
 
-/* Arrays lie side by side in blocks of huge pages, so that small ones, too, are read without a page table's
- * walk for every 4 KiB of them. */
+/* Arrays lie side by side in blocks of huge pages, so that small ones, too, are read without a page
+ * table's walk for every 4 KiB of them. */
 enum { HUGE_PAGE = 2 << 20, BLOCK_SIZE = 32 * HUGE_PAGE, ALIGNMENT = 64 };
 
 struct owned_memory {
@@ -196,7 +196,8 @@ static int64_t token_id(const json *tokenizer, const char *token) {
     return json_is_number(id) ? (int64_t)json_number(id) : -1;
 }
 
-/* Where config.json says nothing of it: tokenizer_config.json's eos_token (mlx-lm tokenizer_utils.py). */
+/* Where config.json says nothing of it: tokenizer_config.json's eos_token (mlx-lm
+ * tokenizer_utils.py). */
 static int read_tokenizer_eos(checkpoint *c) {
     const char *path = arena_printf(c->arena, "%s/tokenizer_config.json", c->folder);
     const char *file = arena_printf(c->arena, "%s/tokenizer.json", c->folder);

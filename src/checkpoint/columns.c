@@ -1,5 +1,5 @@
-/* columns.c - a head whose columns have the length 1 once it is loaded, as Bailing's "norm_head" wants it
- * (mlx-lm bailing_moe.py: sanitize). */
+/* columns.c - a head whose columns have the length 1 once it is loaded, as Bailing's "norm_head"
+ * wants it (mlx-lm bailing_moe.py: sanitize). */
 #include "checkpoint/internal.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
-/* fp8.c - weights of E4M3 numbers with a scale for each block of 128 x 128, or one for all, as BF16.
- * mlx-lm has them so, too: the sanitize functions of deepseek_v3.py and others multiply and round to BF16. */
+/* fp8.c - weights of E4M3 numbers with a scale for each block of 128 x 128, or one for all, as
+ * BF16. mlx-lm has them so, too: the sanitize functions of deepseek_v3.py and others multiply and
+ * round to BF16. */
 #include "checkpoint/internal.h"
 
 #include <stdio.h>

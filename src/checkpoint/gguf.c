@@ -153,7 +153,8 @@ const gguf_value *gguf_find(const gguf *g, const char *key) {
     return NULL;
 }
 
-/* The value of a key, or NULL with *status -1 (an error is recorded) or 0 (absent, and that is fine). */
+/* The value of a key, or NULL with *status -1 (an error is recorded) or 0 (absent, and that is
+ * fine). */
 static const gguf_value *member(const gguf *g, const char *key, bool required, int *status) {
     const gguf_value *v = gguf_find(g, key);
     *status = !v && required ? fail("%s: metadata key \"%s\" is missing", g->path, key) : 0;

@@ -1,5 +1,6 @@
 /* gguf.h - the GGUF container (private to checkpoint/): typed key-value pairs, then tensors.
- * Parsing checks every count and length against the file, so that what is handed out can be read freely. */
+ * Parsing checks every count and length against the file, so that what is handed out can be read
+ * freely. */
 #ifndef CHECKPOINT_GGUF_H
 #define CHECKPOINT_GGUF_H
 
@@ -45,15 +46,15 @@ typedef struct gguf {
     size_t n_values, n_tensors;
 } gguf;
 
-/* Parses g's path, data and size; the rest is filled in. -1 on anything malformed, and on tensor types that
- * are not supported. */
+/* Parses g's path, data and size; the rest is filled in. -1 on anything malformed, and on tensor
+ * types that are not supported. */
 int gguf_parse(checkpoint *c, gguf *g);
 
 /* The value of a key; NULL when there is none. */
 const gguf_value *gguf_find(const gguf *g, const char *key);
 
-/* Checked values. Absent: *out is untouched, and an error when required. -1 when of another type or outside
- * [min, max]. */
+/* Checked values. Absent: *out is untouched, and an error when required. -1 when of another type or
+ * outside [min, max]. */
 int gguf_int(const gguf *g, const char *key, bool required, int64_t min, int64_t max, int64_t *out);
 int gguf_float(const gguf *g, const char *key, bool required, double *out);
 int gguf_bool(const gguf *g, const char *key, bool *out);

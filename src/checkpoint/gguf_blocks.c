@@ -1,8 +1,9 @@
 /* gguf_blocks.c - from GGUF's blocks and llama.cpp's row order to what mlx-lm has.
- * Most store 32 values with one scale; MLX keeps scales and biases apart, and packs values in order. The
- * numbers stay the same to the bit (MLX: io/gguf_quants.cpp). Q4_K's and Q5_K's scales are products of an F16
- * and 6 bits, which are rounded to F16, as all scales here are. Q6_K's groups of 16 have no form in MLX: its
- * numbers are rounded to F16. Source of the blocks: ggml's ggml-common.h and gguf-py's quants.py. */
+ * Most store 32 values with one scale; MLX keeps scales and biases apart, and packs values in
+ * order. The numbers stay the same to the bit (MLX: io/gguf_quants.cpp). Q4_K's and Q5_K's scales
+ * are products of an F16 and 6 bits, which are rounded to F16, as all scales here are. Q6_K's
+ * groups of 16 have no form in MLX: its numbers are rounded to F16. Source of the blocks: ggml's
+ * ggml-common.h and gguf-py's quants.py. */
 #include "checkpoint/internal.h"
 
 #include <string.h>
@@ -16,8 +17,8 @@ typedef struct repack {
     uint8_t *exponents; /* mxfp4's scales */
 } repack;
 
-/* The row of the file that holds row r. llama.cpp interleaves the two halves of each head's rows, for its
- * way of computing RoPE; mlx-lm, like Hugging Face, has one half after the other. */
+/* The row of the file that holds row r. llama.cpp interleaves the two halves of each head's rows,
+ * for its way of computing RoPE; mlx-lm, like Hugging Face, has one half after the other. */
 static int64_t source_row(const stored *t, int64_t rows, int64_t r) {
     if (!t->heads) return r;
     int64_t head_dim = rows / t->heads, head = r / head_dim, at = r % head_dim;
@@ -120,7 +121,8 @@ static float half_at(const uint8_t *p) {
     return f16_to_f32(half);
 }
 
-/* The scales and minima of Q4_K's and Q5_K's 8 groups: two factors, then 6 bits for each scale and minimum.
+/* The scales and minima of Q4_K's and Q5_K's 8 groups: two factors, then 6 bits for each scale and
+ * minimum.
  */
 static void repack_k_scales(repack *to, const uint8_t *block) {
     float scale = half_at(block), least = half_at(block + 2);
@@ -164,7 +166,8 @@ static void repack_q5_k(repack *to, const uint8_t *block, int64_t n) {
     }
 }
 
-/* 128 values at a time: the low halves of 64 bytes, then the high ones, and two bits each of 32 bytes. */
+/* 128 values at a time: the low halves of 64 bytes, then the high ones, and two bits each of 32
+ * bytes. */
 static void repack_q6_k(repack *to, const uint8_t *block, int64_t n) {
     for (; n--; block += 210)
         for (int i = 0; i < 256; i++, to->values += 2) {

@@ -1,5 +1,6 @@
-/* gguf_model.c - a GGUF file as if it were a Hugging Face folder: config.json, tensor names, vocabulary.
- * Source of the names: llama.cpp's conversion (gguf-py constants.py and tensor_mapping.py). */
+/* gguf_model.c - a GGUF file as if it were a Hugging Face folder: config.json, tensor names,
+ * vocabulary. Source of the names: llama.cpp's conversion (gguf-py constants.py and
+ * tensor_mapping.py). */
 #include "checkpoint/gguf.h"
 
 #include <stdlib.h>
@@ -44,7 +45,8 @@ static const struct {
       {"ffn_down_exps.", "mlp.switch_mlp.down_proj."},
 };
 
-/* mlx-lm's name of a tensor; a name without one stays, and shows up as surplus. NULL when out of memory. */
+/* mlx-lm's name of a tensor; a name without one stays, and shows up as surplus. NULL when out of
+ * memory. */
 static const char *model_name(arena *a, const char *name) {
     if (strncmp(name, "blk.", 4)) {
         for (size_t i = 0; i < sizeof top_names / sizeof *top_names; i++) {
@@ -85,7 +87,8 @@ static const char *key(reader *r, const char *name) {
     return r->key;
 }
 
-/* Appends "field": value for an integer of the metadata; nothing when it is absent and not required. */
+/* Appends "field": value for an integer of the metadata; nothing when it is absent and not
+ * required. */
 static int put_int(reader *r, str *config, const char *name, bool required, const char *field) {
     int64_t n = 0;
     if (gguf_int(r->g, key(r, name), required, 1, INT32_MAX, &n)) return -1;
@@ -262,7 +265,8 @@ static int find_architecture(const gguf *g) {
 
 enum { MAX_PARTS = 4096 };
 
-/* The path of part i of n, from the first one's: NULL, with an error, when that has no such name. */
+/* The path of part i of n, from the first one's: NULL, with an error, when that has no such
+ * name. */
 static const char *part_path(checkpoint *c, const char *first, int i, int n) {
     char end[64];
     snprintf(end, sizeof end, "-00001-of-%05d.gguf", n);

@@ -1,6 +1,6 @@
-/* int4.c - compressed-tensors' "pack-quantized" weights, 4 bits with a scale for each group, as affine ones.
- * Stored numbers are 8 more than what they stand for, so every bias is -8 times its scale. Source: mlx-lm
- * deepseek_v3.py: sanitize. */
+/* int4.c - compressed-tensors' "pack-quantized" weights, 4 bits with a scale for each group, as
+ * affine ones. Stored numbers are 8 more than what they stand for, so every bias is -8 times its
+ * scale. Source: mlx-lm deepseek_v3.py: sanitize. */
 #include "checkpoint/internal.h"
 
 #include <string.h>

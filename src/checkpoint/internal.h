@@ -1,5 +1,6 @@
-/* internal.h - what the files of checkpoint/ share: the table of stored tensors and the memory we own.
- * A container format fills the table when it is opened; weights.c takes from it, whatever the format. */
+/* internal.h - what the files of checkpoint/ share: the table of stored tensors and the memory we
+ * own. A container format fills the table when it is opened; weights.c takes from it, whatever the
+ * format. */
 #ifndef CHECKPOINT_INTERNAL_H
 #define CHECKPOINT_INTERNAL_H
 
@@ -54,8 +55,8 @@ typedef struct synthetic_request {
     dtype dtype;          /* of plain weights, norms, scales and biases */
 } synthetic_request;
 
-/* Who packed the weights: MLX; AutoAWQ, whose columns are packed, not rows (packed.c); or compressed-tensors,
- * whose biases follow from the scales (int4.c). */
+/* Who packed the weights: MLX; AutoAWQ, whose columns are packed, not rows (packed.c); or
+ * compressed-tensors, whose biases follow from the scales (int4.c). */
 typedef enum packing { PACKED_BY_MLX, PACKED_BY_AWQ, PACKED_BY_COMPRESSED_TENSORS } packing;
 
 struct checkpoint {
@@ -93,8 +94,9 @@ stored *add_stored(checkpoint *c, size_t n);
 /* Refuses tensors [first, n_tensors) that share bytes. Reorders them. */
 int check_overlaps(checkpoint *c, size_t first);
 
-/* Zeroed memory that lives as long as the checkpoint. It is checked against the free memory first: the system
- * would hand out more than there is and end the program later. NULL on error; what says what it is for. */
+/* Zeroed memory that lives as long as the checkpoint. It is checked against the free memory first:
+ * the system would hand out more than there is and end the program later. NULL on error; what says
+ * what it is for. */
 void *own_memory(checkpoint *c, size_t bytes, const char *what);
 
 /* Sorts the table by name; a name that is there twice is an error. */
@@ -102,7 +104,8 @@ int sort_tensors(checkpoint *c);
 
 /* ---- names.c ---- */
 
-/* config.json's entry for the module, under its name or that with the prefix; NULL when there is none. */
+/* config.json's entry for the module, under its name or that with the prefix; NULL when there is
+ * none. */
 const json *module_quantization(const checkpoint *c, const char *path);
 
 /* ---- folder.c ---- */
@@ -112,13 +115,15 @@ typedef struct file_list {
     int n;
 } file_list;
 
-/* The safetensors files of c->folder that are the model. What else is there is left out and noted. */
+/* The safetensors files of c->folder that are the model. What else is there is left out and
+ * noted. */
 int choose_files(checkpoint *c, file_list *out);
 
 /* -1 with a message when the file's content is none of a model: a Git LFS pointer, an HTML page. */
 int check_is_model(const char *path, const char *data, size_t size);
 
-/* After a file could not be read: the same error, or a clearer one when it is no such file at all. -1. */
+/* After a file could not be read: the same error, or a clearer one when it is no such file at all.
+ * -1. */
 int explain_file(const char *path);
 
 /* ---- safetensors.c, gguf_model.c, synthetic.c: open (fill in config, tensors, ...) ---- */
@@ -134,11 +139,12 @@ int gguf_take(checkpoint *c, const stored *t, matrix *out);
 
 /* ---- packed.c ---- */
 
-/* Turns module `path` into MLX's affine layout, in memory of ours, if it has tensors as AutoAWQ packs them.
- * 1 done, 0 it has none, -1 error. *again: it had been taken before. */
+/* Turns module `path` into MLX's affine layout, in memory of ours, if it has tensors as AutoAWQ
+ * packs them. 1 done, 0 it has none, -1 error. *again: it had been taken before. */
 int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out, bool *again);
 
-/* A plain tensor of such a checkpoint gets the type that the packed ones' scales have, as in mlx-lm. */
+/* A plain tensor of such a checkpoint gets the type that the packed ones' scales have, as in
+ * mlx-lm. */
 int packed_convert(checkpoint *c, const char *name, matrix *m);
 
 /* ---- slices.c ---- */
@@ -156,7 +162,8 @@ int int4_biases(checkpoint *c, const char *path, const array *scales, array *bia
 
 /* ---- fp8.c ---- */
 
-/* Turns t, if it holds E4M3 numbers and there is NAME_scale_inv, into BF16 in memory of ours. -1 on error. */
+/* Turns t, if it holds E4M3 numbers and there is NAME_scale_inv, into BF16 in memory of ours. -1 on
+ * error. */
 int fp8_convert(checkpoint *c, stored *t);
 
 /* ---- quantization.c ---- */
@@ -167,8 +174,8 @@ int quantization_read(checkpoint *c);
 /* config.json says false for this module: it is plain, whatever tensors there are. */
 bool quantization_denied(const checkpoint *c, const char *path);
 
-/* Fills m's kind, bits and group size from the types and shapes of m->values, scales and biases (of type F32
- * and rank 0 when there are none); the logical shape is set. */
+/* Fills m's kind, bits and group size from the types and shapes of m->values, scales and biases (of
+ * type F32 and rank 0 when there are none); the logical shape is set. */
 int quantization_infer(const checkpoint *c, const char *path, matrix *m);
 
 /* ---- synthetic.c ---- */

@@ -1,7 +1,7 @@
-/* latent.c - kv_b_proj, as latent attention is published, taken apart into what mlx-lm computes with.
- * Its rows are, head by head, what makes keys and then what makes values from a latent. embed_q is the first
- * part, transposed; unembed_out the second. A quantized one is dequantized, split, and quantized again, as in
- * mlx-lm deepseek_v3.py: sanitize. */
+/* latent.c - kv_b_proj, as latent attention is published, taken apart into what mlx-lm computes
+ * with. Its rows are, head by head, what makes keys and then what makes values from a latent.
+ * embed_q is the first part, transposed; unembed_out the second. A quantized one is dequantized,
+ * split, and quantized again, as in mlx-lm deepseek_v3.py: sanitize. */
 #include "checkpoint/internal.h"
 
 #include <stdlib.h>

@@ -1,7 +1,8 @@
-/* packed.c - 4-bit weights as AutoAWQ packs them, turned into MLX's affine layout when they are taken.
- * qweight is [in, out / 8] words of 8 columns in an order of its own, scales [groups, out], and zeros, if
- * there are any, are packed like the weights. MLX has rows, and a bias of -zero * scale, rounded to the
- * scales' type. Source: mlx-lm utils.py, _transform_awq_weights, which reads GPTQ's the same way. */
+/* packed.c - 4-bit weights as AutoAWQ packs them, turned into MLX's affine layout when they are
+ * taken. qweight is [in, out / 8] words of 8 columns in an order of its own, scales [groups, out],
+ * and zeros, if there are any, are packed like the weights. MLX has rows, and a bias of -zero *
+ * scale, rounded to the scales' type. Source: mlx-lm utils.py, _transform_awq_weights, which reads
+ * GPTQ's the same way. */
 #include "checkpoint/internal.h"
 
 #include <stdio.h>

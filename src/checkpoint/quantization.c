@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* A configuration that another tool left. Where mlx-lm only learns the kind from it, types and shapes tell
- * us. */
+/* A configuration that another tool left. Where mlx-lm only learns the kind from it, types and
+ * shapes tell us. */
 static int read_foreign(checkpoint *c, const json *q, const char *method) {
     const json *blocks = json_get(q, "weight_block_size"), *rows = json_first(blocks);
     double n_rows = json_length(blocks) == 2 ? json_number(rows) : 0;

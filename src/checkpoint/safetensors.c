@@ -1,6 +1,6 @@
-/* safetensors.c - the shards of a folder: an 8-byte header length, a JSON header, then the tensors' bytes.
- * Only headers are read, and nothing in them is believed before it is checked against the file's size.
- * Numbers in the file are little-endian, as on every machine this program supports. */
+/* safetensors.c - the shards of a folder: an 8-byte header length, a JSON header, then the tensors'
+ * bytes. Only headers are read, and nothing in them is believed before it is checked against the
+ * file's size. Numbers in the file are little-endian, as on every machine this program supports. */
 #include "checkpoint/internal.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* slices.c - published tensors that hold several of mlx-lm's, or lie another way: the experts' gate and up in
- * one tensor, columns before rows. What a model wants of them is copied when it is taken (mlx-lm: the
- * sanitize function of a model). */
+/* slices.c - published tensors that hold several of mlx-lm's, or lie another way: the experts' gate
+ * and up in one tensor, columns before rows. What a model wants of them is copied when it is taken
+ * (mlx-lm: the sanitize function of a model). */
 #include "checkpoint/internal.h"
 
 #include <stdio.h>
@@ -92,7 +92,8 @@ static void copy_rows(char *to, const char *from, const slice_rule *rule, int64_
     for (int64_t r = 0; r < rows; r++) memcpy(to + (size_t)r * bytes, from + 2 * (size_t)r * bytes, bytes);
 }
 
-/* One expert's matrix [columns, all rows] into [rows, columns], in squares that fit into a cache. */
+/* One expert's matrix [columns, all rows] into [rows, columns], in squares that fit into a
+ * cache. */
 static void copy_columns(char *to, const char *from, const slice_rule *rule, const int64_t *shape,
                          size_t size) {
     enum { SQUARE = 32 };

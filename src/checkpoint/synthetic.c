@@ -1,6 +1,6 @@
-/* synthetic.c - random weights in the shapes and quantization of a real model, for benchmarks without files.
- * A preset is that model's config.json. A weight's values depend only on the seed and its name, so that runs
- * can be repeated whatever the order of loading. */
+/* synthetic.c - random weights in the shapes and quantization of a real model, for benchmarks
+ * without files. A preset is that model's config.json. A weight's values depend only on the seed
+ * and its name, so that runs can be repeated whatever the order of loading. */
 #include "checkpoint/internal.h"
 
 #include <dirent.h>
@@ -10,8 +10,8 @@
 
 enum { GROUP = 64 };
 
-/* Dequantized weights are uniform in [-RANGE, RANGE]: the spread of a trained model's, so that activations
- * neither vanish nor overflow. */
+/* Dequantized weights are uniform in [-RANGE, RANGE]: the spread of a trained model's, so that
+ * activations neither vanish nor overflow. */
 static const float RANGE = 0.04f;
 
 /* ---- presets ---- */
@@ -159,8 +159,8 @@ static void fill_bits(void *memory, size_t size, uint64_t state) {
     }
 }
 
-/* n values center + spread * u, u uniform in [-1, 1]: each byte of a random word picks one of 256, which is
- * far faster than converting every number. */
+/* n values center + spread * u, u uniform in [-1, 1]: each byte of a random word picks one of 256,
+ * which is far faster than converting every number. */
 static void fill_values(void *memory, dtype type, int64_t n, float center, float spread, uint64_t state) {
     float values[256];
     uint16_t narrow[256];
@@ -180,7 +180,8 @@ static void fill_values(void *memory, dtype type, int64_t n, float center, float
     }
 }
 
-/* Scales around what maps 0 .. 2^bits - 1 to [-RANGE, RANGE], and the biases that center them at zero. */
+/* Scales around what maps 0 .. 2^bits - 1 to [-RANGE, RANGE], and the biases that center them at
+ * zero. */
 static void fill_scales(void *scales, void *biases, dtype type, int64_t n, int bits, uint64_t state) {
     enum { CHUNK = 1024 };
     float s[CHUNK], b[CHUNK], top = (float)((1 << bits) - 1);

@@ -150,8 +150,8 @@ typedef struct module_part {
     bool used; /* it had been taken before */
 } module_part;
 
-/* The name of expert e's own tensor for P.switch_mlp.NAME, or P.experts.NAME: P.experts.E.NAME.part. -1 when
- * path is none. */
+/* The name of expert e's own tensor for P.switch_mlp.NAME, or P.experts.NAME:
+ * P.experts.E.NAME.part. -1 when path is none. */
 static int expert_name(char *name, const char *path, const char *part, int64_t e) {
     const char *key = ".switch_mlp.", *at = strstr(path, key);
     if (!at) at = strstr(path, key = ".experts.");
@@ -161,8 +161,8 @@ static int expert_name(char *name, const char *path, const char *part, int64_t e
     return n < 0 || n >= NAME_SIZE ? -1 : 0;
 }
 
-/* Copies the experts' tensors one after another (qwen3_moe.py: sanitize), and gives the originals' pages
- * back, so that the weights are never there twice. */
+/* Copies the experts' tensors one after another (qwen3_moe.py: sanitize), and gives the originals'
+ * pages back, so that the weights are never there twice. */
 static int stack_experts(checkpoint *c, const char *path, const char *part, int64_t n_experts,
                          module_part *out) {
     char name[NAME_SIZE];

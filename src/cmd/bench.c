@@ -166,8 +166,8 @@ static int get_prompt(command *c) {
     return 0;
 }
 
-/* A preset that does not exist, and its like: wrong whatever else is given. What is wrong with a model's
- * files is an error of its configurations. */
+/* A preset that does not exist, and its like: wrong whatever else is given. What is wrong with a
+ * model's files is an error of its configurations. */
 static int check_synthetic(const char *path) {
     if (strncmp(path, "synthetic:", strlen("synthetic:"))) return 0;
     checkpoint *c = checkpoint_open(path, 0);
@@ -188,8 +188,8 @@ static int check_engines(const plan *p) {
     return 0;
 }
 
-/* Fetches what is not here before the first model is measured. *inputs gets the models' paths. A model that
- * is not there among others is an error of its configurations. */
+/* Fetches what is not here before the first model is measured. *inputs gets the models' paths. A
+ * model that is not there among others is an error of its configurations. */
 static int find_models(const command *c, const char **inputs) {
     const plan *p = &c->plan;
     int n = p->n_values[PARAM_model], n_missing = 0;

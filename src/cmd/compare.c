@@ -1,5 +1,5 @@
-/* compare.c - `mlxbench compare A B...`: result files against the first one, with what is sure and what may
- * be chance. The statistics are in results/, the tables in report/.
+/* compare.c - `mlxbench compare A B...`: result files against the first one, with what is sure and
+ * what may be chance. The statistics are in results/, the tables in report/.
  */
 #include "cmd/cmd.h"
 #include "cmd/units.h"

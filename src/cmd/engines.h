@@ -1,5 +1,5 @@
-/* engines.h - the engines of this build and what each of them finds here, for the commands that list them
- * (private to cmd/). */
+/* engines.h - the engines of this build and what each of them finds here, for the commands that
+ * list them (private to cmd/). */
 #ifndef CMD_ENGINES_H
 #define CMD_ENGINES_H
 

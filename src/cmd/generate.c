@@ -1,5 +1,6 @@
 /* generate.c - `mlxbench generate`: run a model on a prompt and stream what it says.
- * Not a measurement: the way to see that a model computes what it should, and to compare ids and logits. */
+ * Not a measurement: the way to see that a model computes what it should, and to compare ids and
+ * logits. */
 #include "cmd/cmd.h"
 #include "cmd/common.h"
 #include "cmd/fetch.h"
@@ -159,8 +160,8 @@ static int read_prompt(command *c) {
 
 enum { NPY_HEADER = 128 };
 
-/* NumPy's format 1.0: magic, version, header length, a Python dictionary, padding. Written twice: rows are
- * counted. */
+/* NumPy's format 1.0: magic, version, header length, a Python dictionary, padding. Written twice:
+ * rows are counted. */
 static int write_npy_header(command *c, int64_t n_rows) {
     char header[NPY_HEADER] = "\x93NUMPY\x01";
     int n = snprintf(header + 10, NPY_HEADER - 10,

@@ -1,5 +1,6 @@
 /* hwinfo.c - mlxbench hwinfo: what machine this is.
- * The first line is the one benchmark results are labelled with; below it are all facts it was made from. */
+ * The first line is the one benchmark results are labelled with; below it are all facts it was made
+ * from. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* pull.c - `mlxbench pull NAME`: download a model, or bring it up to date.
- * Other commands download what they lack by themselves; this one also asks the Hub for what is newer. */
+ * Other commands download what they lack by themselves; this one also asks the Hub for what is
+ * newer. */
 #include "cmd/cmd.h"
 #include "cmd/fetch.h"
 

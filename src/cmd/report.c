@@ -1,5 +1,5 @@
-/* report.c - `mlxbench report FILE`: rows from a result file to any output, as if they had just been
- * measured. Medians and intervals are computed again from the runs.
+/* report.c - `mlxbench report FILE`: rows from a result file to any output, as if they had just
+ * been measured. Medians and intervals are computed again from the runs.
  */
 #include "report/report.h"
 #include "cmd/cmd.h"

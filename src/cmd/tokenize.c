@@ -1,5 +1,6 @@
-/* tokenize.c - mlxbench tokenize: text to token ids and back, from standard input to standard output.
- * For checking a tokenizer and for making --prompt-ids; of a folder it reads tokenizer.json alone. */
+/* tokenize.c - mlxbench tokenize: text to token ids and back, from standard input to standard
+ * output. For checking a tokenizer and for making --prompt-ids; of a folder it reads tokenizer.json
+ * alone. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

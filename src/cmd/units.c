@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-/* A plain decimal number at the start of text, not negative; *end is behind it. -1 when there is none. */
+/* A plain decimal number at the start of text, not negative; *end is behind it. -1 when there is
+ * none. */
 static double parse_decimal(const char *text, const char **end) {
     size_t n = strspn(text, "0123456789.");
     char *stop = NULL;

@@ -6,7 +6,8 @@
 
 #include "base/base.h"
 
-/* "3%" or "3", from 0 to below 100: *out is 0.03. NULL leaves *out as it is. -1 with a usage error. */
+/* "3%" or "3", from 0 to below 100: *out is 0.03. NULL leaves *out as it is. -1 with a usage
+ * error. */
 int parse_percent(const char *text, const char *name, double *out);
 
 /* "500ms", "10s" or "10", "2m", "1h", in nanoseconds; at most a year. NULL leaves *out as it is. */

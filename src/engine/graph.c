@@ -1,5 +1,5 @@
-/* graph.c - recording: a step begins, nodes are added by graph_*.c, one file a group of operations, and
- * the step ends. After a first error nothing more is recorded; graph_end reports it. */
+/* graph.c - recording: a step begins, nodes are added by graph_*.c, one file a group of operations,
+ * and the step ends. After a first error nothing more is recorded; graph_end reports it. */
 #include "engine/graph_record.h"
 
 #include <stdlib.h>
@@ -91,7 +91,8 @@ void graph_mark_live(graph *g, int n, const tensor outputs[]) {
     }
 }
 
-/* Every cache that the step writes goes on by its tokens, before the engine runs it: MLX slices to there. */
+/* Every cache that the step writes goes on by its tokens, before the engine runs it: MLX slices to
+ * there. */
 static void advance_caches(graph *g) {
     for (int i = 0; i < g->n_nodes; i++) {
         node *x = graph_node(g, i);

@@ -10,8 +10,8 @@ extern const node nothing; /* what a failed operation returns */
 /* A new node; NULL once the graph has failed. */
 node *add_node(graph *g, op_kind op, dtype type);
 
-/* Marks the graph as failed with an error that names the operation and the shapes it was given; returns
- * &nothing. */
+/* Marks the graph as failed with an error that names the operation and the shapes it was given;
+ * returns &nothing. */
 tensor refuse(graph *g, const char *operation, tensor x, const char *wanted);
 
 static inline void set_shape(node *x, int rank, int64_t a, int64_t b, int64_t c) {

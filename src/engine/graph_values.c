@@ -1,5 +1,6 @@
-/* graph_values.c - recording what has no cache: ids, products with weights, norms, shapes, element-wise
- * operations. The operations are described in engine.h; what is asked here, no engine needs to ask. */
+/* graph_values.c - recording what has no cache: ids, products with weights, norms, shapes,
+ * element-wise operations. The operations are described in engine.h; what is asked here, no engine
+ * needs to ask. */
 #include "engine/graph_record.h"
 
 tensor tokens(graph *g, const int32_t *ids, int64_t n) {

@@ -1,6 +1,6 @@
-/* module.c - engines that are loaded when they are asked for: the program starts without them and their
- * libraries. A module is found beside the program, in PROGRAM/../lib/mlxbench, or where MLXBENCH_ENGINE_PATH
- * says. */
+/* module.c - engines that are loaded when they are asked for: the program starts without them and
+ * their libraries. A module is found beside the program, in PROGRAM/../lib/mlxbench, or where
+ * MLXBENCH_ENGINE_PATH says. */
 #include "engine/graph.h"
 
 #include <dlfcn.h>

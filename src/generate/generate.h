@@ -21,7 +21,8 @@ int generate_check_options(const generate_options *o);
 /* Can this model run with them? -1 with a usage error and its reason, where mlx-lm refuses too. */
 int generate_check(const model *m, const generate_options *o);
 
-/* How a token is chosen from its logits; greedy is mlx-lm's temp 0, and what a benchmark can repeat. */
+/* How a token is chosen from its logits; greedy is mlx-lm's temp 0, and what a benchmark can
+ * repeat. */
 typedef enum sampler { SAMPLER_GREEDY } sampler;
 
 typedef struct session_spec {
@@ -39,25 +40,25 @@ typedef struct session session;
 session *session_new(model *m, engine *e, const session_spec *spec);
 void session_free(session *s);
 
-/* Puts n ids of each sequence, [n_sequences][n], into the caches, in chunks. -1 on error or interrupt, as all
- * functions below: then the session may only be freed. */
+/* Puts n ids of each sequence, [n_sequences][n], into the caches, in chunks. -1 on error or
+ * interrupt, as all functions below: then the session may only be freed. */
 int session_fill(session *s, const int32_t *ids, int64_t n);
 
-/* The same, but for the last id of each, which the next step begins with. Fill and prefill may be called
- * again after steps: the text goes on behind the last token that was chosen. */
+/* The same, but for the last id of each, which the next step begins with. Fill and prefill may be
+ * called again after steps: the text goes on behind the last token that was chosen. */
 int session_prefill(session *s, const int32_t *ids, int64_t n);
 
-/* Chooses the next token of each sequence: ids [n_sequences]. They are set when they are known to the host,
- * which is the moment to take their timestamp. After a prefill only. */
+/* Chooses the next token of each sequence: ids [n_sequences]. They are set when they are known to
+ * the host, which is the moment to take their timestamp. After a prefill only. */
 int session_step(session *s, int32_t *ids);
 
-/* Ids [n_sequences][n], copied, which the steps to come go on with in place of the tokens that were chosen:
- * before the first of these steps. */
+/* Ids [n_sequences][n], copied, which the steps to come go on with in place of the tokens that were
+ * chosen: before the first of these steps. */
 int session_force(session *s, const int32_t *ids, int64_t n);
 
-/* Mark keeps where the session is, after any of the functions above; a second one replaces the first. Return
- * goes back there as often as wanted, and undoes what was prefilled, forced, chosen and queued since. Both
- * first wait for a queued step. */
+/* Mark keeps where the session is, after any of the functions above; a second one replaces the
+ * first. Return goes back there as often as wanted, and undoes what was prefilled, forced, chosen
+ * and queued since. Both first wait for a queued step. */
 int session_mark(session *s);
 int session_return(session *s);
 
@@ -65,29 +66,33 @@ int session_return(session *s);
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
                         void *context);
 
-/* Whether the steps that run, or are queued, from now on keep their logits. -1 without memory for them. */
+/* Whether the steps that run, or are queued, from now on keep their logits. -1 without memory for
+ * them. */
 int session_keep_logits(session *s, bool keep);
 
-/* The [n_sequences][vocab_size] logits that the last tokens were chosen from, valid until the next call; NULL
- * when that step did not keep them. */
+/* The [n_sequences][vocab_size] logits that the last tokens were chosen from, valid until the next
+ * call; NULL when that step did not keep them. */
 const float *session_logits(const session *s);
 
-/* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own vocabulary.
- * *out is NULL, and 0 returned, when it has none; -1 when it has one that cannot be used. */
+/* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own
+ * vocabulary. *out is NULL, and 0 returned, when it has none; -1 when it has one that cannot be
+ * used. */
 int open_tokenizer(const checkpoint *c, tokenizer **out);
 
-/* The specifications of the model's caches, *n of them; free with free(). NULL when out of memory. */
+/* The specifications of the model's caches, *n of them; free with free(). NULL when out of
+ * memory. */
 cache_spec *generate_caches(const model *m, const generate_options *o, int *n);
 
 /* Bytes that the caches of such a session will need at the end, with what is marked. */
 int64_t session_bytes(const model *m, const session_spec *spec);
 
-/* -1 with a message when c's weights are more than `available` bytes (0: unknown): to be asked before they
- * are loaded. On a GPU the engine itself says what does not fit. */
+/* -1 with a message when c's weights are more than `available` bytes (0: unknown): to be asked
+ * before they are loaded. On a GPU the engine itself says what does not fit. */
 int generate_check_weights(const checkpoint *c, const engine *e, int64_t available);
 
-/* -1 with a message when they are more than `available` bytes (0: unknown): to be asked before a session is
- * made, so that a context beyond memory is refused before the system starts to swap, or to kill. */
+/* -1 with a message when they are more than `available` bytes (0: unknown): to be asked before a
+ * session is made, so that a context beyond memory is refused before the system starts to swap, or
+ * to kill. */
 int session_check_memory(const model *m, const session_spec *spec, int64_t available);
 
 #endif

@@ -1,5 +1,6 @@
 /* answers.c - what the Hub's refusals mean, in words a person can act on.
- * Source: huggingface_hub's utils/_http.py (hf_raise_for_status), which knows the Hub's X-Error-Code. */
+ * Source: huggingface_hub's utils/_http.py (hf_raise_for_status), which knows the Hub's
+ * X-Error-Code. */
 #include "hub/cache.h"
 #include "hub/download.h"
 

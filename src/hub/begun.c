@@ -1,6 +1,6 @@
 /* begun.c - downloads that were begun and not finished, by this program or by huggingface_hub.
- * Theirs are ETAG.incomplete (before 2.0, which continued them) or ETAG.XXXXXXXX.incomplete (since then; what
- * a killed process leaves), with the file's bytes from its start. */
+ * Theirs are ETAG.incomplete (before 2.0, which continued them) or ETAG.XXXXXXXX.incomplete (since
+ * then; what a killed process leaves), with the file's bytes from its start. */
 #include "hub/cache.h"
 
 #include <dirent.h>
@@ -18,7 +18,8 @@ static bool is_theirs(const char *name, const char *etag) {
     return !strcmp(rest, ".incomplete");
 }
 
-/* Appends the largest of their parts that can belong to the file; its size, 0 when there is none. */
+/* Appends the largest of their parts that can belong to the file; its size, 0 when there is
+ * none. */
 static int64_t find_theirs(const char *repo_folder, const repo_file *f, str *path) {
     struct stat info;
     int64_t most = 0;

@@ -1,6 +1,6 @@
 /* cache.c - reading and writing the cache's folders, links and refs.
- * Files are written in the repository's folder and renamed into place, and links are made in one step, so
- * that others never see half of anything, nor what a killed process leaves. */
+ * Files are written in the repository's folder and renamed into place, and links are made in one
+ * step, so that others never see half of anything, nor what a killed process leaves. */
 #include "hub/cache.h"
 #include "hub/places.h"
 
@@ -264,7 +264,8 @@ static int make_parent(const char *path) {
     return status;
 }
 
-/* A link is made in one step; what is in its place and is another one goes first. False when it can't be. */
+/* A link is made in one step; what is in its place and is another one goes first. False when it
+ * can't be. */
 static bool make_link(const char *target, const char *place) {
     if (!symlink(target, place)) return true;
     if (errno != EEXIST) return false;

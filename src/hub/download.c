@@ -121,7 +121,8 @@ static bool was_begun(download *d, const download_file *f, bool drop) {
     return begun;
 }
 
-/* Takes a waiting file's lock, if it can be had, and looks again what is there: others may have been here. */
+/* Takes a waiting file's lock, if it can be had, and looks again what is there: others may have
+ * been here. */
 static int begin_file(download *d, download_file *f) {
     bool linked = is_linked(d, f);
     int status = 1;
@@ -311,9 +312,9 @@ static void ask_the_hub_again(download_file *f) {
     f->redirects = 0;
 }
 
-/* Counts a failure and sets the time of the next attempt; the transfers of a file that fail together count
- * once. A network that fails gets its patience back with each new byte; a server that answers wrongly does
- * not. */
+/* Counts a failure and sets the time of the next attempt; the transfers of a file that fail
+ * together count once. A network that fails gets its patience back with each new byte; a server
+ * that answers wrongly does not. */
 static int failure(fetch *x, const char *why) {
     download_file *f = x->f;
     bool wrong = x->refused != NULL;

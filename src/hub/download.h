@@ -56,8 +56,8 @@ typedef struct download {
     int64_t pause_until, look_at_locks, shown_at, received;
 } download;
 
-/* Fetches all files, so that each is in blobs/ and linked in snapshots/COMMIT/. -1 with a message; what has
- * come is kept for the next time. */
+/* Fetches all files, so that each is in blobs/ and linked in snapshots/COMMIT/. -1 with a message;
+ * what has come is kept for the next time. */
 int download_run(download *d);
 
 /* The thread that hashes pieces, in order, as they come (verify.c). */
@@ -69,7 +69,8 @@ int fail_answer(const http_answer *answer, const char *endpoint, const char *rep
 /* Could another attempt go better: 408, 5xx? */
 bool status_may_pass(int status);
 
-/* Seconds to wait for a rate limit (429); -1 with a message when that is too long, or was too often. */
+/* Seconds to wait for a rate limit (429); -1 with a message when that is too long, or was too
+ * often. */
 long wait_for_limit(const http_answer *answer, int *waits);
 
 #endif

@@ -1,5 +1,5 @@
-/* find.c - a name to what is on this machine: the path itself, the Hugging Face cache, LM Studio's folders.
- * No network here; what is missing is told with what to do about it. */
+/* find.c - a name to what is on this machine: the path itself, the Hugging Face cache, LM Studio's
+ * folders. No network here; what is missing is told with what to do about it. */
 #include "hub/cache.h"
 #include "hub/hub.h"
 #include "hub/places.h"

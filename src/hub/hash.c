@@ -1,5 +1,6 @@
-/* hash.c - OpenSSL's EVP functions through dlopen; on macOS CommonCrypto, which is part of the system.
- * The EVP functions and their opaque types are as in OpenSSL 1.1 and 3, so its headers are not needed. */
+/* hash.c - OpenSSL's EVP functions through dlopen; on macOS CommonCrypto, which is part of the
+ * system. The EVP functions and their opaque types are as in OpenSSL 1.1 and 3, so its headers are
+ * not needed. */
 #include "hub/hash.h"
 #include "base/base.h"
 

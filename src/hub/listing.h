@@ -1,5 +1,6 @@
-/* listing.h - the files of a repository: as the Hub lists them, and as the list is kept beside the cache.
- * All of it is foreign text, so every name, hash and size is checked before anybody uses it. */
+/* listing.h - the files of a repository: as the Hub lists them, and as the list is kept beside the
+ * cache. All of it is foreign text, so every name, hash and size is checked before anybody uses
+ * it. */
 #ifndef HUB_LISTING_H
 #define HUB_LISTING_H
 
@@ -25,15 +26,16 @@ void listing_free(listing *l);
 int listing_add(listing *l, const repo_file *file);
 
 /* Adds the files of one page of the Hub's answer to /api/models/NAME/tree/COMMIT: an array of
- * {"type": "file", "path", "size", "oid", "lfs": {"oid", "size"}}. Files whose names can't be written below a
- * folder are left out. -1 when it is not such an answer. */
+ * {"type": "file", "path", "size", "oid", "lfs": {"oid", "size"}}. Files whose names can't be
+ * written below a folder are left out. -1 when it is not such an answer. */
 int listing_read_tree(listing *l, const char *text, size_t n);
 
-/* The commit in the Hub's answer to /api/models/NAME/revision/REVISION: {"sha": 40 hexadecimal digits}. */
+/* The commit in the Hub's answer to /api/models/NAME/revision/REVISION: {"sha": 40 hexadecimal
+ * digits}. */
 int listing_read_commit(const char *text, size_t n, char commit[41]);
 
-/* Reads and writes what huggingface_hub writes as trees/COMMIT.json: {"format_version": 1, "files": {path:
- * {"size", "blob_id", "lfs_sha256", "lfs_size"}}}. Source: its _tree_cache.py. */
+/* Reads and writes what huggingface_hub writes as trees/COMMIT.json: {"format_version": 1, "files":
+ * {path: {"size", "blob_id", "lfs_sha256", "lfs_size"}}}. Source: its _tree_cache.py. */
 int listing_read_file(listing *l, const char *path);
 int listing_read_text(listing *l, const char *text, size_t n, const char *path);
 void listing_write_text(const listing *l, str *text);
@@ -42,7 +44,8 @@ void listing_write_text(const listing *l, str *text);
  * model*.safetensors and its index: what mlx-lm loads. */
 bool hub_is_needed(const char *path, hub_need need);
 
-/* The names among them that are no patterns, i = 0, 1, ... until NULL: what programs ask for by name. */
+/* The names among them that are no patterns, i = 0, 1, ... until NULL: what programs ask for by
+ * name. */
 const char *hub_needed_name(int i);
 bool hub_is_weights(const char *path);
 

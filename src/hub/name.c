@@ -82,8 +82,8 @@ static size_t revision_length(const char *text) {
     return n;
 }
 
-/* Reads "owner/name" or "name", and says where it ends; NULL when it is none. A single word that ends as a
- * file does is a file that is not there. */
+/* Reads "owner/name" or "name", and says where it ends; NULL when it is none. A single word that
+ * ends as a file does is a file that is not there. */
 static const char *end_of_repo(const char *text) {
     const char *end = text + strcspn(text, "/@");
     if (!is_word(text, (size_t)(end - text))) return NULL;
@@ -134,7 +134,8 @@ static bool begins(const char *text, const char *word) {
     return !strncmp(text, word, strlen(word));
 }
 
-/* owner/name, owner/name/tree/REVISION, owner/name/blob/REVISION/FILE (or resolve); the same without owner.
+/* owner/name, owner/name/tree/REVISION, owner/name/blob/REVISION/FILE (or resolve); the same
+ * without owner.
  */
 static bool parse_page(const char *address, hub_name *name) {
     char path[1024];

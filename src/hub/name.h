@@ -22,12 +22,13 @@ bool hub_name_parse(const char *text, const char *endpoint, hub_name *name);
 /* Does text begin with "hf:", or is it a web address? Then it can't be a path. */
 bool hub_name_is_explicit(const char *text);
 
-/* Can a file of this name, from a repository, be written below a folder? Relative, without "." and "..",
- * backslashes and control characters, each part of at most 255 bytes. */
+/* Can a file of this name, from a repository, be written below a folder? Relative, without "." and
+ * "..", backslashes and control characters, each part of at most 255 bytes. */
 bool hub_path_is_safe(const char *path);
 
-/* The parts of a model in several GGUF files, NAME-00001-of-00003.gguf and so on: how many a file's name says
- * that there are, 0 when it is no part's; and the name of part i, counted from 1, in place. */
+/* The parts of a model in several GGUF files, NAME-00001-of-00003.gguf and so on: how many a file's
+ * name says that there are, 0 when it is no part's; and the name of part i, counted from 1, in
+ * place. */
 int hub_gguf_parts(const char *file);
 void hub_gguf_part(char *file, int i);
 

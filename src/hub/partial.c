@@ -1,6 +1,6 @@
 /* partial.c - bytes, then a table: "mlxbench", the size of a piece, a number for each piece.
- * A piece's bytes are written before its number, so a killed process leaves nothing that is claimed falsely;
- * what a power failure does is found by the hash. */
+ * A piece's bytes are written before its number, so a killed process leaves nothing that is claimed
+ * falsely; what a power failure does is found by the hash. */
 #include "hub/partial.h"
 
 #include <errno.h>
@@ -107,7 +107,8 @@ void partial_close(partial *p) {
     if (p->fd >= 0) {
         table_head head = head_of(p);
         size_t n = (size_t)p->n_pieces * sizeof *p->have;
-        /* without fail(): why the download ends is recorded already, and what is lost comes again */
+        /* without fail(): why the download ends is recorded already, and what is lost comes
+         * again */
         bool kept = pwrite(p->fd, p->have, n, (off_t)(p->size + (int64_t)sizeof head)) == (ssize_t)n &&
                     pwrite(p->fd, &head, sizeof head, (off_t)p->size) == (ssize_t)sizeof head;
         (void)kept;
@@ -136,7 +137,8 @@ int partial_note(partial *p, int64_t piece) {
 }
 
 int partial_finish(partial *p, const char *path, const char *name) {
-    /* on the disk before it has its name: after a power failure nobody takes for whole what is not */
+    /* on the disk before it has its name: after a power failure nobody takes for whole what is
+     * not */
     if (ftruncate(p->fd, (off_t)p->size) || fsync(p->fd) || rename(path, name))
         return fail("cannot write %s: %s", name, strerror(errno));
     close(p->fd);

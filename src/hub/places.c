@@ -1,6 +1,6 @@
 /* places.c - environment variables and files to folders, address and token.
- * LM Studio has no documentation of its files: its home is named by ~/.lmstudio-home-pointer, its settings
- * are in settings.json there or in the system's folder for applications. */
+ * LM Studio has no documentation of its files: its home is named by ~/.lmstudio-home-pointer, its
+ * settings are in settings.json there or in the system's folder for applications. */
 #include "hub/places.h"
 
 #include <ctype.h>
@@ -31,8 +31,8 @@ bool places_offline(void) {
     return variable("HF_HUB_OFFLINE") ? places_true("HF_HUB_OFFLINE") : places_true("TRANSFORMERS_OFFLINE");
 }
 
-/* Appends path with a leading "~" and $NAME or ${NAME} expanded, as Python's expanduser and expandvars do:
- * what is not set stays as it is. */
+/* Appends path with a leading "~" and $NAME or ${NAME} expanded, as Python's expanduser and
+ * expandvars do: what is not set stays as it is. */
 static void expand(str *out, const char *path) {
     const char *home = variable("HOME");
     if (*path == '~' && home && (path[1] == '/' || !path[1])) {

@@ -1,5 +1,6 @@
 /* transport.c - libcurl's multi interface, opened with dlopen.
- * Redirects are not followed here: who asks decides about each one, so that a token never travels with it. */
+ * Redirects are not followed here: who asks decides about each one, so that a token never travels
+ * with it. */
 #include "hub/transport.h"
 
 #define CURL_DISABLE_TYPECHECK
@@ -100,7 +101,8 @@ static int open_library(transport *t) {
     return find_functions(t);
 }
 
-/* The scheme, host and port of an address, to compare; NULL when it is no http address or has a password. */
+/* The scheme, host and port of an address, to compare; NULL when it is no http address or has a
+ * password. */
 static char *origin_of(const transport *t, const char *url, bool *plain) {
     CURLU *u = t->url();
     char *scheme = NULL, *host = NULL, *port = NULL, *user = NULL;

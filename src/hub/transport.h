@@ -1,7 +1,7 @@
-/* transport.h - HTTP requests to the Hub and to where it redirects, several at a time in one thread.
- * libcurl does the work (TLS, proxies, connections that are kept); it is opened when the first request is
- * made, so the program starts without it. What is dangerous in an answer is bounded here: headers, time
- * without data, where redirects lead, and who gets the token. */
+/* transport.h - HTTP requests to the Hub and to where it redirects, several at a time in one
+ * thread. libcurl does the work (TLS, proxies, connections that are kept); it is opened when the
+ * first request is made, so the program starts without it. What is dangerous in an answer is
+ * bounded here: headers, time without data, where redirects lead, and who gets the token. */
 #ifndef HUB_TRANSPORT_H
 #define HUB_TRANSPORT_H
 
@@ -49,8 +49,8 @@ typedef struct http_transfer {
 /* What to do when the status is 407, or a tunnel was refused with it. */
 extern const char proxy_wants_a_password[];
 
-/* Opens libcurl. token: sent to the endpoint's host alone; "" for none. NULL with a message that says which
- * package has the library. */
+/* Opens libcurl. token: sent to the endpoint's host alone; "" for none. NULL with a message that
+ * says which package has the library. */
 transport *transport_open(const char *endpoint, const char *token);
 void transport_close(transport *t); /* harmless on NULL; transfers end with it */
 

@@ -1,5 +1,6 @@
 /* verify.c - the thread that hashes a download while it comes.
- * Pieces come in any order, a hash needs them in theirs: it reads back what is complete, mostly from memory.
+ * Pieces come in any order, a hash needs them in theirs: it reads back what is complete, mostly
+ * from memory.
  */
 #include "hub/download.h"
 

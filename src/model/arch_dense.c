@@ -1,5 +1,5 @@
-/* arch_dense.c - dense architectures whose norms or names are others than Llama's: what each changes.
- * mlx-lm: models/, the file of that name. */
+/* arch_dense.c - dense architectures whose norms or names are others than Llama's: what each
+ * changes. mlx-lm: models/, the file of that name. */
 #include "model/decoder.h"
 
 #include <math.h>
@@ -62,8 +62,8 @@ void describe_exaone(loader *l, desc *d) {
                        .down = "mlp.c_proj"};
 }
 
-/* Norms after attention and feed-forward; a pattern of local layers, which see a window, and global ones,
- * which have no positions. */
+/* Norms after attention and feed-forward; a pattern of local layers, which see a window, and global
+ * ones, which have no positions. */
 void describe_exaone4(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;
@@ -95,8 +95,8 @@ void describe_hunyuan_v1_dense(loader *l, desc *d) {
     d->tied = config_bool_or(l, "tie_word_embeddings", false);
 }
 
-/* One matrix for query, key and value, one for gate and up; part of a head is rotated, and the context that
- * longrope stretches stands beside it. */
+/* One matrix for query, key and value, one for gate and up; part of a head is rotated, and the
+ * context that longrope stretches stands beside it. */
 void describe_phi3(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;
@@ -150,7 +150,8 @@ void describe_granite(loader *l, desc *d) {
     d->tied = config_bool_or(l, "tie_word_embeddings", true);
 }
 
-/* Llama with scales that depend on its depth and width. mlx-lm does not load it with tied embeddings. */
+/* Llama with scales that depend on its depth and width. mlx-lm does not load it with tied
+ * embeddings. */
 void describe_minicpm(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;
@@ -190,7 +191,8 @@ void describe_internlm2(loader *l, desc *d) {
                        .down = "feed_forward.w2"};
 }
 
-/* Llama with the norms inside attention and feed-forward, and a width that follows from hidden_size. */
+/* Llama with the norms inside attention and feed-forward, and a width that follows from
+ * hidden_size. */
 void describe_lille(loader *l, desc *d) {
     static const decoder_keys keys = {"n_embd", "n_layer", "n_head", "n_kv_heads", .eps = "layer_norm_eps"};
     read_decoder_keys(l, d, &keys, &(decoder_defaults){.width = 1});
@@ -242,7 +244,8 @@ void describe_qwen(loader *l, desc *d) {
                        .down = "mlp.c_proj"};
 }
 
-/* Heads and widths of each layer's own; one matrix for query, key and value, one for gate and up. */
+/* Heads and widths of each layer's own; one matrix for query, key and value, one for gate and
+ * up. */
 void describe_openelm(loader *l, desc *d) {
     d->hidden = config_int(l, "model_dim", 1, MAX_DIM);
     d->n_layers = config_int(l, "num_transformer_layers", 1, MAX_LAYERS);
@@ -292,7 +295,8 @@ void layer_openelm(loader *l, const desc *d, int64_t i, layer_desc *out) {
     out->ffn.width = rounded;
 }
 
-/* Norms without weights everywhere, on the embedding, too; an MLP of relu^2; rope turns the other way. */
+/* Norms without weights everywhere, on the embedding, too; an MLP of relu^2; rope turns the other
+ * way. */
 void describe_nanochat(loader *l, desc *d) {
     static const decoder_defaults defaults = {1280, 20, 65536, 10, 10, 0, 5120, 1e-5};
     read_decoder_or(l, d, &defaults);

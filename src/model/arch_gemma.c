@@ -38,7 +38,8 @@ void describe_gemma2(loader *l, desc *d) {
     if (!l->failed && !(a->softcap > 0)) config_refuse(l, "attn_logit_softcapping", "is not positive");
 }
 
-/* All but every sixth layer see a window and have a rope of their own; h = x + norm(attention(norm(x))). */
+/* All but every sixth layer see a window and have a rope of their own; h = x +
+ * norm(attention(norm(x))). */
 void describe_gemma3(loader *l, desc *d) {
     static const decoder_defaults defaults = {1152, 26, 262144, 4, 1, 256, 6912, 1e-6};
     read_decoder_or(l, d, &defaults);

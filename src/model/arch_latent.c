@@ -100,8 +100,8 @@ void layer_glm4_moe_lite(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (json_get(l->config, "first_k_dense_replace") || i >= 1) layer_deepseek(l, d, i, out);
 }
 
-/* Every head's keys and values are kept; experts are chosen by softmax, perhaps within the groups of the best
- * ones. */
+/* Every head's keys and values are kept; experts are chosen by softmax, perhaps within the groups
+ * of the best ones. */
 void describe_deepseek_v2(loader *l, desc *d) {
     read_decoder_or(l, d, &deepseek_sizes);
     read_latent(l, d, &deepseek_latents, 1e-6f);

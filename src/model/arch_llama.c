@@ -70,7 +70,8 @@ void describe_ernie4_5(loader *l, desc *d) {
     d->tied = config_bool(l, "tie_word_embeddings");
 }
 
-/* Neighbouring features are rotated together; no bias on the output; head_dim is always hidden_size / heads.
+/* Neighbouring features are rotated together; no bias on the output; head_dim is always hidden_size
+ * / heads.
  */
 void describe_helium(loader *l, desc *d) {
     read_decoder(l, d);
@@ -103,7 +104,8 @@ void describe_telechat3(loader *l, desc *d) {
     d->own_caches = false;
 }
 
-/* Every fourth layer has no positions. mlx-lm's class lacks make_cache, so a window would mask a plain cache.
+/* Every fourth layer has no positions. mlx-lm's class lacks make_cache, so a window would mask a
+ * plain cache.
  */
 void describe_smollm3(loader *l, desc *d) {
     describe_llama(l, d);
@@ -133,7 +135,8 @@ void describe_nanbeige(loader *l, desc *d) {
         if (config_bool_or(l, refused[i], false)) config_refuse(l, refused[i], "is not supported");
 }
 
-/* The dense text model of Llama 4: norms without weights on query and key, some layers without positions. */
+/* The dense text model of Llama 4: norms without weights on query and key, some layers without
+ * positions. */
 void describe_llama4_text(loader *l, desc *d) {
     read_decoder_keys(l, d, &(decoder_keys){.width = "intermediate_size_mlp"}, &(decoder_defaults){0});
     attention_desc *a = &d->layer.attention;

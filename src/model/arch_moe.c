@@ -1,5 +1,6 @@
 /* arch_moe.c - architectures with experts: what each changes.
- * The feed-forward of most layers is a router and its k best experts. mlx-lm: models/, the file of that name.
+ * The feed-forward of most layers is a router and its k best experts. mlx-lm: models/, the file of
+ * that name.
  */
 #include "model/decoder.h"
 
@@ -49,7 +50,8 @@ void layer_mellum(loader *l, const desc *d, int64_t i, layer_desc *out) {
         l, &(rope_wish){.dims = a->head_dim, .layer_type = sliding ? "sliding_attention" : "full_attention"});
 }
 
-/* Experts in all layers, which are as wide as a dense model's MLP; the k best logits, then softmax. */
+/* Experts in all layers, which are as wide as a dense model's MLP; the k best logits, then
+ * softmax. */
 void describe_mixtral(loader *l, desc *d) {
     static const decoder_defaults defaults = {4096, 32, 32000, 32, 8, 0, 14336, 1e-5};
     read_decoder_or(l, d, &defaults);
@@ -227,7 +229,8 @@ void describe_minimax(loader *l, desc *d) {
     d->tied = config_bool_or(l, "tie_word_embeddings", false);
 }
 
-/* Biases everywhere, sinks, windows in every second layer; experts in all, with an activation of their own.
+/* Biases everywhere, sinks, windows in every second layer; experts in all, with an activation of
+ * their own.
  */
 void describe_gpt_oss(loader *l, desc *d) {
     static const decoder_defaults defaults = {2880, 36, 201088, 64, 8, 64, 2880, 1e-5};

@@ -1,5 +1,5 @@
-/* arch_routed.c - more architectures with experts, which are chosen in ways of their own: what each changes.
- * mlx-lm: models/, the file of that name. */
+/* arch_routed.c - more architectures with experts, which are chosen in ways of their own: what each
+ * changes. mlx-lm: models/, the file of that name. */
 #include "model/decoder.h"
 
 #include <math.h>
@@ -49,7 +49,8 @@ void layer_ernie4_5_moe(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (!l->failed && (i + 1) % step == 0 && i >= first && i <= last) out->ffn.kind = FFN_EXPERTS;
 }
 
-/* One matrix for query, key and value; experts after the first layers, perhaps within the best groups. */
+/* One matrix for query, key and value; experts after the first layers, perhaps within the best
+ * groups. */
 void describe_bailing_moe(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;
@@ -90,7 +91,8 @@ void describe_bailing_moe(loader *l, desc *d) {
     d->names.router_bias = "mlp.gate.expert_bias";
 }
 
-/* Norms on both sides, attention with a gate; windows in most layers, the others have no positions. */
+/* Norms on both sides, attention with a gate; windows in most layers, the others have no
+ * positions. */
 void describe_afmoe(loader *l, desc *d) {
     static const decoder_defaults defaults = {2048, 32, 200192, 32, 4, 64, 6144, 1e-5};
     read_decoder_or(l, d, &defaults);

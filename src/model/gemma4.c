@@ -1,6 +1,6 @@
-/* gemma4.c - what Gemma 4's layers have that no other architecture has: an input of their own from an
- * embedding of all layers, and an MLP beside the experts. mlx-lm models/gemma4_text.py: DecoderLayer, Router,
- * _get_per_layer_inputs, _project_per_layer_inputs. */
+/* gemma4.c - what Gemma 4's layers have that no other architecture has: an input of their own from
+ * an embedding of all layers, and an MLP beside the experts. mlx-lm models/gemma4_text.py:
+ * DecoderLayer, Router, _get_per_layer_inputs, _project_per_layer_inputs. */
 #include "model/decoder.h"
 
 #include <math.h>
@@ -61,9 +61,9 @@ tensor add_layer_input(graph *g, const layer *l, tensor h, tensor input) {
 
 /* ---- the description ---- */
 
-/* Windows in most layers; the others have larger heads, and part of them is rotated. The last layers read the
- * keys and values of earlier ones. Norms on both sides weigh with w; each layer's result has a factor of its
- * own. */
+/* Windows in most layers; the others have larger heads, and part of them is rotated. The last
+ * layers read the keys and values of earlier ones. Norms on both sides weigh with w; each layer's
+ * result has a factor of its own. */
 void describe_gemma4(loader *l, desc *d) {
     static const decoder_defaults defaults = {1536, 35, 262144, 8, 1, 256, 6144, 1e-6};
     read_decoder_or(l, d, &defaults);

@@ -1,6 +1,7 @@
-/* latent.c - multi-head latent attention: keys and values of all heads come from one short latent, which is
- * what caches keep; or, of older architectures, every head's keys and values are kept all the same.
- * mlx-lm models/deepseek_v3.py: DeepseekV3Attention; models/deepseek_v2.py: DeepseekV2Attention. */
+/* latent.c - multi-head latent attention: keys and values of all heads come from one short latent,
+ * which is what caches keep; or, of older architectures, every head's keys and values are kept all
+ * the same. mlx-lm models/deepseek_v3.py: DeepseekV3Attention; models/deepseek_v2.py:
+ * DeepseekV2Attention. */
 #include "model/decoder.h"
 
 static void load_queries(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {

@@ -1,4 +1,5 @@
-/* names.c - what mlx-lm calls the weights of most decoders; a description changes what is particular. */
+/* names.c - what mlx-lm calls the weights of most decoders; a description changes what is
+ * particular. */
 #include "model/decoder.h"
 
 const names default_names = {

@@ -1,7 +1,7 @@
 /* rope.c - the frequencies of every rope variant that config.json can ask for.
- * mlx-lm rope_utils.py; frequencies are kept as periods (freqs[i] = base^(2i / dims)), as mx.fast.rope takes
- * them. Those of a variant are computed in F32, step by step as mlx-lm does, so that they are the same to the
- * bit. */
+ * mlx-lm rope_utils.py; frequencies are kept as periods (freqs[i] = base^(2i / dims)), as
+ * mx.fast.rope takes them. Those of a variant are computed in F32, step by step as mlx-lm does, so
+ * that they are the same to the bit. */
 #include "model/load.h"
 
 #include <math.h>
@@ -11,7 +11,8 @@ static double field(loader *l, const json *scaling, const char *key, bool requir
     return l->failed ? 1 : otherwise;
 }
 
-/* Llama3RoPE: long wavelengths are slowed down by factor, short ones left, those between interpolated. */
+/* Llama3RoPE: long wavelengths are slowed down by factor, short ones left, those between
+ * interpolated. */
 static void scale_llama3(loader *l, const json *scaling, float *freqs, int n) {
     float factor = (float)field(l, scaling, "factor", true, 0);
     double low = field(l, scaling, "low_freq_factor", false, 1),
@@ -32,8 +33,8 @@ static double yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-/* YarnRoPE: dimensions that turn often keep their frequency, those that turn rarely are slowed down, with a
- * ramp. */
+/* YarnRoPE: dimensions that turn often keep their frequency, those that turn rarely are slowed
+ * down, with a ramp. */
 static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *spec, float *freqs, int n) {
     double factor = field(l, scaling, "factor", true, 0);
     double context = field(l, scaling, "original_max_position_embeddings", false, 4096);
@@ -54,7 +55,8 @@ static void scale_yarn(loader *l, const json *scaling, double base, rope_spec *s
     spec->mscale = (float)(yarn_mscale(factor, mscale) / yarn_mscale(factor, all));
 }
 
-/* SuScaledRoPE: every frequency has a factor of its own from long_factor, which is a list or one number. */
+/* SuScaledRoPE: every frequency has a factor of its own from long_factor, which is a list or one
+ * number. */
 static void scale_longrope(loader *l, const rope_wish *wish, const json *scaling, rope_spec *spec,
                            float *freqs, int n) {
     const char *key = "original_max_position_embeddings";

@@ -1,5 +1,5 @@
-/* weigh.c - the size of a model that is not there yet: it is loaded on an engine that computes nothing.
- * So no architecture's number of weights is written down a second time. */
+/* weigh.c - the size of a model that is not there yet: it is loaded on an engine that computes
+ * nothing. So no architecture's number of weights is written down a second time. */
 #include "model/model.h"
 
 int model_weigh(const checkpoint *synthetic, model_weights *out) {

@@ -1,5 +1,5 @@
-/* quality.c - the rules: from how much of a disturbance on a run has which grade, and what to do about it.
- * Each is one function; docs/metrics.md has them as a table.
+/* quality.c - the rules: from how much of a disturbance on a run has which grade, and what to do
+ * about it. Each is one function; docs/metrics.md has them as a table.
  */
 #include "quality/quality.h"
 
@@ -50,7 +50,8 @@ static double change(double a, double b) {
     return a >= 0 && b > a ? b - a : 0;
 }
 
-/* Other programs. Ticks are coarse and belong to whoever runs when one comes, so a little is nothing. */
+/* Other programs. Ticks are coarse and belong to whoever runs when one comes, so a little is
+ * nothing. */
 static void judge_others(quality *q, const span *s) {
     const double coarse = 0.03;
     if (s->machine <= 0) return;

@@ -1,13 +1,13 @@
-/* quality.h - how far a run can be believed: a grade from A to F, from what else the machine did meanwhile.
- * Counters are read before and after a run; nothing is done while it lasts.
+/* quality.h - how far a run can be believed: a grade from A to F, from what else the machine did
+ * meanwhile. Counters are read before and after a run; nothing is done while it lasts.
  */
 #ifndef QUALITY_QUALITY_H
 #define QUALITY_QUALITY_H
 
 #include "sys/sys.h"
 
-/* A: nothing disturbed the run. B: it hardly matters. C: speeds may be lower by some percent. D: they are. F:
- * they mean nothing. */
+/* A: nothing disturbed the run. B: it hardly matters. C: speeds may be lower by some percent. D:
+ * they are. F: they mean nothing. */
 typedef struct quality {
     char grade;  /* 'A', 'B', 'C', 'D' or 'F' */
     str reasons; /* "WHAT: WHAT TO DO; ...", the worst first; empty for A. Free it. */

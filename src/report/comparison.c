@@ -1,5 +1,5 @@
-/* comparison.c - what results_compare found, as a table for people (text, md) or for programs (csv, json).
- * A change that may be chance is "~", so that nobody takes noise for news.
+/* comparison.c - what results_compare found, as a table for people (text, md) or for programs (csv,
+ * json). A change that may be chance is "~", so that nobody takes noise for news.
  */
 #include "report/format.h"
 

@@ -1,5 +1,6 @@
-/* csv.c - the default format, a line per run: the original mlxbench's first six columns, then every other
- * column. Values with a comma, a quote or a line break are quoted (RFC 4180); an unset value is empty. */
+/* csv.c - the default format, a line per run: the original mlxbench's first six columns, then every
+ * other column. Values with a comma, a quote or a line break are quoted (RFC 4180); an unset value
+ * is empty. */
 #include "report/format.h"
 
 enum { ALL_DECIMALS = 9 };

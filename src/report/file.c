@@ -1,6 +1,6 @@
-/* file.c - where the text of one output goes: a regular file is written beside its name until its first row
- * is there, so that a command that goes wrong before leaves an earlier file as it was. Everything else is
- * written directly.
+/* file.c - where the text of one output goes: a regular file is written beside its name until its
+ * first row is there, so that a command that goes wrong before leaves an earlier file as it was.
+ * Everything else is written directly.
  */
 #include "report/file.h"
 
@@ -33,8 +33,8 @@ static int fail_write(out_file *f) {
 
 /* ---- which file it is ---- */
 
-/* The program's own descriptors by name, such as /dev/stdout: never a file to replace, even if they lead to
- * one. */
+/* The program's own descriptors by name, such as /dev/stdout: never a file to replace, even if they
+ * lead to one. */
 static bool is_descriptor(const char *path) {
     static const char *const places[] = {"/dev/std", "/dev/fd/", "/proc/self/fd/"};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
@@ -148,8 +148,9 @@ static int write_in_gap(out_file *f, const str *text, const out_tail *tail) {
     return failed ? -1 : 0;
 }
 
-/* Writes text, and moves the tail behind it. The gap is as long as the tail: so the tail is not moved again
- * before as much text has come, and all moves together write no more than the text does. */
+/* Writes text, and moves the tail behind it. The gap is as long as the tail: so the tail is not
+ * moved again before as much text has come, and all moves together write no more than the text
+ * does. */
 static int write_all_of_it(out_file *f, const str *text, const out_tail *tail) {
     str all = {0};
     append(&all, text, 0);

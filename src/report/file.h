@@ -28,9 +28,9 @@ typedef struct out_tail {
     bool last;   /* nothing comes after this: leave no gap */
 } out_tail;
 
-/* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written, and as a
- * usage error when it is a regular file with something in it, unless force. out_file_close frees it in any
- * case. */
+/* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written,
+ * and as a usage error when it is a regular file with something in it, unless force. out_file_close
+ * frees it in any case. */
 int out_file_find(out_file *f, const char *path, bool force);
 
 /* Are these the same file, however their paths are spelt? */
@@ -42,12 +42,13 @@ bool out_file_is_of(const out_file *f, const char *path);
 /* Opens what was found; a regular file is not touched yet: its text goes to a new one beside it. */
 int out_file_open(out_file *f);
 
-/* Adds text. In a regular file the tail follows, whole: of tail->text, what was there before is expected to
- * be its beginning. Blanks may stand before the tail, so that n writes cost what n texts and tails do, and
- * not what all tails together would. Elsewhere only text is written. */
+/* Adds text. In a regular file the tail follows, whole: of tail->text, what was there before is
+ * expected to be its beginning. Blanks may stand before the tail, so that n writes cost what n
+ * texts and tails do, and not what all tails together would. Elsewhere only text is written. */
 int out_file_write(out_file *f, const str *text, const out_tail *tail);
 
-/* The first row was written: the file takes its name. -1 when another one has got it meanwhile, unless force.
+/* The first row was written: the file takes its name. -1 when another one has got it meanwhile,
+ * unless force.
  */
 int out_file_keep(out_file *f, bool force);
 

@@ -13,8 +13,8 @@
     FORMAT(json)                                                                                             \
     FORMAT(jsonl)
 
-/* What a format appends to. The text is written and emptied after each call. The tail is kept: it stands
- * behind all text, a second list for example. shared is the format's own. */
+/* What a format appends to. The text is written and emptied after each call. The tail is kept: it
+ * stands behind all text, a second list for example. shared is the format's own. */
 typedef struct output {
     const sweep *sweep;
     int64_t n_runs, n_summaries; /* so far, without the one at hand */
@@ -36,7 +36,8 @@ typedef struct format {
 FORMATS(FORMAT)
 #undef FORMAT
 
-/* One line of a CSV file (RFC 4180, lines end with \n) with the n columns given; the header's when r is NULL.
+/* One line of a CSV file (RFC 4180, lines end with \n) with the n columns given; the header's when
+ * r is NULL.
  */
 void put_csv(str *out, const row *r, const int *columns, int n, int decimals, const char *none);
 

@@ -1,6 +1,6 @@
-/* json.c - one object: {"schema", "machine", "runs", "summaries"}; a row's members are its columns, unset
- * ones null. Each row is out as soon as it is measured. In a file the lists are closed after every row,
- * elsewhere at the end.
+/* json.c - one object: {"schema", "machine", "runs", "summaries"}; a row's members are its columns,
+ * unset ones null. Each row is out as soon as it is measured. In a file the lists are closed after
+ * every row, elsewhere at the end.
  */
 #include "report/format.h"
 

@@ -1,5 +1,6 @@
-/* jsonl.c - one JSON object per line, runs with everything that was measured: every timestamp and token id.
- * Times are nanoseconds of a clock with an arbitrary start; only differences mean something.
+/* jsonl.c - one JSON object per line, runs with everything that was measured: every timestamp and
+ * token id. Times are nanoseconds of a clock with an arbitrary start; only differences mean
+ * something.
  */
 #include "report/format.h"
 

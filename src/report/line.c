@@ -1,5 +1,5 @@
-/* line.c - a configuration in one line that can be pasted into a message: model, machine, speeds, memory.
- * Numbers have four digits, which is more than most machines repeat.
+/* line.c - a configuration in one line that can be pasted into a message: model, machine, speeds,
+ * memory. Numbers have four digits, which is more than most machines repeat.
  */
 #include "report/report.h"
 

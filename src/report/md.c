@@ -1,5 +1,6 @@
-/* md.c - a Markdown table, a line per configuration, aligned, so that it reads well on a terminal as it
- * grows. Shows the model, what varies and the main metrics; what all lines have in common stands below.
+/* md.c - a Markdown table, a line per configuration, aligned, so that it reads well on a terminal
+ * as it grows. Shows the model, what varies and the main metrics; what all lines have in common
+ * stands below.
  */
 #include "report/format.h"
 
@@ -123,7 +124,8 @@ static void put_row(output *o, const row *r) {
 
 /* ---- what all lines share ---- */
 
-/* "PARAMETER VALUE" for each parameter that is not what it is by default, and has no place of its own. */
+/* "PARAMETER VALUE" for each parameter that is not what it is by default, and has no place of its
+ * own. */
 static void put_params(str *out, const sweep *s, const row *r) {
     for (int i = 0; i < N_PARAMS; i++) {
         value v = r->cells[COLUMN_FIRST_PARAM + i];

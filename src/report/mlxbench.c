@@ -1,5 +1,6 @@
 /* mlxbench.c - exactly the table of the original mlxbench (Python), for tools that read it.
- * Fifteen columns, three decimals, None where unset: src/mlxbench/benchmark.py of okuvshynov/mlxbench. */
+ * Fifteen columns, three decimals, None where unset: src/mlxbench/benchmark.py of
+ * okuvshynov/mlxbench. */
 #include "report/format.h"
 
 static const int columns[] = {COLUMN_run,

@@ -14,25 +14,27 @@ typedef struct report_options {
     const char *const *inputs; /* paths of models and files that are read, which no output may replace */
 } report_options;
 
-/* Checks all FORMAT or FORMAT:FILE, then opens one report for each and writes what comes before the first
- * row, so that an output that can't be written is found before anything is measured. A file gets its name
- * with its first row; until then an earlier one stays as it is. No spec: md on a terminal, else csv, on
- * standard output. s and the texts must outlive it. NULL with an error: unknown format, standard output or a
- * file named twice, a file that is there already or is a model's (usage), a file that can't be written. */
+/* Checks all FORMAT or FORMAT:FILE, then opens one report for each and writes what comes before the
+ * first row, so that an output that can't be written is found before anything is measured. A file
+ * gets its name with its first row; until then an earlier one stays as it is. No spec: md on a
+ * terminal, else csv, on standard output. s and the texts must outlive it. NULL with an error:
+ * unknown format, standard output or a file named twice, a file that is there already or is a
+ * model's (usage), a file that can't be written. */
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s);
 
 /* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
 int reports_row(reports *r, const row *next);
 
-/* Completes what was opened (JSON stays valid however the run ended) and frees r, which may be NULL. An error
- * that was recorded before stays the recorded one. */
+/* Completes what was opened (JSON stays valid however the run ended) and frees r, which may be
+ * NULL. An error that was recorded before stays the recorded one. */
 int reports_close(reports *r);
 
 /* A configuration's row in one line that can be pasted, appended to out. */
 void report_line(str *out, const row *summary);
 
 /* A comparison of the files a and b as text, md, csv or json, appended to out; first: of several.
- * report_comparison_end follows the last one. -1 with a usage error when the format is none of them. */
+ * report_comparison_end follows the last one. -1 with a usage error when the format is none of
+ * them. */
 int report_comparison(str *out, const char *form, const char *a, const char *b, const comparison *c,
                       bool first);
 void report_comparison_end(str *out, const char *form);

@@ -1,5 +1,5 @@
-/* columns.c - the columns and the table of parameters, generated from the lists, and values as text.
- * The only place that knows a column's kind.
+/* columns.c - the columns and the table of parameters, generated from the lists, and values as
+ * text. The only place that knows a column's kind.
  */
 #include "results/results.h"
 

@@ -1,5 +1,6 @@
-/* compare.c - two files' results side by side: the same configurations, their speeds, and whether they
- * differ. Speeds are compared as ratios, so on logarithms: a change is the same from wherever it starts.
+/* compare.c - two files' results side by side: the same configurations, their speeds, and whether
+ * they differ. Speeds are compared as ratios, so on logarithms: a change is the same from wherever
+ * it starts.
  */
 #include "results/internal.h"
 
@@ -15,8 +16,8 @@ static bool same_configuration(const comparison *c, const row *a, const row *b) 
     return true;
 }
 
-/* The logarithms of the numbers of all runs that are configured as `like`; *n of them. NULL when out of
- * memory. */
+/* The logarithms of the numbers of all runs that are configured as `like`; *n of them. NULL when
+ * out of memory. */
 static double *numbers_of(const comparison *c, const results *r, const row *like, int column_of, int64_t *n) {
     double *x = mem_new((size_t)r->n + 1, sizeof *x, "a comparison");
     *n = 0;

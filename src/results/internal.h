@@ -5,8 +5,8 @@
 
 #include "results/results.h"
 
-/* real, rounded to so many decimals as every output shows, so that a row is the same in memory and in a file.
- * Unset when it is no number. */
+/* real, rounded to so many decimals as every output shows, so that a row is the same in memory and
+ * in a file. Unset when it is no number. */
 value value_of_real(double real, int decimals);
 
 /* ---- qualities of several runs ---- */
@@ -18,7 +18,8 @@ typedef struct grades {
 } grades;
 void grades_add(grades *g, value quality);
 
-/* The grade that three of four runs have, or a better one: a median is not moved by less. 0: none is known.
+/* The grade that three of four runs have, or a better one: a median is not moved by less. 0: none
+ * is known.
  */
 char grades_of(const grades *g);
 

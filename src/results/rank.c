@@ -1,5 +1,6 @@
 /* rank.c - are numbers of two groups different? Tests by ranks, which assume no distribution.
- * Exact up to EXACT numbers, ties included; above that by the normal distribution, which is as good there.
+ * Exact up to EXACT numbers, ties included; above that by the normal distribution, which is as good
+ * there.
  */
 #include "results/results.h"
 
@@ -46,8 +47,8 @@ static int rank_all(ranks *r, const double *a, int64_t n_a, const double *b, int
     return 0;
 }
 
-/* How often `taken` of the n ranks add up to s, divided by how often they add up to anything: [*n_sums], s
- * below that. Streitberg and Roehmel 1986. NULL when out of memory. */
+/* How often `taken` of the n ranks add up to s, divided by how often they add up to anything:
+ * [*n_sums], s below that. Streitberg and Roehmel 1986. NULL when out of memory. */
 static double *sum_distribution(const int64_t *of, int64_t n, int64_t taken, int64_t *n_sums) {
     int64_t width = 1;
     for (int64_t i = 0; i < n; i++) width += of[i];
@@ -66,7 +67,8 @@ static double *sum_distribution(const int64_t *of, int64_t n, int64_t taken, int
     return ways;
 }
 
-/* Two-sided: twice the smaller of the probabilities of a sum at most, and at least, as large as a's. */
+/* Two-sided: twice the smaller of the probabilities of a sum at most, and at least, as large as
+ * a's. */
 static double exact_p(const ranks *r) {
     int64_t width, sum = 0;
     double *p = sum_distribution(r->of, r->n_a + r->n_b, r->n_a, &width), below = 0, above = 0;
@@ -99,8 +101,8 @@ double mann_whitney(const double *a, int64_t n_a, const double *b, int64_t n_b) 
 
 /* ---- how far apart ---- */
 
-/* The k-th smallest and largest of all differences enclose the shift with at least 95 %: the largest k; 0:
- * none. */
+/* The k-th smallest and largest of all differences enclose the shift with at least 95 %: the
+ * largest k; 0: none. */
 static int64_t shift_rank(int64_t n_a, int64_t n_b) {
     int64_t n = n_a + n_b, width, k = 0;
     double a = (double)n_a, b = (double)n_b, outside = 0;

@@ -1,5 +1,5 @@
-/* read.c - rows from files: which format it is, and what follows from the runs, which is computed again.
- * Summaries are not read: they are what the same code makes of the same runs.
+/* read.c - rows from files: which format it is, and what follows from the runs, which is computed
+ * again. Summaries are not read: they are what the same code makes of the same runs.
  */
 #include "results/internal.h"
 
@@ -41,7 +41,8 @@ static int compare_runs(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Pointers to the runs, those of one configuration side by side, in order. NULL when out of memory. */
+/* Pointers to the runs, those of one configuration side by side, in order. NULL when out of
+ * memory. */
 static const row **group(const results *r) {
     const row **runs = mem_new((size_t)r->n, sizeof *runs, "the rows");
     for (int64_t i = 0; runs && i < r->n; i++) runs[i] = &r->runs[i];
@@ -65,7 +66,8 @@ static int find_sweep(results *r) {
     return 0;
 }
 
-/* The summary of the configuration whose runs begin at runs[*start]; moves *start to the next one's. */
+/* The summary of the configuration whose runs begin at runs[*start]; moves *start to the next
+ * one's. */
 static int hand_on_summary(const results *r, const row **runs, int64_t *start, summary *s,
                            int (*on_row)(void *context, const row *r), void *context) {
     int64_t number = configuration(runs[*start]);

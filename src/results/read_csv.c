@@ -1,5 +1,5 @@
-/* read_csv.c - runs from CSV (RFC 4180) with our columns in any order; columns of others are left out.
- * A last line that a killed program left unfinished is left out, too.
+/* read_csv.c - runs from CSV (RFC 4180) with our columns in any order; columns of others are left
+ * out. A last line that a killed program left unfinished is left out, too.
  */
 #include "results/internal.h"
 
@@ -66,7 +66,8 @@ static int read_cell(reader *r, int c, const char *text, value *out) {
     return 0;
 }
 
-/* Which column each field belongs to; -1: none of ours. Returns how many fields there are; -1 on error. */
+/* Which column each field belongs to; -1: none of ours. Returns how many fields there are; -1 on
+ * error. */
 static int read_header(reader *r, csv *c, int *columns, int max) {
     bool taken[N_COLUMNS] = {0};
     int n = 0;

@@ -1,6 +1,6 @@
-/* results.h - what was measured, as rows: columns, spreads over repeats, and rows read back from files.
- * The columns are three lists (params.def, metrics.def, facts.def); nothing names one twice. Knows no engine
- * and no model: rows come from the benchmark or from a file, and are the same.
+/* results.h - what was measured, as rows: columns, spreads over repeats, and rows read back from
+ * files. The columns are three lists (params.def, metrics.def, facts.def); nothing names one twice.
+ * Knows no engine and no model: rows come from the benchmark or from a file, and are the same.
  */
 #ifndef RESULTS_RESULTS_H
 #define RESULTS_RESULTS_H
@@ -52,7 +52,8 @@ typedef struct facts {
 #include "results/facts.def"
 } facts;
 
-/* What one run measured, raw; metrics.def makes all numbers of it. Times are clock_ns(), memory is in bytes.
+/* What one run measured, raw; metrics.def makes all numbers of it. Times are clock_ns(), memory is
+ * in bytes.
  */
 typedef struct sample {
     int64_t n_sequences;        /* decoded together */
@@ -128,8 +129,8 @@ int column_find(const char *name);
 
 /* ---- rows ---- */
 
-/* How n numbers lie. Unset is NAN: low and high below 6 numbers, mean and what follows without one, sd
- * below 2. */
+/* How n numbers lie. Unset is NAN: low and high below 6 numbers, mean and what follows without one,
+ * sd below 2. */
 typedef struct spread {
     int64_t n;
     double median;
@@ -141,8 +142,8 @@ typedef struct spread {
 
 typedef enum row_kind { ROW_RUN, ROW_SUMMARY } row_kind;
 
-/* One line of any output: a run, or a configuration (then cells are its runs' medians and what they share). A
- * run that failed has an error and no metrics. Borrowed: texts, spreads, raw. */
+/* One line of any output: a run, or a configuration (then cells are its runs' medians and what they
+ * share). A run that failed has an error and no metrics. Borrowed: texts, spreads, raw. */
 typedef struct row {
     row_kind kind;
     value cells[N_COLUMNS];
@@ -180,28 +181,30 @@ void summary_free(summary *s);
 /* -1 when out of memory. What the row points to may change afterwards. */
 int summary_add(summary *s, const row *run);
 
-/* The configuration's row, valid until the next call with s; -1 when nothing was added since summary_clear.
+/* The configuration's row, valid until the next call with s; -1 when nothing was added since
+ * summary_clear.
  */
 int summary_row(summary *s, row *out);
 void summary_clear(summary *s);
 
 /* ---- two groups of numbers ---- */
 
-/* Probability of ranks at least as uneven if both groups come from the same distribution: Mann-Whitney's
- * test, two-sided. Exact with up to 100 numbers, ties included. NAN when a group is empty or memory is out.
+/* Probability of ranks at least as uneven if both groups come from the same distribution:
+ * Mann-Whitney's test, two-sided. Exact with up to 100 numbers, ties included. NAN when a group is
+ * empty or memory is out.
  */
 double mann_whitney(const double *a, int64_t n_a, const double *b, int64_t n_b);
 
-/* How much larger b is than a (Hodges and Lehmann 1963): the median of all differences, and the 95 % interval
- * that belongs to the test above. Unset is NAN: the interval below 4 numbers each, or so; all when memory is
- * out. */
+/* How much larger b is than a (Hodges and Lehmann 1963): the median of all differences, and the 95
+ * % interval that belongs to the test above. Unset is NAN: the interval below 4 numbers each, or
+ * so; all when memory is out. */
 typedef struct shift {
     double estimate, low, high;
 } shift;
 shift shift_of(const double *a, int64_t n_a, const double *b, int64_t n_b);
 
-/* Adjusts n probabilities, of which NAN is none, so that all together err with what one alone would (Holm
- * 1979). */
+/* Adjusts n probabilities, of which NAN is none, so that all together err with what one alone would
+ * (Holm 1979). */
 int holm(double *p, int64_t n);
 double geometric_mean(const double *x, int64_t n);
 
@@ -217,23 +220,23 @@ typedef struct results {
     sweep sweep;
 } results;
 
-/* Reads a file that one of our formats json, jsonl or csv wrote, of any length; it may end in the middle of
- * its last line, as a killed program leaves it. -1 with a message that names the file and the line, when it
- * is none. */
+/* Reads a file that one of our formats json, jsonl or csv wrote, of any length; it may end in the
+ * middle of its last line, as a killed program leaves it. -1 with a message that names the file and
+ * the line, when it is none. */
 int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
 
-/* Calls on_row for every run in order, and for each configuration once it and all before it are complete,
- * until it returns nonzero: that. */
+/* Calls on_row for every run in order, and for each configuration once it and all before it are
+ * complete, until it returns nonzero: that. */
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
 
 /* ---- two files side by side ---- */
 
 enum { N_COMPARED = 2 }; /* metrics: prompt_tps, generation_tps */
 
-/* A metric of one configuration, from a to b: ratios of speeds, with the interval of the shift of their
- * logarithms. */
+/* A metric of one configuration, from a to b: ratios of speeds, with the interval of the shift of
+ * their logarithms. */
 typedef struct difference {
     const row *of; /* a run of a's file */
     int column;    /* the metric */
@@ -257,8 +260,9 @@ typedef struct comparison {
     bool only_quiet; /* what was measured with a quality below B gets no verdict; set by the caller */
 } comparison;
 
-/* Compares the configurations that a and b have in common: equal in all parameters that vary within a file.
- * What varies in neither may differ between them. -1 when there are none. a and b must outlive c. */
+/* Compares the configurations that a and b have in common: equal in all parameters that vary within
+ * a file. What varies in neither may differ between them. -1 when there are none. a and b must
+ * outlive c. */
 int results_compare(comparison *c, const results *a, const results *b);
 void comparison_free(comparison *c);
 

@@ -57,8 +57,8 @@ static double count_stalls(const sample *s) {
     return (double)n;
 }
 
-/* Time of a token = at_0 + per_1000 * entries / 1000, by least squares; entries: those in the cache that the
- * token meets, its own included. r2: the share of the variance that this explains. */
+/* Time of a token = at_0 + per_1000 * entries / 1000, by least squares; entries: those in the cache
+ * that the token meets, its own included. r2: the share of the variance that this explains. */
 typedef struct fit {
     double at_0, per_1000, r2;
 } fit;

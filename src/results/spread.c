@@ -16,8 +16,8 @@ static double median_of_sorted(const double *x, int64_t n) {
 }
 
 /* The k-th smallest and k-th largest of n numbers enclose the median of what they come from with a
- * probability of 1 - 2 P(B < k), B binomial of n and 1/2 (Hahn and Meeker 1991, section 5.2). The largest k
- * with at least 95 %; 0: none. */
+ * probability of 1 - 2 P(B < k), B binomial of n and 1/2 (Hahn and Meeker 1991, section 5.2). The
+ * largest k with at least 95 %; 0: none. */
 static int64_t interval_rank(int64_t n) {
     double outside = 0, choose = lgamma((double)n + 1) - (double)n * log(2);
     for (int64_t k = 0; k < n; k++) {

@@ -1,5 +1,6 @@
 /* apple.c - a Mac's raw values to facts.
- * Portable: macos.c fetches the values, this file knows what they mean, and tests feed it recorded machines.
+ * Portable: macos.c fetches the values, this file knows what they mean, and tests feed it recorded
+ * machines.
  */
 #include "sys/facts.h"
 
@@ -18,9 +19,9 @@ static int small_number(const apple_source *s, const char *key) {
     return value < MOST_COUNT ? (int)value : 0;
 }
 
-/* Kinds of core, the fastest first: "Performance" and "Efficiency" until M4, "Super" and "Efficiency" on the
- * M5, "Super" and "Performance" on its Pro and Max, all three on the M6. Sources: hw.perflevelN in published
- * listings; Apple, "Determining system capabilities". */
+/* Kinds of core, the fastest first: "Performance" and "Efficiency" until M4, "Super" and
+ * "Efficiency" on the M5, "Super" and "Performance" on its Pro and Max, all three on the M6.
+ * Sources: hw.perflevelN in published listings; Apple, "Determining system capabilities". */
 enum { MAX_LEVELS = 4 };
 
 static int n_levels(const apple_source *s) {
@@ -63,8 +64,8 @@ static void level_caches(hardware *h, const apple_source *s, int level) {
               sharing ? (cores + sharing - 1) / sharing : 1);
 }
 
-/* Macs with one kind of core and no performance levels: Intel's L2 is per core, its L3 per package. Apple's
- * chips are left out, because there these keys tell of the efficiency cores only. */
+/* Macs with one kind of core and no performance levels: Intel's L2 is per core, its L3 per package.
+ * Apple's chips are left out, because there these keys tell of the efficiency cores only. */
 static void intel_caches(hardware *h, const apple_source *s) {
     int packages = small_number(s, "hw.packages");
     add_cache(h, 1, "Data", number(s, "hw.l1dcachesize"), h->physical_cores);
@@ -73,7 +74,8 @@ static void intel_caches(hardware *h, const apple_source *s) {
     add_cache(h, 3, "Unified", number(s, "hw.l3cachesize"), packages ? packages : 1);
 }
 
-/* Instruction sets under the names Linux gives them. macOS renamed the ARM keys over time: both are asked. */
+/* Instruction sets under the names Linux gives them. macOS renamed the ARM keys over time: both are
+ * asked. */
 static void simd(hardware *h, const apple_source *s) {
     static const struct {
         const char *name, *key, *older_key;

@@ -1,5 +1,5 @@
-/* facts.c - how hardware is named in one line and in one word, and the facts every POSIX system has.
- * Portable, so that the names of machines none of us has can be tested. */
+/* facts.c - how hardware is named in one line and in one word, and the facts every POSIX system
+ * has. Portable, so that the names of machines none of us has can be tested. */
 #include "sys/facts.h"
 
 #include <ctype.h>
@@ -83,8 +83,9 @@ static void remove_all(char *text, const char *part) {
             c++;
 }
 
-/* "Intel(R) Xeon(R) Platinum 8480C CPU @ 2.00GHz" to "Intel Xeon Platinum 8480C", "Apple M2 Ultra" to "M2
- * Ultra": what all chips of a maker share, clock rates and built-in graphics tell nothing. */
+/* "Intel(R) Xeon(R) Platinum 8480C CPU @ 2.00GHz" to "Intel Xeon Platinum 8480C", "Apple M2 Ultra"
+ * to "M2 Ultra": what all chips of a maker share, clock rates and built-in graphics tell
+ * nothing. */
 static void short_chip(char *out, size_t size, const char *chip) {
     static const char *const dull[] = {"CPU", "Processor", "Apple", NULL}, *const ends[] = {"@", "w/", "with",
                                                                                             NULL};

@@ -11,8 +11,8 @@ void facts_copy(char *out, size_t size, const char *text);
 /* Appends a word after a space; a word that does not fit is left out whole. */
 void facts_add_word(char *text, size_t size, const char *word);
 
-/* Adds a cache in order of level, type and size, or counts its instances to an equal one. Nothing for 0
- * bytes. */
+/* Adds a cache in order of level, type and size, or counts its instances to an equal one. Nothing
+ * for 0 bytes. */
 void facts_add_cache(hardware *h, cache_facts cache);
 
 /* kernel and architecture, from uname(2). */
@@ -21,12 +21,12 @@ void facts_from_uname(hardware *h);
 /* All unknown but the time and what is this process's own. */
 void facts_own_state(sys_state *s);
 
-/* The GPUs NVIDIA's management library tells of, up to max; 0 when this library (a name for dlopen) is not
- * there or does not work. Source: NVML API Reference. */
+/* The GPUs NVIDIA's management library tells of, up to max; 0 when this library (a name for dlopen)
+ * is not there or does not work. Source: NVML API Reference. */
 int nvml_gpus(const char *library, gpu_facts *gpus, int max);
 
-/* A Mac's values by their sysctl name ("hw.memsize") or IOKit property ("gpu-core-count"): true when there is
- * such a value. */
+/* A Mac's values by their sysctl name ("hw.memsize") or IOKit property ("gpu-core-count"): true
+ * when there is such a value. */
 typedef struct apple_source {
     bool (*number)(void *context, const char *key, int64_t *value);
     bool (*text)(void *context, const char *key, char *value, size_t size);

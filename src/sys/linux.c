@@ -59,7 +59,8 @@ void sys_hardware(hardware *h) {
 }
 
 int64_t sys_peak_rss(void) {
-    /* Not getrusage's figure where it can be had: that one starts at the size of the process that forked us.
+    /* Not getrusage's figure where it can be had: that one starts at the size of the process that
+     * forked us.
      */
     int64_t kilobytes = linux_value("", "/proc/self/status", "VmHWM");
     struct rusage usage;

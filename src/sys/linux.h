@@ -14,11 +14,12 @@ typedef struct cpu_mask {
 /* The first line of a file, without its end; false (and "") when it can't be read. */
 bool linux_line(char *line, size_t size, const char *root, const char *format, ...) PRINTF_LIKE(4, 5);
 
-/* The number at the start of text; -1 when there is none or when it is absurd (safe to multiply by 1024). */
+/* The number at the start of text; -1 when there is none or when it is absurd (safe to multiply by
+ * 1024). */
 int64_t linux_number(const char *text);
 
-/* The number after "KEY" and an optional colon at the start of a line of a file such as meminfo; -1 when
- * there is none. */
+/* The number after "KEY" and an optional colon at the start of a line of a file such as meminfo; -1
+ * when there is none. */
 int64_t linux_value(const char *root, const char *path, const char *key);
 
 /* A list such as "0-3,8": sets the mask and returns how many CPUs it names. */
@@ -30,7 +31,8 @@ int linux_read_cpus(const char *root, const char *path, cpu_mask *mask);
 /* A number that all CPUs of one core share. */
 long linux_core_of(const char *root, int cpu);
 
-/* Sets fast to the performance cores' CPUs among those online; false where there is only one kind of core. */
+/* Sets fast to the performance cores' CPUs among those online; false where there is only one kind
+ * of core. */
 bool linux_fast_cpus(const char *root, const cpu_mask *online, cpu_mask *fast);
 
 /* Physical cores among these CPUs. */

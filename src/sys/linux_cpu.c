@@ -31,7 +31,8 @@ int linux_read_cpus(const char *root, const char *path, cpu_mask *mask) {
     return linux_line(line, sizeof line, root, "%s", path) ? linux_cpus(line, mask) : 0;
 }
 
-/* The first CPU of a list file that all CPUs sharing something show alike; cpu itself where there is none. */
+/* The first CPU of a list file that all CPUs sharing something show alike; cpu itself where there
+ * is none. */
 static long first_sharing(const char *root, int cpu, const char *file) {
     char line[4096];
     if (!linux_line(line, sizeof line, root, CPU "/cpu%d/%s", cpu, file)) return cpu;
@@ -117,7 +118,8 @@ static void arm_core_name(char *name, size_t size, long implementer, long part) 
             facts_copy(name, size, cores[i].name);
 }
 
-/* Keeps the instruction sets that matter to matrix products; a name ending in * stands for all it begins. */
+/* Keeps the instruction sets that matter to matrix products; a name ending in * stands for all it
+ * begins. */
 static void add_simd(hardware *h, char *flags) {
     static const char *const wanted[] = {"sse4_2",  "avx",      "avx2", "fma",  "f16c",  "avx_vnni*",
                                          "avx512*", "avx10*",   "amx*", "neon", "asimd", "asimdhp",

@@ -1,13 +1,15 @@
 /* linux_limits.c - what this process may use: control groups (v1 and v2), affinity, free memory.
- * A container's limits are lower than the machine's, and using more means being throttled or killed. */
+ * A container's limits are lower than the machine's, and using more means being throttled or
+ * killed. */
 #include "sys/linux.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Calls visit with each folder of our control group and its parents, whose limits hold too. A container may
- * see the host's path of its group but have the group itself mounted as the top, which is visited last. */
+/* Calls visit with each folder of our control group and its parents, whose limits hold too. A
+ * container may see the host's path of its group but have the group itself mounted as the top,
+ * which is visited last. */
 static void visit_groups(const char *root, const char *controller,
                          void (*visit)(void *context, const char *root, const char *folder), void *context) {
     str path = {0};
@@ -47,8 +49,8 @@ static void min_cores(void *context, const char *root, const char *folder) {
     if (quota > 0 && period > 0 && quota / period < *cores) *cores = quota / period;
 }
 
-/* How long the group was stopped: microseconds in v2, nanoseconds in v1. A parent's figure may be the larger
- * one. */
+/* How long the group was stopped: microseconds in v2, nanoseconds in v1. A parent's figure may be
+ * the larger one. */
 static void max_stopped(void *context, const char *root, const char *folder) {
     double *seconds = context;
     str path = {0};
@@ -67,8 +69,8 @@ void linux_quota(const char *root, sys_state *s) {
     visit_groups(root, "cpu", max_stopped, &s->quota_s);
 }
 
-/* n, or what the control groups leave of it. A share of a core would stall all other threads at the next
- * barrier: rounded down. */
+/* n, or what the control groups leave of it. A share of a core would stall all other threads at the
+ * next barrier: rounded down. */
 static int limited(const char *root, int n) {
     double quota = LINUX_MAX_CPUS;
     visit_groups(root, "cpu", min_cores, &quota);
@@ -120,7 +122,8 @@ static int64_t group_number(const char *root, const char *folder, const char *fi
     return linux_number(line); /* v2 says "max" for no limit, v1 a number near 2^63 */
 }
 
-/* The group's use includes cached file pages, mapped checkpoints among them, which go when memory is needed.
+/* The group's use includes cached file pages, mapped checkpoints among them, which go when memory
+ * is needed.
  */
 static int64_t group_cached(const char *root, const char *folder, const char *inactive, const char *active) {
     str path = {0};

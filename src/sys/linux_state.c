@@ -1,5 +1,5 @@
-/* linux_state.c - what may disturb a measurement on Linux: the kernel's counters, one sensor a function.
- * A counter that is not there leaves -1, since most containers lack some.
+/* linux_state.c - what may disturb a measurement on Linux: the kernel's counters, one sensor a
+ * function. A counter that is not there leaves -1, since most containers lack some.
  */
 #include "sys/linux.h"
 
@@ -9,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* "cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL ...", in ticks; a line for each CPU follows. */
+/* "cpu USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL ...", in ticks; a line for each CPU
+ * follows. */
 static void read_stat(sys_state *s, const char *root) {
     str path = {0};
     char line[512];
@@ -99,7 +100,8 @@ static void read_power(sys_state *s, const char *root) {
     s->battery = discharging && !mains;
 }
 
-/* The governor's name; drivers that choose frequencies themselves, whatever the name, are told apart. */
+/* The governor's name; drivers that choose frequencies themselves, whatever the name, are told
+ * apart. */
 static void read_governor(sys_state *s, const char *root) {
     char driver[64];
     const char *folder = "/sys/devices/system/cpu/cpu0/cpufreq";

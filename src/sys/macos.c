@@ -1,5 +1,6 @@
 /* macos.c - fetches a Mac's raw values through sysctlbyname, Mach and IOKit.
- * Nothing is concluded here: see apple.c. tests/mac runs this very file on Linux, against recorded Macs. */
+ * Nothing is concluded here: see apple.c. tests/mac runs this very file on Linux, against recorded
+ * Macs. */
 #include "sys/facts.h"
 
 #include <dlfcn.h>
@@ -10,8 +11,9 @@
 
 /* ---- IOKit ---- */
 
-/* IOKit and CoreFoundation are opened when they are asked for the first time, so the program links to neither
- * and starts without them. Their calls, as Apple's documentation declares them; types are opaque. */
+/* IOKit and CoreFoundation are opened when they are asked for the first time, so the program links
+ * to neither and starts without them. Their calls, as Apple's documentation declares them; types
+ * are opaque. */
 #define FRAMEWORK(name) "/System/Library/Frameworks/" name ".framework/" name
 enum { CF_NUMBER_SINT64 = 4, CF_STRING_UTF8 = 0x08000100, IO_RECURSIVELY = 1, IO_PARENTS = 2 };
 
@@ -108,7 +110,8 @@ void sys_cores(core_list *cores) {
 
 /* ---- memory ---- */
 
-/* The larger of two: resident memory counts a mapped checkpoint's pages, the footprint what Metal has. */
+/* The larger of two: resident memory counts a mapped checkpoint's pages, the footprint what Metal
+ * has. */
 int64_t sys_peak_rss(void) {
     struct rusage usage;
     int64_t resident = getrusage(RUSAGE_SELF, &usage) ? 0 : (int64_t)usage.ru_maxrss; /* in bytes here */

@@ -5,8 +5,8 @@
 #include <dlfcn.h>
 #include <string.h>
 
-/* NVML API Reference: nvmlReturn_t is an int with 0 for success, nvmlDevice_t an opaque pointer, nvmlMemory_t
- * three counts of bytes. */
+/* NVML API Reference: nvmlReturn_t is an int with 0 for success, nvmlDevice_t an opaque pointer,
+ * nvmlMemory_t three counts of bytes. */
 typedef struct nvml_memory {
     unsigned long long total, free, used;
 } nvml_memory;
@@ -21,7 +21,8 @@ typedef struct nvml_calls {
     int (*driver)(char *version, unsigned length);
 } nvml_calls;
 
-/* C has no cast from an object pointer to a function pointer; POSIX says that they have the same form. */
+/* C has no cast from an object pointer to a function pointer; POSIX says that they have the same
+ * form. */
 static bool find(void *library, const char *name, void *function) {
     void *symbol = dlsym(library, name);
     memcpy(function, &symbol, sizeof symbol);

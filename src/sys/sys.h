@@ -1,6 +1,6 @@
 /* sys.h - facts about the machine and this process, the same on every platform.
- * One file per platform implements it (linux.c, macos.c); the rules that turn raw values into facts are
- * portable and tested with recorded values. */
+ * One file per platform implements it (linux.c, macos.c); the rules that turn raw values into facts
+ * are portable and tested with recorded values. */
 #ifndef SYS_SYS_H
 #define SYS_SYS_H
 
@@ -38,22 +38,23 @@ typedef struct hardware {
 /* Fills all that can be known; unknown text is "", unknown numbers 0. Never fails. */
 void sys_hardware(hardware *h);
 
-/* "M2 Ultra | 192.0GB | 76 GPU cores" ("Intel Xeon ... | 23.5GB | 2 cores" without a GPU) and the short form
- * "m2ultra_192gb_76gpu" of the original. Into text; return text. */
+/* "M2 Ultra | 192.0GB | 76 GPU cores" ("Intel Xeon ... | 23.5GB | 2 cores" without a GPU) and the
+ * short form "m2ultra_192gb_76gpu" of the original. Into text; return text. */
 char *sys_hardware_line(char *text, size_t size, const hardware *h);
 char *sys_hardware_id(char *text, size_t size, const hardware *h);
 
-/* This process: peak resident bytes so far, and memory that could be allocated now without swapping. 0:
- * unknown. */
+/* This process: peak resident bytes so far, and memory that could be allocated now without
+ * swapping. 0: unknown. */
 int64_t sys_peak_rss(void);
 int64_t sys_available_memory(void);
 
 /* Physical cores this process may use: affinity and cgroup limits included. At least 1. */
 int sys_usable_cores(void);
 
-/* The same cores as places for threads, one CPU of each, the best first: performance cores before efficiency
- * cores, then one memory node after another. A step of a model ends with its slowest thread, so threads run
- * on the n_fast first by default: all cores where there is one kind. cpus[i] is Linux's number, else -1. */
+/* The same cores as places for threads, one CPU of each, the best first: performance cores before
+ * efficiency cores, then one memory node after another. A step of a model ends with its slowest
+ * thread, so threads run on the n_fast first by default: all cores where there is one kind. cpus[i]
+ * is Linux's number, else -1. */
 typedef struct core_list {
     int n, n_fast; /* at least 1 */
     int cpus[SYS_MAX_CORES];
@@ -62,8 +63,8 @@ void sys_cores(core_list *cores);
 
 /* ---- what may disturb a measurement ---- */
 
-/* Counters that the system keeps, at one moment; -1 where it does not. What happened between two moments is
- * the difference. Reading them takes a millisecond or so, and nothing in between. */
+/* Counters that the system keeps, at one moment; -1 where it does not. What happened between two
+ * moments is the difference. Reading them takes a millisecond or so, and nothing in between. */
 typedef struct sys_state {
     double at_s;          /* of a clock with an arbitrary start */
     int n_cpus;           /* that the next two are summed over */

@@ -1,6 +1,6 @@
 /* added.c - finds added tokens in text: the leftmost, of those the longest.
- * The tokens are sorted, so each further byte narrows a range of them; most positions fail on their first
- * byte. */
+ * The tokens are sorted, so each further byte narrows a range of them; most positions fail on their
+ * first byte. */
 #include "text/pipeline.h"
 
 #include <stdlib.h>
@@ -39,8 +39,8 @@ void added_tokens_free(added_tokens *set) {
     free(set->items);
 }
 
-/* First item in [low, high) whose byte at depth is at least `byte`; they share the bytes before it and are
- * all longer than depth. */
+/* First item in [low, high) whose byte at depth is at least `byte`; they share the bytes before it
+ * and are all longer than depth. */
 static size_t lower_bound(const added_tokens *set, size_t low, size_t high, size_t depth, int byte) {
     while (low < high) {
         size_t middle = low + (high - low) / 2;

@@ -1,6 +1,6 @@
 /* bpe.c - byte-pair encoding of one word: merge the neighbours of lowest rank until none is left.
- * A linked list of symbols and a heap of candidate merges: O(n log n), so a megabyte without spaces is no
- * trap. Source of the semantics: Hugging Face tokenizers, models/bpe. */
+ * A linked list of symbols and a heap of candidate merges: O(n log n), so a megabyte without spaces
+ * is no trap. Source of the semantics: Hugging Face tokenizers, models/bpe. */
 #include "text/pipeline.h"
 
 #include <stdlib.h>
@@ -123,8 +123,8 @@ static bool has_all_bytes(const bpe *b, const char *text, size_t n) {
     return all;
 }
 
-/* The word's characters as symbols; returns how many. One may become several (bytes) or none (unknown without
- * an unknown token). */
+/* The word's characters as symbols; returns how many. One may become several (bytes) or none
+ * (unknown without an unknown token). */
 static int32_t split_characters(const bpe *b, symbol *symbols, const char *word, size_t n) {
     int32_t count = 0, unknown = 0; /* unknown tokens that wait, since neighbours may fuse */
     for (size_t i = 0, length; i < n; i += length) {

@@ -1,6 +1,7 @@
 /* decoder.c - tokens back to bytes of text.
- * tokenizer.json's decoder is a sequence of stages; all known ones fit one fixed order (replace, byte
- * fallback, fuse, strip), so they become fields, and a token can be decoded as soon as it comes. */
+ * tokenizer.json's decoder is a sequence of stages; all known ones fit one fixed order (replace,
+ * byte fallback, fuse, strip), so they become fields, and a token can be decoded as soon as it
+ * comes. */
 #include "text/pipeline.h"
 
 #include <string.h>

@@ -1,6 +1,7 @@
-/* from_vocabulary.c - a tokenizer from what a GGUF file carries: tokens, types, merges and a name for the
- * rest. The name (tokenizer.ggml.pre) stands for the normalizer and pre-tokenizer that the model's
- * tokenizer.json has; the stages are the same ones. Source of the names: llama.cpp, llama-vocab.cpp. */
+/* from_vocabulary.c - a tokenizer from what a GGUF file carries: tokens, types, merges and a name
+ * for the rest. The name (tokenizer.ggml.pre) stands for the normalizer and pre-tokenizer that the
+ * model's tokenizer.json has; the stages are the same ones. Source of the names: llama.cpp,
+ * llama-vocab.cpp. */
 #include "text/pipeline.h"
 
 #include <string.h>
@@ -58,7 +59,8 @@ static int add_stages(tokenizer *t, const pre_kind *kind, const char *name) {
 static int add_merges(tokenizer *t, const gguf_vocabulary *v) {
     if (bpe_init(&t->bpe, &t->vocabulary, v->n_merges)) return -1;
     for (int64_t i = 0; i < v->n_merges; i++) {
-        /* a token may begin with a space nowhere but in the first place, so that one is no separator */
+        /* a token may begin with a space nowhere but in the first place, so that one is no
+         * separator */
         const char *left = v->merges[i], *right = *left ? strchr(left + 1, ' ') : NULL;
         if (!right) return fail("%s: merge %lld is not two tokens", v->name, (long long)i);
         if (bpe_add_merge(&t->bpe, (int32_t)i, left, (size_t)(right - left), right + 1, strlen(right + 1),

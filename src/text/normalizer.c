@@ -31,7 +31,8 @@ static int sort_marks(int32_t *chars, int32_t n) {
     return 0;
 }
 
-/* utf8proc's own decomposition sorts marks in quadratic time, which a hostile text could exploit. */
+/* utf8proc's own decomposition sorts marks in quadratic time, which a hostile text could
+ * exploit. */
 static int order_marks(int32_t *chars, int32_t n) {
     for (int32_t i = 0; i < n;) {
         int32_t start = i;

@@ -1,6 +1,6 @@
 /* pipeline.h - the stages of a tokenizer, in the order text passes them:
- * added tokens -> normalizer -> pre-tokenizer -> BPE -> post-processor, and the decoder for the way back.
- * One file per stage, named as in tokenizer.json. Private to text/. */
+ * added tokens -> normalizer -> pre-tokenizer -> BPE -> post-processor, and the decoder for the way
+ * back. One file per stage, named as in tokenizer.json. Private to text/. */
 #ifndef TEXT_PIPELINE_H
 #define TEXT_PIPELINE_H
 
@@ -18,9 +18,9 @@ void regex_free(regex *r);
 regex_scratch *regex_scratch_new(void);
 void regex_scratch_free(regex_scratch *s);
 
-/* The first match at or after byte *start: 1 and its bounds, 0 when there is none, -1 on error (a pattern
- * that backtracks without end on this text). text is valid UTF-8, and so is the match: *start never goes
- * back, *end >= *start, and both lie between characters. */
+/* The first match at or after byte *start: 1 and its bounds, 0 when there is none, -1 on error (a
+ * pattern that backtracks without end on this text). text is valid UTF-8, and so is the match:
+ * *start never goes back, *end >= *start, and both lie between characters. */
 int regex_find(const regex *r, regex_scratch *s, const char *text, size_t n, size_t *start, size_t *end);
 
 /* A pattern as tokenizer.json spells it: {"String": "..."} or {"Regex": "..."}. */
@@ -58,8 +58,8 @@ typedef struct vocabulary {
 int vocabulary_init(vocabulary *v);
 void vocabulary_free(vocabulary *v);
 
-/* Gives id a text (copied). indexed: vocabulary_find is to find it, as for all tokens of the model; added
- * tokens that the model lacks are not. -1 on ids out of range, used or texts seen before. */
+/* Gives id a text (copied). indexed: vocabulary_find is to find it, as for all tokens of the model;
+ * added tokens that the model lacks are not. -1 on ids out of range, used or texts seen before. */
 int vocabulary_put(vocabulary *v, const char *text, size_t length, double id, bool indexed, const char *name);
 int32_t vocabulary_find(const vocabulary *v, const char *text, size_t length);
 
@@ -161,8 +161,8 @@ int pretokenizer_add_digits(pretokenizer *p, bool individual, const char *name);
 int pretokenizer_add_byte_level(pretokenizer *p, byte_level_options o, const char *name);
 void pretokenizer_free(pretokenizer *p);
 
-/* Cuts the pieces further; other is scratch (the two may be swapped). at_start: the first piece is where the
- * whole text begins. */
+/* Cuts the pieces further; other is scratch (the two may be swapped). at_start: the first piece is
+ * where the whole text begins. */
 int pretokenizer_run(const pretokenizer *p, regex_scratch *s, bool at_start, pieces *text, pieces *other);
 
 /* ---- added.c: added tokens, found in the text before anything else looks at it ---- */
@@ -192,7 +192,8 @@ int added_tokens_add(added_tokens *set, const added_token *item);
 void added_tokens_sort(added_tokens *set); /* before the first search */
 void added_tokens_free(added_tokens *set);
 
-/* Finds the next match (leftmost, then longest), given the last one or a zeroed match. false: no more. */
+/* Finds the next match (leftmost, then longest), given the last one or a zeroed match. false: no
+ * more. */
 bool added_tokens_next(const added_tokens *set, const char *text, size_t n, added_match *m);
 
 /* ---- decoder.c ---- */
@@ -245,8 +246,8 @@ tokenizer *tokenizer_new(void);
 /* The n bytes of a tokenizer.json (tokenizer_open reads a file); name is for messages. */
 tokenizer *tokenizer_parse(const char *text, size_t n, const char *name);
 
-/* An added token. Its id is the vocabulary's when it is there, else the given one. Of item only the flags
- * matter. After the last one, tokenizer_ready. */
+/* An added token. Its id is the vocabulary's when it is there, else the given one. Of item only the
+ * flags matter. After the last one, tokenizer_ready. */
 int tokenizer_add_token(tokenizer *t, const char *text, double id, added_token item, const char *name);
 void tokenizer_ready(tokenizer *t);
 

@@ -1,6 +1,6 @@
 /* pretokenizer.c - cuts text into the words BPE works on.
- * Every pre-tokenizer of tokenizer.json becomes one to three of three steps: split at a pattern, prefix,
- * bytes to the byte-level alphabet. */
+ * Every pre-tokenizer of tokenizer.json becomes one to three of three steps: split at a pattern,
+ * prefix, bytes to the byte-level alphabet. */
 #include "text/pipeline.h"
 
 #include <string.h>
@@ -11,16 +11,16 @@ static const char gpt2_pattern[] =
 
 /* ---- running ---- */
 
-/* A piece that is being cut: what does it, where its parts go, and whether the last one counted as a match
- * (with invert, what lies between two). */
+/* A piece that is being cut: what does it, where its parts go, and whether the last one counted as
+ * a match (with invert, what lies between two). */
 typedef struct cut {
     split_behavior behavior;
     bool invert, after_match;
     pieces *out;
 } cut;
 
-/* One part - found: a match, else what lies between two - goes to the output. The behaviors differ only in
- * whether it begins a piece of its own or joins the part before it. */
+/* One part - found: a match, else what lies between two - goes to the output. The behaviors differ
+ * only in whether it begins a piece of its own or joins the part before it. */
 static void add_part(cut *c, bool found, const char *text, size_t n) {
     bool match = found != c->invert;
     bool joins = (c->behavior == SPLIT_MERGED_WITH_PREVIOUS && match && !c->after_match) ||

@@ -1,6 +1,6 @@
 /* regex.c - patterns of tokenizer.json on PCRE2.
- * They were written for Oniguruma with Ruby's syntax; the few spellings that mean something else to PCRE2 are
- * translated, those that have no counterpart are refused. */
+ * They were written for Oniguruma with Ruby's syntax; the few spellings that mean something else to
+ * PCRE2 are translated, those that have no counterpart are refused. */
 #include "text/pipeline.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Far above what any sane pattern needs per match; a pattern that explodes on a text ends in an error. */
+/* Far above what any sane pattern needs per match; a pattern that explodes on a text ends in an
+ * error. */
 enum { MATCH_LIMIT = 20000000, JIT_STACK_FIRST = 32 << 10, JIT_STACK_MOST = 16 << 20 };
 
 struct regex {
@@ -21,8 +22,8 @@ struct regex_scratch {
     pcre2_jit_stack *stack;
 };
 
-/* Contents of the classes that the two libraries define differently. PCRE2 has U+180E among its white space;
- * its \w lacks marks; Oniguruma's \h is a hexadecimal digit. */
+/* Contents of the classes that the two libraries define differently. PCRE2 has U+180E among its
+ * white space; its \w lacks marks; Oniguruma's \h is a hexadecimal digit. */
 static const char *class_content(char escape) {
     switch (escape) {
     case 's':
@@ -40,7 +41,8 @@ static const char *class_content(char escape) {
     }
 }
 
-/* Translates the escape at p (a backslash and at least one character) and returns what follows it. */
+/* Translates the escape at p (a backslash and at least one character) and returns what follows
+ * it. */
 static const char *translate_escape(str *out, const char *p, bool in_class) {
     const char *content = class_content(p[1]);
     bool negated = p[1] >= 'A' && p[1] <= 'Z';
@@ -57,8 +59,9 @@ static const char *translate_escape(str *out, const char *p, bool in_class) {
     return p + 2;
 }
 
-/* What means something else to Oniguruma or gives matches that are no stretch of text: \K ends a match before
- * it begins, \C cuts a character in two, \Q and \E are letters there, and so is no "(*VERB)" known. */
+/* What means something else to Oniguruma or gives matches that are no stretch of text: \K ends a
+ * match before it begins, \C cuts a character in two, \Q and \E are letters there, and so is no
+ * "(*VERB)" known. */
 static bool is_refused(const char *p, bool in_class) {
     if (p[0] == '\\') return p[1] && strchr("KCQE", p[1]);
     return !in_class && p[0] == '(' && p[1] == '*';

@@ -1,5 +1,6 @@
 /* tokenizer.c - puts the stages together: tokenizer.json to a tokenizer, text through it and back.
- * Truncation and padding, which the file may also ask for, are left out as mlx-lm leaves them out. */
+ * Truncation and padding, which the file may also ask for, are left out as mlx-lm leaves them
+ * out. */
 #include "text/pipeline.h"
 
 #include <stdlib.h>
@@ -276,8 +277,8 @@ static int parse_template_token(tokenizer *t, token_ids *ids, const json *templa
     return 0;
 }
 
-/* Template for one sequence: what comes before it goes before the prefix so far, what comes after it behind
- * the suffix. */
+/* Template for one sequence: what comes before it goes before the prefix so far, what comes after
+ * it behind the suffix. */
 static int parse_template(tokenizer *t, const json *template, const char *name) {
     token_ids before = {0};
     int sequences = 0, status = 0;

@@ -1,5 +1,6 @@
 /* vocabulary.c - an array of tokens by id and a hash table over it.
- * Open addressing with ids as slots: 4 bytes per slot, and one compare against the token's own text. */
+ * Open addressing with ids as slots: 4 bytes per slot, and one compare against the token's own
+ * text. */
 #include "text/pipeline.h"
 
 #include <stdlib.h>

@@ -17,8 +17,8 @@ MODULE = "mlxbench-mlx" + (".dylib" if sys.platform == "darwin" else ".so")
 SMALL = ["-n", 4, "--prompt-tokens", "random", "-o", "jsonl"]
 METRICS = ["prompt_tokens", "prompt_tps", "generation_tps", "peak_memory_gb", "load_s", "peak_rss_gb"]
 
-# In place of MLX: the engine that computes nothing, except that a step of more than 20 tokens fails. Every load is
-# one line in $LOADS.
+# In place of MLX: the engine that computes nothing, except that a step of more than 20 tokens
+# fails. Every load is one line in $LOADS.
 FAILING = """
 #include "engine/graph.h"
 #include <stdio.h>

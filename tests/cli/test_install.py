@@ -9,7 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 GENERATE = ["generate", "--model", "synthetic:tiny-llama-13m-4bit", "--prompt-ids", "1,2,3", "--ids", "--max-tokens", "2"]
-# A program that sees an empty folder in the place of the checkout. The installation is elsewhere: in /tmp, say.
+# A program that sees an empty folder in the place of the checkout. The installation is elsewhere:
+# in /tmp, say.
 HIDDEN = 'mount -t tmpfs none "$1" && shift && cd / && exec "$@"'
 
 

@@ -1,6 +1,6 @@
 /* cuda_kernel.cpp - stands in for MLX's function that makes a custom CUDA kernel: the program's own
- * definition is used instead of libmlx's. A kernel's source is compiled as C++ and runs in the emulator, when
- * MLX evaluates what it computes. */
+ * definition is used instead of libmlx's. A kernel's source is compiled as C++ and runs in the
+ * emulator, when MLX evaluates what it computes. */
 #include "emulator.hpp"
 
 #include <mlx/mlx.h>
@@ -65,8 +65,8 @@ struct parameters {
     }
 };
 
-/* MLX's source around the body, and around that a function with the arguments in a list. Shared memory is all
- * that the library has in its .bss: the linker says where that is. */
+/* MLX's source around the body, and around that a function with the arguments in a list. Shared
+ * memory is all that the library has in its .bss: the linker says where that is. */
 static std::string whole_source(const parameters &p, const std::string &header, const std::string &body) {
     std::string listed, passed;
     for (size_t i = 0; i < p.names.size(); i++) {
@@ -104,7 +104,8 @@ static compiled compile(const std::string &name, const std::string &source) {
 
 /* ---- running ---- */
 
-/* The address of an evaluated array. The engine asks MLX not to copy: a kernel gets it as it lies. */
+/* The address of an evaluated array. The engine asks MLX not to copy: a kernel gets it as it
+ * lies. */
 static void *data_of(mx::array &x, const std::string &name, bool only_shape) {
     if (!only_shape && !x.flags().row_contiguous) throw std::runtime_error(name + " is not contiguous");
     return x.data<char>();

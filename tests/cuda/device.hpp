@@ -1,6 +1,6 @@
-/* device.hpp - the little CUDA that the MLX engine's kernels use, as ordinary C++: it comes before their
- * source. A CUDA thread is a fiber of emulator.cpp. No standard header is included: kernels compile in a
- * moment. */
+/* device.hpp - the little CUDA that the MLX engine's kernels use, as ordinary C++: it comes before
+ * their source. A CUDA thread is a fiber of emulator.cpp. No standard header is included: kernels
+ * compile in a moment. */
 #ifndef TESTS_CUDA_DEVICE_HPP
 #define TESTS_CUDA_DEVICE_HPP
 

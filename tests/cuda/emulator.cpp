@@ -1,5 +1,6 @@
-/* emulator.cpp - CUDA's threads as fibers: one runs until it waits at a barrier, then another one does.
- * Every other block runs its threads backwards, so that what needs an order that no barrier gives fails. */
+/* emulator.cpp - CUDA's threads as fibers: one runs until it waits at a barrier, then another one
+ * does. Every other block runs its threads backwards, so that what needs an order that no barrier
+ * gives fails. */
 #undef _FORTIFY_SOURCE /* its longjmp refuses to go to another stack */
 #include "emulator.hpp"
 
@@ -22,8 +23,8 @@ struct barrier {
     unsigned size = 0, arrived = 0, round = 0;
 };
 
-/* A switch by swapcontext would ask the system for the signal mask each time, which takes twenty times as
- * long: it only starts them. */
+/* A switch by swapcontext would ask the system for the signal mask each time, which takes twenty
+ * times as long: it only starts them. */
 struct fiber {
     ucontext_t context;
     jmp_buf state;
@@ -156,7 +157,8 @@ static void run_block(bool backwards) {
     }
 }
 
-/* With words that are NaN as floats, and in one half as 16-bit numbers, and whose first byte is false. */
+/* With words that are NaN as floats, and in one half as 16-bit numbers, and whose first byte is
+ * false. */
 static void fill_unwritten(void *memory, size_t bytes) {
     const unsigned nan = 0x7fc00000u;
     for (size_t at = -reinterpret_cast<uintptr_t>(memory) % sizeof nan; at + sizeof nan <= bytes;

@@ -1,5 +1,5 @@
-/* test_cuda_kernels.cpp - the MLX engine's CUDA kernels, run without a GPU, against MLX's own operations.
- * The operations compute in F32 and round where the kernels do. */
+/* test_cuda_kernels.cpp - the MLX engine's CUDA kernels, run without a GPU, against MLX's own
+ * operations. The operations compute in F32 and round where the kernels do. */
 #include "values.hpp"
 
 #include <algorithm>
@@ -91,7 +91,8 @@ static void check_linears(const linear_case &c) {
     for (size_t i = 0; i < found.size(); i++) check_same(found[i], wanted[i], name_of(c));
 }
 
-/* K: less than a chunk per lane, no multiple of what a warp takes, several turns with loads ahead by 1 to 4.
+/* K: less than a chunk per lane, no multiple of what a warp takes, several turns with loads ahead
+ * by 1 to 4.
  */
 static void test_linears(void **) {
     for (mx::Dtype type : {mx::bfloat16, mx::float16})
@@ -214,8 +215,8 @@ static void check_experts(const experts_case &c) {
     check_experts(c, random_values({1, 1, c.n}, c.type, 2));
 }
 
-/* Choices of 1 to 16, for which a warp's lanes are divided in different ways; more experts than lanes; rows
- * of few loads, and of more than a team takes at once. */
+/* Choices of 1 to 16, for which a warp's lanes are divided in different ways; more experts than
+ * lanes; rows of few loads, and of more than a team takes at once. */
 static void test_experts(void **) {
     for (mx::Dtype type : {mx::bfloat16, mx::float16})
         for (int bits : {0, 4, 8}) {
@@ -313,7 +314,8 @@ static std::string name_of(const attend_case &c) {
            (c.norm ? " norm" : "");
 }
 
-/* [1, 1, heads * head_dim] as attention gets it: [1, heads, 1, head_dim], normalized and rotated. */
+/* [1, 1, heads * head_dim] as attention gets it: [1, heads, 1, head_dim], normalized and
+ * rotated. */
 static mx::array rotated(const attend_case &c, const rope_spec &spec, mx::array x, const optional_array &norm,
                          float eps) {
     x = mx::transpose(mx::reshape(x, {1, 1, -1, c.head_dim}), {0, 2, 1, 3});

@@ -1,5 +1,6 @@
-/* test_cuda_steps.cpp - whole decode steps, fused and as mlx-lm makes them, without a GPU: the same logits.
- * The engine is told that there are kernels for its device; how many ran shows that patterns were found. */
+/* test_cuda_steps.cpp - whole decode steps, fused and as mlx-lm makes them, without a GPU: the same
+ * logits. The engine is told that there are kernels for its device; how many ran shows that
+ * patterns were found. */
 #include "values.hpp"
 
 #include <algorithm>
@@ -75,7 +76,8 @@ class checkpoint_writer {
     void norm(const std::string &name, int n) {
         made.insert_or_assign(name + ".weight", random_values({n}, as.type, 0.2f, f.gemma ? 0 : 1));
     }
-    /* spread: of its results, where the inputs have a spread of 1. [rows, columns], or one per expert */
+    /* spread: of its results, where the inputs have a spread of 1. [rows, columns], or one per
+     * expert */
     void linear(const std::string &name, mx::Shape shape, float spread, bool bias = false, int bits = 0) {
         float columns = static_cast<float>(shape.back());
         add(name, random_values(shape, as.type, spread / std::sqrt(columns)), bits);
@@ -105,8 +107,8 @@ class checkpoint_writer {
         linear(layer + "mlp.up_proj", {MLP, HIDDEN}, 1.5f, f.other_biases);
         linear(layer + "mlp.down_proj", {HIDDEN, MLP}, 1, f.other_biases);
     }
-    /* 8 bits, as in mlx-lm. All experts' rows are multiples of one: their logits are in one order or the
-     * other, and rounding does not change it. */
+    /* 8 bits, as in mlx-lm. All experts' rows are multiples of one: their logits are in one order
+     * or the other, and rounding does not change it. */
     void router(const std::string &name) {
         std::vector<float> by;
         for (int i = 0; i < f.experts; i++)
@@ -201,7 +203,8 @@ static void set_graph(engine *e, bool fused) {
     must(!engine_configure(e, &options));
 }
 
-/* The logits of n decode steps with given ids, so that each step answers the same question in both ways. */
+/* The logits of n decode steps with given ids, so that each step answers the same question in both
+ * ways. */
 static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused_prefill,
                                     bool fused) {
     set_graph(e, fused_prefill);
@@ -237,9 +240,9 @@ static std::vector<float> logits_of(engine *e, const model *m, const steps_case 
     return logits;
 }
 
-/* Both round to 16 bits, in part at other places, and MLX's CPU kernels for packed weights round each
- * unpacked number: so the logits differ, step by step, by some roundings of their typical size. What is wrong
- * differs by a good part of it. */
+/* Both round to 16 bits, in part at other places, and MLX's CPU kernels for packed weights round
+ * each unpacked number: so the logits differ, step by step, by some roundings of their typical
+ * size. What is wrong differs by a good part of it. */
 static void compare(const steps_case &c, const std::vector<float> &found, const std::vector<float> &wanted) {
     double allowed = (c.as.bits ? 40 : 10) * static_cast<double>(half_ulp(c.as.type));
     for (size_t step = 0; step < static_cast<size_t>(c.n); step++) {
@@ -322,8 +325,8 @@ static void test_families(void **) {
     }
 }
 
-/* Two kernels a layer; or none, where they have a width that the kernels do not take. Packed: MLX's CPU
- * backend has no others of 16 bits. */
+/* Two kernels a layer; or none, where they have a width that the kernels do not take. Packed: MLX's
+ * CPU backend has no others of 16 bits. */
 static void test_experts(void **) {
     for (const format &as : {bf16_4, f16_4, f16_8}) {
         check_steps({moe_all, as, 12, 3}, {SPARSE, LAYERS, 2 * LAYERS});

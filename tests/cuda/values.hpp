@@ -1,5 +1,5 @@
-/* values.hpp - random MLX arrays and weights for the tests of the CUDA kernels, and comparing results.
- * "The same" means the same bits for nearly all values. */
+/* values.hpp - random MLX arrays and weights for the tests of the CUDA kernels, and comparing
+ * results. "The same" means the same bits for nearly all values. */
 #ifndef TESTS_CUDA_VALUES_HPP
 #define TESTS_CUDA_VALUES_HPP
 
@@ -30,15 +30,16 @@ inline float half_ulp(mx::Dtype type) { /* of 1 */
     return type == mx::bfloat16 ? 0x1p-8f : 0x1p-11f;
 }
 
-/* Of the results compared since the last check: the part that differs, summed, and how many results. */
+/* Of the results compared since the last check: the part that differs, summed, and how many
+ * results. */
 inline struct {
     double sum = 0;
     int n = 0;
 } differing[2]; /* BF16 and F16 */
 
-/* Both round where MLX's operations do, so they are the same bits but where the order of a sum, in F32, takes
- * a value over the border between two: it is a step apart then, and where it is multiplied and rounded again
- * (products: how often) more steps. */
+/* Both round where MLX's operations do, so they are the same bits but where the order of a sum, in
+ * F32, takes a value over the border between two: it is a step apart then, and where it is
+ * multiplied and rounded again (products: how often) more steps. */
 inline void check_same(const mx::array &found, const mx::array &wanted, const std::string &what,
                        float products = 1) {
     std::vector<float> a = floats_in(found), b = floats_in(wanted);
@@ -58,8 +59,9 @@ inline void check_same(const mx::array &found, const mx::array &wanted, const st
     of_type.n++;
 }
 
-/* Few values are: a single result may be unlucky, but not many of them. Where steps are small, more values
- * are. A rounding at another place is seen here, since it moves a good part of all values by a step. */
+/* Few values are: a single result may be unlucky, but not many of them. Where steps are small, more
+ * values are. A rounding at another place is seen here, since it moves a good part of all values by
+ * a step. */
 inline void check_few_differ(double products = 1) {
     for (int f16 : {0, 1}) {
         auto of_type = differing[f16];

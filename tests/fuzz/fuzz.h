@@ -1,5 +1,5 @@
-/* fuzz.h - what fuzz targets of files share that are opened by their path: files made of the fuzzer's bytes.
- * Each process has a folder of its own, which it removes when it ends. */
+/* fuzz.h - what fuzz targets of files share that are opened by their path: files made of the
+ * fuzzer's bytes. Each process has a folder of its own, which it removes when it ends. */
 #ifndef FUZZ_H
 #define FUZZ_H
 

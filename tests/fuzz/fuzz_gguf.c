@@ -1,5 +1,5 @@
-/* fuzz_gguf.c - any bytes as a GGUF file: header, metadata, tensors, repacked, and vocabulary. A fault is a
- * crash, a hang or a read outside the file; an error message is not. */
+/* fuzz_gguf.c - any bytes as a GGUF file: header, metadata, tensors, repacked, and vocabulary. A
+ * fault is a crash, a hang or a read outside the file; an error message is not. */
 #include "fuzz.h"
 
 #include "checkpoint/internal.h"

@@ -1,5 +1,6 @@
-/* fuzz_hub.c - what the Hub, a cache or a user says: lists of files, a commit, a name. Whatever it is, what
- * comes out can be written below a folder, or there is an error. The first byte chooses the reader. */
+/* fuzz_hub.c - what the Hub, a cache or a user says: lists of files, a commit, a name. Whatever it
+ * is, what comes out can be written below a folder, or there is an error. The first byte chooses
+ * the reader. */
 #include "hub/listing.h"
 #include "hub/name.h"
 

@@ -1,5 +1,6 @@
-/* fuzz_safetensors.c - any bytes as a model's folder: config.json, a zero byte, then model.safetensors. A
- * fault is a crash, a hang or a read outside a file; an error message is not. */
+/* fuzz_safetensors.c - any bytes as a model's folder: config.json, a zero byte, then
+ * model.safetensors. A fault is a crash, a hang or a read outside a file; an error message is
+ * not. */
 #include "fuzz.h"
 
 #include "checkpoint/checkpoint.h"

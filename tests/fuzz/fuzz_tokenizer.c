@@ -1,5 +1,6 @@
-/* fuzz_tokenizer.c - a tokenizer.json, a NUL, and a text: whatever they are, ids come out that decode, or an
- * error. What libFuzzer calls with its changes to the files in tests/fuzz/tokenizer. */
+/* fuzz_tokenizer.c - a tokenizer.json, a NUL, and a text: whatever they are, ids come out that
+ * decode, or an error. What libFuzzer calls with its changes to the files in
+ * tests/fuzz/tokenizer. */
 #include "text/pipeline.h"
 
 #include <stdlib.h>

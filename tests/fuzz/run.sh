@@ -1,7 +1,9 @@
 #!/bin/sh
-# Runs every fuzz target of build-fuzz for SECONDS (60), from its files in tests/fuzz/NAME; as many at a time as there are cores.
+# Runs every fuzz target of build-fuzz for SECONDS (60), from its files in tests/fuzz/NAME; as many
+# at a time as there are cores.
 # usage: run.sh [SECONDS]
-# What it makes up is thrown away; an input that breaks the target stays as build-fuzz/NAME-crash-*, which repeats it.
+# What it makes up is thrown away; an input that breaks the target stays as build-fuzz/NAME-crash-*,
+# which repeats it.
 set -eu
 cd "$(dirname "$0")/../.."
 new=$(mktemp -d)

@@ -1,6 +1,6 @@
 /* fake_mac.c - the calls of macos.c, answered from the machine `fake`.
- * Objects are allocated and counted one by one, so that the sanitizers see a use after release, and tests a
- * leak. */
+ * Objects are allocated and counted one by one, so that the sanitizers see a use after release, and
+ * tests a leak. */
 #include "fake_mac.h"
 
 #include <dlfcn.h>

@@ -1,8 +1,8 @@
 /* fake_mac.h - a Mac played from a text file: what sysctl, IOKit, CoreFoundation and Mach answer.
- * A file has lines "KEY TYPE VALUE": TYPE int32, int64 or text; comments begin with #. Keys are sysctl's
- * names, "AGXAccelerator" (any value: the GPU's driver is there), its properties, and "mach.free_count",
- * "mach.inactive_count", "mach.footprint_peak". Wrong use of a call - another argument than macOS takes, an
- * object after its release - ends the test. */
+ * A file has lines "KEY TYPE VALUE": TYPE int32, int64 or text; comments begin with #. Keys are
+ * sysctl's names, "AGXAccelerator" (any value: the GPU's driver is there), its properties, and
+ * "mach.free_count", "mach.inactive_count", "mach.footprint_peak". Wrong use of a call - another
+ * argument than macOS takes, an object after its release - ends the test. */
 #ifndef FAKE_MAC_H
 #define FAKE_MAC_H
 

@@ -1,5 +1,6 @@
-/* test_mac_release.c - how file_map_release gives memory back where the system has MADV_FREE_REUSABLE, as
- * macOS: that first, and MADV_DONTNEED where it is refused. The system's calls are recorded. */
+/* test_mac_release.c - how file_map_release gives memory back where the system has
+ * MADV_FREE_REUSABLE, as macOS: that first, and MADV_DONTNEED where it is refused. The system's
+ * calls are recorded. */
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>

@@ -1,6 +1,7 @@
 /* test_macos.c - src/sys/macos.c itself, against Macs that fake_mac.c plays from machines/.
- * Each machine file says what it expects, so a new machine is a new file. Then each of its lines is taken
- * away, or made one of another type: whatever a Mac answers, nothing leaks and nothing crashes. */
+ * Each machine file says what it expects, so a new machine is a new file. Then each of its lines is
+ * taken away, or made one of another type: whatever a Mac answers, nothing leaks and nothing
+ * crashes. */
 #include "../unit/hardware.h"
 #include "fake_mac.h"
 

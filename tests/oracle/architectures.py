@@ -31,7 +31,8 @@ LONG = [(i * 37 + 11) % 128 for i in range(17)]
 SMALLEST_GAP = 1e-3
 GROUP = 32
 
-# What is asked of each checkpoint: name -> the prompt, whether its weights have 4 bits, and generate_step's options.
+# What is asked of each checkpoint: name -> the prompt, whether its weights have 4 bits, and
+# generate_step's options.
 CASES = {
     "one token": ([5], False, {}),
     "prompt": (LONG, False, {}),

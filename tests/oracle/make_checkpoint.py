@@ -56,15 +56,16 @@ def random_parameter(config, path, old):
     value = mx.random.normal(old.shape)
     gemma_tied = config["model_type"] == "gemma3_text" and config["tie_word_embeddings"]
     if path.endswith("norm.weight"):
-        # Gemma's norms multiply by one plus the weight. Its last one makes up for the small embedding below.
+        # Gemma's norms multiply by one plus the weight. Its last one makes up for the small
+        # embedding below.
         mean = 7.0 if gemma_tied and path == "model.norm.weight" else 0.0
         return mean + (0.0 if config["model_type"] == "gemma3_text" else 1.0) + 0.2 * value
     if path.endswith(".bias"):
         return 0.3 * value
     spread = old.shape[-1] ** -0.5
     if path.startswith("model.embed_tokens"):
-        # A tied output would repeat the last token if the embedding outweighed what the layers add, and Gemma
-        # multiplies it by the root of hidden_size.
+        # A tied output would repeat the last token if the embedding outweighed what the layers add,
+        # and Gemma multiplies it by the root of hidden_size.
         return (0.05 if gemma_tied else 0.6 if config["tie_word_embeddings"] else 1.0) * value
     if "q_proj" in path or "k_proj" in path:
         return 2.0 * spread * value

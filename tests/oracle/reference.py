@@ -7,7 +7,8 @@ import numpy as np
 from mlx_lm.generate import generate_step
 from mlx_lm.utils import load_model
 
-# Its results are the same bit for bit, and without it MLX starts a C++ compiler for every fused expression.
+# Its results are the same bit for bit, and without it MLX starts a C++ compiler for every fused
+# expression.
 mx.disable_compile()
 
 

@@ -8,10 +8,11 @@ import reference
 
 N = 64
 VOCAB = make_checkpoint.COMMON["vocab_size"]
-# F32 against F32 differs by the order of sums alone: roundings of 6e-8, which later layers amplify; 1e-5 is seen.
-# A wrong constant or mask shows as 1e-2.
+# F32 against F32 differs by the order of sums alone: roundings of 6e-8, which later layers amplify;
+# 1e-5 is seen. A wrong constant or mask shows as 1e-2.
 F32_TOLERANCE = 1e-4
-# Prompt tokens, prefill chunk: one token (no prefill at all), two, a prompt that ends within a chunk, and a long one.
+# Prompt tokens, prefill chunk: one token (no prefill at all), two, a prompt that ends within a
+# chunk, and a long one.
 PROMPTS = [(1, 256), (2, 1), (2, 256), (17, 1), (17, 7), (17, 256), (300, 1), (300, 7), (300, 256)]
 
 

@@ -8,10 +8,12 @@ import pytest
 from test_families import prompt
 
 N = 24
-# Heads of a size that the attention kernel takes: every family's layers are fused as far as they can be.
+# Heads of a size that the attention kernel takes: every family's layers are fused as far as they
+# can be.
 SIZES = dict(hidden_size=256, head_dim=64)
-# Of the logits' range. Both ways round each value to 16 bits, after sums in another order, and layers amplify that: on an
-# H100 by up to 0.0143 and 0.0039. A wrong index or constant shows as 0.1 and more.
+# Of the logits' range. Both ways round each value to 16 bits, after sums in another order, and
+# layers amplify that: on an H100 by up to 0.0143 and 0.0039. A wrong index or constant shows as 0.1
+# and more.
 TOLERANCE = {"bfloat16": 0.02, "float16": 0.006}
 
 

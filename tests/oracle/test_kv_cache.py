@@ -5,10 +5,12 @@ import pytest
 import reference
 from test_families import F32_TOLERANCE, N, prompt
 
-# Families whose caches mlx-lm lets the user choose: the others have make_cache, and --max-kv-size does nothing.
+# Families whose caches mlx-lm lets the user choose: the others have make_cache, and --max-kv-size
+# does nothing.
 CHOOSABLE = ["qwen2", "qwen3", "qwen3_moe"]
-# A last-bit difference may round an element to the next step, or, where MLX fits a group's scale to its largest
-# element, change the whole group. Fewer bits have larger steps but fewer borders; 2e-2 is seen, a wrong cache gives 0.3.
+# A last-bit difference may round an element to the next step, or, where MLX fits a group's scale to
+# its largest element, change the whole group. Fewer bits have larger steps but fewer borders; 2e-2
+# is seen, a wrong cache gives 0.3.
 QUANTIZED_TOLERANCE = 4e-2
 
 

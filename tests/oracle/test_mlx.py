@@ -104,7 +104,8 @@ def test_peak_memory_is_that_of_mlx_lm(checkpoint, run, device, name):
     before = mx.get_active_memory()
     for _ in generate_step(mx.array(prompt(300)), reference.load(folder, False), max_tokens=20, prefill_step_size=64):
         pass
-    # When a buffer is free again depends on how far the device is when the host asks: a step or two either way.
+    # When a buffer is free again depends on how far the device is when the host asks: a step or two
+    # either way.
     assert ours <= 1.05 * (mx.get_peak_memory() - before) / 1e9
 
 

@@ -30,7 +30,8 @@ def test_same_ids_and_logits(source, folder, demo_model, prompt, ours):
     found_ids, found = ours(folder if source == "folder" else demo_model, prompt, N)
     wanted_ids, wanted = reference.generate(folder, prompt, N)
     assert found_ids == wanted_ids
-    # 30 layers of F32 sums in another order; and keys and values that the GGUF file's caches keep in F16.
+    # 30 layers of F32 sums in another order; and keys and values that the GGUF file's caches keep
+    # in F16.
     assert np.abs(found - wanted).max() <= (1e-4 if source == "folder" else 1e-3) * np.ptp(wanted)
 
 

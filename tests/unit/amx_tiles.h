@@ -1,6 +1,6 @@
 /* amx_tiles.h - AMX's tiles emulated in plain C, under the names of the compiler's intrinsics.
- * A check fails on what a processor would refuse (Intel's manual, exceptions of class AMX), and also on tiles
- * that are read before they were filled, and on sums that do not fit. */
+ * A check fails on what a processor would refuse (Intel's manual, exceptions of class AMX), and
+ * also on tiles that are read before they were filled, and on sums that do not fit. */
 #ifndef TESTS_AMX_TILES_H
 #define TESTS_AMX_TILES_H
 
@@ -62,7 +62,8 @@ static void store(int i, void *to, int64_t stride) {
         memcpy((char *)to + r * stride, amx.bytes[i][r], (size_t)amx.row_bytes[i]);
 }
 
-/* sums[m][n] += dot of row m of a and column n of b, which has 4 bytes in each row. Those of b are unsigned.
+/* sums[m][n] += dot of row m of a and column n of b, which has 4 bytes in each row. Those of b are
+ * unsigned.
  */
 static void multiply_add(int sums, int a, int b, bool a_signed) {
     check_tile(sums, true), check_tile(a, true), check_tile(b, true);

@@ -1,5 +1,6 @@
-/* engine_values.h - values and weights for tests of an engine: small, random, and known to the test, too.
- * A graph's only way in is embed, so an input is an embedding table whose rows are looked up in order. */
+/* engine_values.h - values and weights for tests of an engine: small, random, and known to the
+ * test, too. A graph's only way in is embed, so an input is an embedding table whose rows are
+ * looked up in order. */
 #ifndef TESTS_ENGINE_VALUES_H
 #define TESTS_ENGINE_VALUES_H
 
@@ -29,8 +30,8 @@ static inline engine *open_cpu(int threads) {
     return e;
 }
 
-/* A plain F32 weight [a], [a, b] or [a, b, c] (0: no such dimension) with random values, which stay in
- * *values until the caller frees them. */
+/* A plain F32 weight [a], [a, b] or [a, b, c] (0: no such dimension) with random values, which stay
+ * in *values until the caller frees them. */
 static inline const weight *new_weight(engine *e, int64_t a, int64_t b, int64_t c, float **values) {
     int64_t n = a * (b ? b : 1) * (c ? c : 1);
     float *x = malloc((size_t)n * sizeof *x);

@@ -1,6 +1,6 @@
-/* engines_agree.h - runs operations on engine/cpu and on engine/mlx, over dtypes, quantizations and lengths.
- * Both get the same random weights and inputs. cpu keeps values in F32, mlx rounds each to its dtype, so the
- * allowed difference is a few roundings of the largest value. */
+/* engines_agree.h - runs operations on engine/cpu and on engine/mlx, over dtypes, quantizations and
+ * lengths. Both get the same random weights and inputs. cpu keeps values in F32, mlx rounds each to
+ * its dtype, so the allowed difference is a few roundings of the largest value. */
 #ifndef TESTS_ENGINES_AGREE_H
 #define TESTS_ENGINES_AGREE_H
 
@@ -124,8 +124,8 @@ static void unload(side *s) {
 
 typedef tensor operation(graph *g, const side *s, cache *c, tensor x);
 
-/* max_size, kv_bits: of the cache. experts: MLX multiplies plain ones on the CPU in F32 only. choosy:
- * rounding decides what is chosen. */
+/* max_size, kv_bits: of the cache. experts: MLX multiplies plain ones on the CPU in F32 only.
+ * choosy: rounding decides what is chosen. */
 typedef struct agreement {
     const char *name;
     operation *build;
@@ -192,7 +192,8 @@ static void compare(const side *cpu, const side *mlx, const agreement *what, kin
         if (!isfinite(b[i])) difference = INFINITY;
     }
     float rounding = k.dtype == DTYPE_F32 ? 1e-6f : k.dtype == DTYPE_F16 ? 0x1p-11f : 0x1p-8f;
-    /* MLX's CPU kernels for packed weights round each unpacked number, and the sum, to the dtype. */
+    /* MLX's CPU kernels for packed weights round each unpacked number, and the sum, to the
+     * dtype. */
     float allowed = (k.bits && k.dtype != DTYPE_F32 ? 16 : 4) * rounding;
     if (what->kv_bits) allowed += 0.01f; /* an element on the border of two steps */
     assert_true(largest > 0);

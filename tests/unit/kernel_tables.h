@@ -1,9 +1,11 @@
-/* kernel_tables.h - runs checks on every kernel table that this processor supports, with plain references.
- * Arrays have exactly the size the kernels may touch, so that a sanitizer sees what reads or writes too far.
+/* kernel_tables.h - runs checks on every kernel table that this processor supports, with plain
+ * references. Arrays have exactly the size the kernels may touch, so that a sanitizer sees what
+ * reads or writes too far.
  *
- * Tolerances of sums: each F32 operation is off by at most 2^-24 of its result. The errors of n terms in any
- * order are nearly independent and grow like sqrt(n), so (16 + sqrt(n)) 2^-24 of the sum of the terms'
- * magnitudes covers them, and is still far below 1 / n of it: one wrong term is seen. */
+ * Tolerances of sums: each F32 operation is off by at most 2^-24 of its result. The errors of n
+ * terms in any order are nearly independent and grow like sqrt(n), so (16 + sqrt(n)) 2^-24 of the
+ * sum of the terms' magnitudes covers them, and is still far below 1 / n of it: one wrong term is
+ * seen. */
 #ifndef TESTS_KERNEL_TABLES_H
 #define TESTS_KERNEL_TABLES_H
 

@@ -15,7 +15,8 @@ typedef struct measured {
 
 static plan one_plan;
 
-/* 10 prompt tokens, the first token after 0.5 s, then one each 0.1 s but for a last one after 0.3 s. */
+/* 10 prompt tokens, the first token after 0.5 s, then one each 0.1 s but for a last one after 0.3
+ * s. */
 static int64_t token_ns[] = {1500000000, 1600000000, 1700000000, 2000000000};
 static int32_t ids[] = {3, 10, 17, 24};
 

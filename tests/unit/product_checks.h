@@ -1,6 +1,7 @@
-/* product_checks.h - checks of f32, bf16, int16 and int8 products of the table under test, those it has,
- * against double-precision loops over the rounded numbers. All bit widths and group sizes; rows, tokens and
- * columns around every panel's size; what lies beside the result must stay as it is. */
+/* product_checks.h - checks of f32, bf16, int16 and int8 products of the table under test, those it
+ * has, against double-precision loops over the rounded numbers. All bit widths and group sizes;
+ * rows, tokens and columns around every panel's size; what lies beside the result must stay as it
+ * is. */
 #ifndef TESTS_PRODUCT_CHECKS_H
 #define TESTS_PRODUCT_CHECKS_H
 
@@ -20,8 +21,8 @@ static inline const products *products_of(const kernels *table, matrix_kind kind
     return f == BF16 ? k->bf16 : f == F32 ? k->f32 : f == INT16 ? k->int16 : k->int8;
 }
 
-/* Random weights: words of `bits`, and scales and biases of `type`; or plain BF16. The memory starts `skew`
- * bytes off its alignment. */
+/* Random weights: words of `bits`, and scales and biases of `type`; or plain BF16. The memory
+ * starts `skew` bytes off its alignment. */
 typedef struct weights {
     rows w;
     char *values, *scales, *biases; /* what to free */
@@ -96,7 +97,8 @@ static inline double *rounded(const float *x, int64_t n, const rows *w, arithmet
     return to;
 }
 
-/* Tokens of very different sizes, so that a scale taken from another group or token shows; one group is zero.
+/* Tokens of very different sizes, so that a scale taken from another group or token shows; one
+ * group is zero.
  */
 static inline float *get_tokens(int64_t n_tokens, int64_t n) {
     float *x = get_floats(n_tokens * n);
@@ -110,7 +112,8 @@ static inline void check_row(const weights *m, const double *row, const double *
     double sum = 0, magnitude = 0;
     for (int64_t i = 0; i < m->w.n; i++) {
         sum += row[i] * x[i];
-        /* scale * dot(q, x) and bias * sum(x) are added separately: their sizes count, not that of the sum */
+        /* scale * dot(q, x) and bias * sum(x) are added separately: their sizes count, not that of
+         * the sum */
         magnitude += fabs(row[i] * x[i]) + (m->w.bits ? fabs(x[i]) * 2 * (1 << m->w.bits) : 0);
     }
     check_near(found, sum, sum_tolerance(m->w.n, magnitude), what, r);

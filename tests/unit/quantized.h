@@ -1,6 +1,6 @@
 /* quantized.h - what mx.quantize of MLX 0.32.4 makes of 128 numbers, recorded.
- * The numbers: s' = 1664525 s + 1013904223 mod 2^32 from s = 12345, v = (s >> 16) / 2^15 - 1; then four
- * groups of 32: v, 1.5 + v / 2 (all positive), all 0, all -3; rounded to the dtype. */
+ * The numbers: s' = 1664525 s + 1013904223 mod 2^32 from s = 12345, v = (s >> 16) / 2^15 - 1; then
+ * four groups of 32: v, 1.5 + v / 2 (all positive), all 0, all -3; rounded to the dtype. */
 #ifndef TESTS_QUANTIZED_H
 #define TESTS_QUANTIZED_H
 

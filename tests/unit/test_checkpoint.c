@@ -1,9 +1,11 @@
 /* test_checkpoint.c - checkpoint folders: what is found in safetensors files, and what is refused.
- * Every file is built here, byte by byte, so that a broken one differs from a good one in one place. */
+ * Every file is built here, byte by byte, so that a broken one differs from a good one in one
+ * place. */
 #include "checkpoint/checkpoint.h"
 #include "folder.h"
 
-/* A file with that header and n bytes of data, each its own offset modulo 251. length 0: the header's. */
+/* A file with that header and n bytes of data, each its own offset modulo 251. length 0: the
+ * header's. */
 static void write_safetensors(const char *name, const char *header, size_t n, uint64_t length) {
     size_t used = strlen(header), size = 8 + used + n;
     if (!length) length = used;

@@ -1,6 +1,6 @@
 /* test_engine.c - engine/cpu through engine.h: mistakes, ids, results, and the memory plan.
- * A mistake gives one message and leaves the engine usable; values in shared memory never overwrite each
- * other. */
+ * A mistake gives one message and leaves the engine usable; values in shared memory never overwrite
+ * each other. */
 #include "engine_values.h"
 
 #include <stdio.h>

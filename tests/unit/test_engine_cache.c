@@ -1,12 +1,14 @@
-/* test_engine_cache.c - rotary positions, attention and KV caches against straightforward lists and loops.
- * The reference keeps a list of the positions a cache holds, oldest first, and computes in double precision.
+/* test_engine_cache.c - rotary positions, attention and KV caches against straightforward lists and
+ * loops. The reference keeps a list of the positions a cache holds, oldest first, and computes in
+ * double precision.
  */
 #include "engine/cpu/kernels/kernels.h"
 #include "engine_values.h"
 
 enum { KV_HEADS = 2, HEADS = 4, DIM = 32, V_DIM = 64, MOST = 1024 };
 
-/* Queries, keys and values of MOST positions; keys and values as the cache under test stores them. */
+/* Queries, keys and values of MOST positions; keys and values as the cache under test stores
+ * them. */
 typedef struct setting {
     engine *e;
     const weight *wq, *wk, *wv;
@@ -100,8 +102,8 @@ static void reference_row(const setting *s, int64_t position, int h, int64_t low
     }
 }
 
-/* What the next n tokens must give: mlx-lm cache.py as a list. Several tokens first shorten the list to
- * max_size - 1 and see a causal window of max_size; a single one replaces the oldest. */
+/* What the next n tokens must give: mlx-lm cache.py as a list. Several tokens first shorten the
+ * list to max_size - 1 and see a causal window of max_size; a single one replaces the oldest. */
 static void reference_step(setting *s, int64_t n, double *out) {
     int64_t max_size = s->cache->spec.max_size, first = s->n_seen;
     if (max_size) shorten(s, max_size - 1);
@@ -120,8 +122,8 @@ static tensor step(graph *g, setting *s, int64_t n) {
                   heads(g, rows_of(g, s->wv, first, n), KV_HEADS), &(attend_spec){.scale = .25f});
 }
 
-/* n tokens through engine and reference. The outputs are means of values in [-1, 1], computed in F32 with an
- * error of the scores of about 1e-6. */
+/* n tokens through engine and reference. The outputs are means of values in [-1, 1], computed in
+ * F32 with an error of the scores of about 1e-6. */
 static void check_step(setting *s, int64_t n) {
     int64_t count = n * HEADS * V_DIM;
     float *found = malloc((size_t)count * sizeof *found);

@@ -1,5 +1,5 @@
-/* test_engine_latent.c - multi-head latent attention, from caches of latents, token by token and in chunks.
- * The reference makes every head's keys and values of all entries, in double precision. */
+/* test_engine_latent.c - multi-head latent attention, from caches of latents, token by token and in
+ * chunks. The reference makes every head's keys and values of all entries, in double precision. */
 #include "engine_values.h"
 
 enum { HEADS = 11, NOPE = 16, PE = 8, RANK = 24, V_DIM = 20, LONGEST = 700, SEQUENCES = 2 };
@@ -13,7 +13,8 @@ typedef struct setting {
     float *given, *x, *embed_q, *unembed_out, *given_q, *given_out; /* given: the engine's */
 } setting;
 
-/* An engine may give a weight's memory back, so it has the numbers for itself: what is returned is a copy. */
+/* An engine may give a weight's memory back, so it has the numbers for itself: what is returned is
+ * a copy. */
 static const weight *weight_and_copy(setting *s, int64_t a, int64_t b, int64_t c, float **given,
                                      float **copy) {
     uint32_t begin = seed;
@@ -90,7 +91,8 @@ static tensor record(const setting *s, graph *g, cache *c, const int32_t *ids, i
     return attend_latent(g, c, &in, &s->spec);
 }
 
-/* Tokens [first, first + n) of each sequence; the last one is compared, which sees `window` entries. */
+/* Tokens [first, first + n) of each sequence; the last one is compared, which sees `window`
+ * entries. */
 static void check_step(const setting *s, cache *c, int n_sequences, int first, int n, int window) {
     int32_t ids[SEQUENCES * LONGEST];
     int64_t count = (int64_t)n_sequences * n * HEADS * V_DIM;

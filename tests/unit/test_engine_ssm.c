@@ -162,7 +162,8 @@ static void test_mlx(void **state) {
     for (size_t i = 0; i < COUNT(all); i++) check("mlx", 0, all[i]);
 }
 
-/* A state of another size, and a decay for every feature of heads that are wider than one number. */
+/* A state of another size, and a decay for every feature of heads that are wider than one
+ * number. */
 static void test_refused(void **state) {
     (void)state;
     setting s = set_up("cpu", 1, all[0]);

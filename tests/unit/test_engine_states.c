@@ -1,5 +1,5 @@
-/* test_engine_states.c - caches that are states: what short_conv and delta_rule keep of earlier tokens.
- * The references compute the whole text at once, in double precision. */
+/* test_engine_states.c - caches that are states: what short_conv and delta_rule keep of earlier
+ * tokens. The references compute the whole text at once, in double precision. */
 #include "engine_values.h"
 
 enum { WIDE = 300, TAPS = 4, LONGEST = 64, SEQUENCES = 3 };
@@ -207,7 +207,8 @@ static void reference_delta(const delta_setting *s, int q, int head, int row, do
     }
 }
 
-/* Tokens [first, first + n) of each sequence, against `whole` [n_sequences * TEXT, VALUE_HEADS, DV]. */
+/* Tokens [first, first + n) of each sequence, against `whole` [n_sequences * TEXT, VALUE_HEADS,
+ * DV]. */
 static void check_delta_step(const delta_setting *s, cache *c, int n_sequences, int first, int n,
                              const double *whole) {
     int32_t ids[SEQUENCES * TEXT];

@@ -77,8 +77,9 @@ static bool recorded_number(void *context, const char *key, int64_t *value) {
     "machdep.cpu.brand_string: " chip "\nhw.physicalcpu: " #cores "\nhw.logicalcpu: " #cores                 \
     "\nhw.memsize: " #memory "\ngpu-core-count: " #gpu "\nkern.osproductversion: " os "\n"
 
-/* The cores and caches are from published listings of sysctl on such machines, but for the M1 Max, the M2
- * Ultra and the M4 Max: those are Apple's specifications under the keys of their sister chips. */
+/* The cores and caches are from published listings of sysctl on such machines, but for the M1 Max,
+ * the M2 Ultra and the M4 Max: those are Apple's specifications under the keys of their sister
+ * chips. */
 static const struct {
     const char *recorded, *line, *id;
     int performance, efficiency, p_l2, e_l2;
@@ -148,8 +149,8 @@ static void apple_chips(void **state) {
 
 #define KIND(n, name, cores) "hw.perflevel" #n ".name: " name "\nhw.perflevel" #n ".physicalcpu: " #cores "\n"
 
-/* Since the M5 the fastest kind is called Super, and Performance may be the second. Cores: published listings
- * of an M5, an M5 Pro (5 and 10), an M5 Max (6 and 12) and an M6. */
+/* Since the M5 the fastest kind is called Super, and Performance may be the second. Cores:
+ * published listings of an M5, an M5 Pro (5 and 10), an M5 Max (6 and 12) and an M6. */
 static void apple_kinds_of_core(void **state) {
     (void)state;
     static const struct {

@@ -1,5 +1,6 @@
-/* test_json.c - strings written as JSON are valid JSON whatever the bytes; numbers that are not finite;
- * merging. Prompts and names from files reach reports, so every byte sequence must survive. */
+/* test_json.c - strings written as JSON are valid JSON whatever the bytes; numbers that are not
+ * finite; merging. Prompts and names from files reach reports, so every byte sequence must
+ * survive. */
 #include "base/base.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
-/* test_kernels.c - products with weights and of blocks, of every kernel table, against double-precision
- * loops. All bit widths, group sizes, number types and addresses; lengths around every block the kernels work
- * in. */
+/* test_kernels.c - products with weights and of blocks, of every kernel table, against
+ * double-precision loops. All bit widths, group sizes, number types and addresses; lengths around
+ * every block the kernels work in. */
 #include "kernel_tables.h"
 
 /* ---- weights ---- */
@@ -13,8 +13,8 @@ typedef struct weights {
     float *scale, *bias;            /* [n_rows, n / group_size] as floats */
 } weights;
 
-/* n random floats as `type`, in memory that starts `skew` bytes off its alignment; *as_float: what was
- * stored. */
+/* n random floats as `type`, in memory that starts `skew` bytes off its alignment; *as_float: what
+ * was stored. */
 static char *random_stored(int64_t n, dtype type, size_t skew, float factor, float **as_float) {
     *as_float = get_floats(n);
     char *stored = get_memory(skew + (size_t)n * dtype_size(type));

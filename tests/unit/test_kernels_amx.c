@@ -1,5 +1,5 @@
-/* test_kernels_amx.c - the AMX kernels on processors without AMX: compiled once more, with emulated tiles.
- * What is not AMX needs AVX-512 VNNI. */
+/* test_kernels_amx.c - the AMX kernels on processors without AMX: compiled once more, with emulated
+ * tiles. What is not AMX needs AVX-512 VNNI. */
 #if defined(__x86_64__)
 #include "amx_tiles.h"
 
@@ -59,7 +59,8 @@ static void test_not_a_number(void **state) {
 
 int main(void) {
     static const struct CMUnitTest tests[] = {
-        /* static, since this file is compiled for AVX-512: nothing may be copied before the check */
+        /* static, since this file is compiled for AVX-512: nothing may be copied before the
+         * check */
         cmocka_unit_test(test_one_token), cmocka_unit_test(test_many_tokens),  cmocka_unit_test(test_largest),
         cmocka_unit_test(test_mxfp4),     cmocka_unit_test(test_not_a_number),
     };

@@ -12,7 +12,8 @@ static const struct with_attention {
     {NULL, 0},
 };
 
-/* How entries are stored: bits 0 as floats of the type, else in groups with scales and biases of the type. */
+/* How entries are stored: bits 0 as floats of the type, else in groups with scales and biases of
+ * the type. */
 typedef struct storage {
     dtype type;
     int bits, group_size;
@@ -51,8 +52,8 @@ static void free_entries(const rows *w, float *as_floats) {
     free((void *)(uintptr_t)w->biases), free(as_floats);
 }
 
-/* Row r's keys outside [first, end) and its view count as nothing. A score's error becomes a relative one of
- * its probability. */
+/* Row r's keys outside [first, end) and its view count as nothing. A score's error becomes a
+ * relative one of its probability. */
 static void check_row(const attention *a, const float *keys, const float *values, int64_t r) {
     int64_t low = a->seen[r].low > a->first ? a->seen[r].low : a->first;
     int64_t end = a->seen[r].end < a->end ? a->seen[r].end : a->end, n = end > low ? end - low : 0;
@@ -85,9 +86,10 @@ static void check_row(const attention *a, const float *keys, const float *values
     free(p);
 }
 
-/* What rows see. group: so many rows, the query heads of a KV head, see the same. causal: each group sees one
- * key more than the one before it, the last all; window: at most so many keys (0: all). Keys before `first`
- * and, where there are fewer rows than keys, some behind `end` belong to nobody. */
+/* What rows see. group: so many rows, the query heads of a KV head, see the same. causal: each
+ * group sees one key more than the one before it, the last all; window: at most so many keys (0:
+ * all). Keys before `first` and, where there are fewer rows than keys, some behind `end` belong to
+ * nobody. */
 typedef struct view {
     int64_t group, first, end;
     bool causal;

@@ -1,5 +1,5 @@
-/* test_kernels_products.c - f32, bf16, int16 and int8 products of every kernel table that this processor
- * runs: product_checks.h says what is checked. */
+/* test_kernels_products.c - f32, bf16, int16 and int8 products of every kernel table that this
+ * processor runs: product_checks.h says what is checked. */
 #include "product_checks.h"
 
 /* A table that lacks a kernel takes it from its base; only products may be missing. */

@@ -1,5 +1,5 @@
-/* test_kernels_states.c - scan and convolve of every kernel table, against sums in double precision.
- * Arrays have exactly the size the kernels may touch. */
+/* test_kernels_states.c - scan and convolve of every kernel table, against sums in double
+ * precision. Arrays have exactly the size the kernels may touch. */
 #include "kernel_tables.h"
 
 static void check_scan(int64_t n_rows, int64_t n) {

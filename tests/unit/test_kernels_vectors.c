@@ -1,11 +1,13 @@
 /* test_kernels_vectors.c - conversions, norms, activations and exponentials of every kernel table;
- * quantization. Against the definitions in double precision, and against what MLX's own quantization gave. */
+ * quantization. Against the definitions in double precision, and against what MLX's own
+ * quantization gave. */
 #include "kernel_tables.h"
 #include "quantized.h"
 
 /* ---- conversions ---- */
 
-/* The value of a half by its definition; the code after the largest finite one counts as the next number. */
+/* The value of a half by its definition; the code after the largest finite one counts as the next
+ * number. */
 static double value_of(dtype type, unsigned code) {
     int fraction_bits = type == DTYPE_F16 ? 10 : 7, bias = type == DTYPE_F16 ? 15 : 127;
     int exponent = (int)(code & 0x7fff) >> fraction_bits, fraction = (int)code & ((1 << fraction_bits) - 1);
@@ -48,7 +50,8 @@ static void test_to_f32(void) {
     assert_memory_equal(out, in, sizeof in);
 }
 
-/* Between every two neighbours: the middle goes to the even one, what is next to it to the nearer one. */
+/* Between every two neighbours: the middle goes to the even one, what is next to it to the nearer
+ * one. */
 static void check_from_f32(dtype type) {
     int n = 4 * (int)infinity_of(type) * 2, at = 0;
     float *in = get_memory((size_t)n * sizeof *in);
@@ -132,8 +135,9 @@ static void test_rms_norm(void) {
     }
 }
 
-/* An error of u by some roundings changes exp(u) by that times u; and where exp(-u) is beyond F32 the result
- * may be 0 instead of something below |x| 2^-127. Two roundings among subnormal numbers: one step each. */
+/* An error of u by some roundings changes exp(u) by that times u; and where exp(-u) is beyond F32
+ * the result may be 0 instead of something below |x| 2^-127. Two roundings among subnormal numbers:
+ * one step each. */
 static void check_gated(activation act, const float *gate, const float *up, int64_t n) {
     float *out = get_marks(n), *copy = get_memory((size_t)n * sizeof *copy);
     tested->gated(out, act, gate, up, n);
@@ -196,7 +200,8 @@ static void test_max(void) {
     assert_true(tested->max(&mark, 0) == -INFINITY);
 }
 
-/* 1e-6, and below the normal numbers one step of the subnormal ones. The sum: n roundings of positive terms.
+/* 1e-6, and below the normal numbers one step of the subnormal ones. The sum: n roundings of
+ * positive terms.
  */
 static void check_exp_sum(const float *x, int64_t n, float shift) {
     float *y = get_memory((size_t)n * sizeof *y);

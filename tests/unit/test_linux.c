@@ -1,5 +1,5 @@
-/* test_linux.c - hardware facts and limits on Linux, from recorded machines and a stand-in for NVIDIA's
- * library. Few of these machines are at hand, so their files are written here. */
+/* test_linux.c - hardware facts and limits on Linux, from recorded machines and a stand-in for
+ * NVIDIA's library. Few of these machines are at hand, so their files are written here. */
 #ifdef __linux__
 #include "folder.h"
 #include "hardware.h"
@@ -92,7 +92,8 @@ static void linux_virtual_machine(void **state) {
     assert_int_equal(linux_available_memory(folder), 24314412 * (int64_t)KIB);
 }
 
-/* Core i7-1260P: CPUs 0-7 are two threads each of 4 fast cores, 8-15 are 8 slow cores in clusters of 4. */
+/* Core i7-1260P: CPUs 0-7 are two threads each of 4 fast cores, 8-15 are 8 slow cores in clusters
+ * of 4. */
 static void linux_hybrid(void **state) {
     (void)state;
     put("processor\t: 0\nmodel name\t: 12th Gen Intel(R) Core(TM) i7-1260P\nflags\t: avx2 avx_vnni\n",
@@ -288,7 +289,8 @@ static const char fake_nvml[] =
     "return *(int *)d ? 3 : 0; }\n"
     "int nvmlSystemGetDriverVersion(char *s, unsigned n) { (void)n; strcpy(s, \"550.54.15\"); return 0; }\n";
 
-/* Builds the stand-in for the driver's library; false (with the reason printed) where there is no compiler.
+/* Builds the stand-in for the driver's library; false (with the reason printed) where there is no
+ * compiler.
  */
 static bool build_fake(const char *defines, char *library, size_t size) {
     static int n;

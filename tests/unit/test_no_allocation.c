@@ -1,5 +1,6 @@
-/* test_no_allocation.c - once warm, a token of a whole model allocates nothing, and does not call the system.
- * This program's own malloc and its relatives count and call glibc's; a filter stops system calls. */
+/* test_no_allocation.c - once warm, a token of a whole model allocates nothing, and does not call
+ * the system. This program's own malloc and its relatives count and call glibc's; a filter stops
+ * system calls. */
 #include "base/base.h"
 
 #include <stdio.h>
@@ -66,7 +67,8 @@ typedef struct warm {
     session *s;
 } warm;
 
-/* PROMPT + WARM tokens are below a size at which attention splits its keys, the last ones above it. */
+/* PROMPT + WARM tokens are below a size at which attention splits its keys, the last ones above
+ * it. */
 static warm warm_up(int threads, int64_t kv_bits) {
     warm w = {.c = checkpoint_open("synthetic:tiny-llama-13m-4bit", 0),
               .e = engine_open("cpu", &(engine_options){.threads = threads})};
@@ -120,8 +122,8 @@ static void called(int signal, siginfo_t *info, void *context) {
 #define ALLOW(call)                                                                                          \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (call), 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
-/* From now on every thread that calls the system ends the process by way of called(), except to end it, to
- * write there, and, if there are threads to wait for, to give a core away. */
+/* From now on every thread that calls the system ends the process by way of called(), except to end
+ * it, to write there, and, if there are threads to wait for, to give a core away. */
 static bool filter_calls(bool waits) {
     long wait1 = waits ? SYS_futex : SYS_exit_group, wait2 = waits ? SYS_sched_yield : SYS_exit_group;
     struct sock_filter code[] = {
@@ -138,7 +140,8 @@ static bool filter_calls(bool waits) {
            !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
 }
 
-/* In a process of its own, which cannot get rid of the filter. too: it also calls the system, as a check. */
+/* In a process of its own, which cannot get rid of the filter. too: it also calls the system, as a
+ * check. */
 static int status_of_tokens(int threads, bool too) {
     pid_t child = fork();
     if (child == 0) {

@@ -1,5 +1,5 @@
-/* test_outputs.c - where a report goes: files that are there, that cannot be written, or that others use.
- * Files are written to a temporary folder, and read back. */
+/* test_outputs.c - where a report goes: files that are there, that cannot be written, or that
+ * others use. Files are written to a temporary folder, and read back. */
 #include "measured.h"
 #include "report/report.h"
 #include "texts.h"
@@ -73,8 +73,8 @@ static void test_one_file_twice(void **state) {
     assert_int_equal(reports_close(r), 0);
 }
 
-/* A file that is there stays as it is until there is a row to replace it with, and is replaced only with
- * force. */
+/* A file that is there stays as it is until there is a row to replace it with, and is replaced only
+ * with force. */
 static void test_earlier_file(void **state) {
     (void)state;
     measured m = measured_run();
@@ -100,7 +100,8 @@ static void test_earlier_file(void **state) {
     unlink(in_folder("rows"));
 }
 
-/* Someone else makes the file while the first run is measured: neither their file nor our row is lost. */
+/* Someone else makes the file while the first run is measured: neither their file nor our row is
+ * lost. */
 static void test_file_made_meanwhile(void **state) {
     (void)state;
     measured m = measured_run();

@@ -6,7 +6,8 @@
 
 #include <fcntl.h>
 
-/* What happens to a file at its end, one letter each: s synced, r renamed. These take the C library's place.
+/* What happens to a file at its end, one letter each: s synced, r renamed. These take the C
+ * library's place.
  */
 static char events[8];
 
@@ -107,7 +108,8 @@ static void test_foreign(void **state) {
     partial_close(&p);
 }
 
-/* A file without a table is the beginning of one, as huggingface_hub leaves it, up to its first hole. */
+/* A file without a table is the beginning of one, as huggingface_hub leaves it, up to its first
+ * hole. */
 static void test_beginning(void **state) {
     (void)state;
     partial p;

@@ -1,5 +1,6 @@
 /* test_plan.c - parameter lists: values, their product and its order, and what is refused.
- * Also that the parameter table, the struct and the columns agree, since one list makes them all. */
+ * Also that the parameter table, the struct and the columns agree, since one list makes them
+ * all. */
 #include "bench/bench.h"
 
 #include <setjmp.h>

@@ -1,5 +1,6 @@
-/* test_pool.c - the thread pool: every thread runs, barriers order memory, and shared work is done once.
- * Many short rounds, so that threads meet while spinning and while sleeping; meant for ThreadSanitizer, too.
+/* test_pool.c - the thread pool: every thread runs, barriers order memory, and shared work is done
+ * once. Many short rounds, so that threads meet while spinning and while sleeping; meant for
+ * ThreadSanitizer, too.
  */
 #include "base/base.h"
 
@@ -126,8 +127,8 @@ static void share(void *argument, int thread) {
     }
 }
 
-/* Two rounds without a meeting between them: a thread may be in the second while others are in the first, and
- * some come late, so that all they have is taken by others. */
+/* Two rounds without a meeting between them: a thread may be in the second while others are in the
+ * first, and some come late, so that all they have is taken by others. */
 static void share_own(void *argument, int thread) {
     context *c = argument;
     for (int round = 0; round < ROUNDS; round++) {

@@ -1,5 +1,5 @@
-/* test_quality.c - the grade of a run from what the machine did meanwhile, and the counters it follows from,
- * read from recorded /proc and /sys. */
+/* test_quality.c - the grade of a run from what the machine did meanwhile, and the counters it
+ * follows from, read from recorded /proc and /sys. */
 #include "folder.h"
 #include "quality/quality.h"
 

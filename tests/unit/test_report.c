@@ -6,7 +6,8 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* Hands out n runs, and each configuration's row after its last one; after each the file must be longer. */
+/* Hands out n runs, and each configuration's row after its last one; after each the file must be
+ * longer. */
 static void write_rows(reports *to, const char *path, const measured *runs, int n) {
     summary *s = summary_new();
     size_t before = 0;
@@ -69,7 +70,8 @@ static const char *field(const char *line, int which) {
     return out;
 }
 
-/* Columns come and go with their lists: what is said of all is that each is there once, behind the first six.
+/* Columns come and go with their lists: what is said of all is that each is there once, behind the
+ * first six.
  */
 static void test_csv(void **state) {
     (void)state;
@@ -172,7 +174,8 @@ static void test_md(void **state) {
     plan_free(&p);
 }
 
-/* The first token of run i comes after 100, 200, ... ms, so that prompt_tps is 100, 50, 33.333, ... */
+/* The first token of run i comes after 100, 200, ... ms, so that prompt_tps is 100, 50, 33.333,
+ * ... */
 static char *md_of_repeats(int n) {
     measured runs[8];
     for (int i = 0; i < n; i++) {
@@ -263,8 +266,8 @@ static int64_t bytes_written(void) {
     return n;
 }
 
-/* A file of many configurations is complete after each row, and still a row costs no more than itself: a list
- * written again at each row would be a thousand times the file. */
+/* A file of many configurations is complete after each row, and still a row costs no more than
+ * itself: a list written again at each row would be a thousand times the file. */
 static void test_json_of_many(void **state) {
     (void)state;
     enum { ROWS = 2000 };

@@ -1,6 +1,6 @@
-/* test_results.c - metrics from known timestamps, spreads of known numbers, summaries, and rows read back
- * from files. tests/oracle/test_statistics.py compares the statistics with scipy's; here are the cases at
- * their edges.
+/* test_results.c - metrics from known timestamps, spreads of known numbers, summaries, and rows
+ * read back from files. tests/oracle/test_statistics.py compares the statistics with scipy's; here
+ * are the cases at their edges.
  */
 #include "folder.h"
 #include "measured.h"
@@ -203,8 +203,8 @@ static void random_run(row *out, uint64_t *seed, run_number number) {
     row_of_run(out, number, &m.params, m.facts.error ? NULL : &s, &m.facts);
 }
 
-/* What is written, read and written again is the same, byte for byte, in each format and from each to each
- * other. */
+/* What is written, read and written again is the same, byte for byte, in each format and from each
+ * to each other. */
 static void test_write_read_write(void **state) {
     (void)state;
     static const char *const formats[] = {"csv", "json", "jsonl"};

@@ -1,5 +1,5 @@
-/* test_series.c - how many runs a configuration gets: warm until two runs agree, measured until the median is
- * known well enough or its time is over; and what is foreseen meanwhile.
+/* test_series.c - how many runs a configuration gets: warm until two runs agree, measured until the
+ * median is known well enough or its time is over; and what is foreseen meanwhile.
  */
 #include "bench/internal.h"
 
@@ -90,7 +90,8 @@ static void test_until_precise(void **state) {
     assert_int_equal(run_all(&o, 1000000, 2000000), 40);
 }
 
-/* With an even spread of p % the interval's width falls with the root of n, and so does what is foreseen. */
+/* With an even spread of p % the interval's width falls with the root of n, and so does what is
+ * foreseen. */
 static void test_runs_left_are_foreseen(void **state) {
     (void)state;
     series s = {.warm = true};

@@ -1,6 +1,7 @@
-/* test_session.c - depth, turns and sequences in lockstep, on every engine and with every kind of cache.
- * In F32 a text gives the same logits however it came into the caches and whatever is decoded beside it. The
- * model is random and would only repeat its last token, so steps go on with a given text. */
+/* test_session.c - depth, turns and sequences in lockstep, on every engine and with every kind of
+ * cache. In F32 a text gives the same logits however it came into the caches and whatever is
+ * decoded beside it. The model is random and would only repeat its last token, so steps go on with
+ * a given text. */
 #include "generate/generate.h"
 
 #include <setjmp.h>
@@ -67,7 +68,8 @@ static void tear_down(setting *s) {
     checkpoint_close(s->c);
 }
 
-/* Ids [n_sequences][n] from `first` on: sequence k starts k tokens later in one text, as bench has it. */
+/* Ids [n_sequences][n] from `first` on: sequence k starts k tokens later in one text, as bench has
+ * it. */
 static void fill_text(int32_t *out, int n_sequences, int first, int n) {
     for (int k = 0; k < n_sequences; k++)
         for (int i = 0; i < n; i++) out[k * n + i] = (first + i + k) * 7919 % 31991;
@@ -81,7 +83,8 @@ static session *new_session(const setting *s, int kind, int n_sequences) {
     return made;
 }
 
-/* The logits of NEW steps after the first TEXT tokens, which go on with the text: [NEW][n_sequences]. */
+/* The logits of NEW steps after the first TEXT tokens, which go on with the text:
+ * [NEW][n_sequences]. */
 static float *logits_of(session *s, int n_sequences) {
     size_t size = (size_t)n_sequences * VOCABULARY;
     float *out = malloc(NEW * size * sizeof *out);
@@ -178,7 +181,8 @@ static void check_sensitive(const setting *s, int kind) {
     session_free(one);
 }
 
-/* Steps first to NEW of a session whose text goes on, compared with what they give without any mark. */
+/* Steps first to NEW of a session whose text goes on, compared with what they give without any
+ * mark. */
 static void step_on(session *s, int first, const float *wanted, int kind, int n_sequences) {
     int32_t ids[MOST];
     size_t row = (size_t)n_sequences * VOCABULARY;
@@ -245,7 +249,8 @@ static void test_mlx(void **state) {
     check_engine("mlx");
 }
 
-/* After steps a prompt goes on behind the last chosen token, on engines that work ahead and on others. */
+/* After steps a prompt goes on behind the last chosen token, on engines that work ahead and on
+ * others. */
 static void check_turns(const char *name) {
     int32_t ids[ALL], chosen[NEW];
     setting s = set_up(name);

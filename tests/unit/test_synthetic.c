@@ -1,5 +1,6 @@
-/* test_synthetic.c - synthetic checkpoints: presets, what their suffixes ask for, and the random weights.
- * Weights must be repeatable, look like a model's, and never exceed the memory there is. */
+/* test_synthetic.c - synthetic checkpoints: presets, what their suffixes ask for, and the random
+ * weights. Weights must be repeatable, look like a model's, and never exceed the memory there
+ * is. */
 #include "checkpoint/checkpoint.h"
 #include "folder.h"
 

@@ -1,5 +1,5 @@
-/* test_tokenizer.c - what the comparison with Hugging Face tokenizers does not reach: malformed files, GGUF
- * vocabularies, streaming, UTF-8, limits on hostile patterns. */
+/* test_tokenizer.c - what the comparison with Hugging Face tokenizers does not reach: malformed
+ * files, GGUF vocabularies, streaming, UTF-8, limits on hostile patterns. */
 #include "folder.h"
 #include "text/text.h"
 #include "text/utf8.h"
@@ -132,8 +132,8 @@ static void exploding_pattern_is_an_error(void **state) {
     WITH("\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":"           \
          "\"" pattern "\"}}")
 
-/* Patterns with which PCRE2 gives matches that end before they begin or lie inside a character: none is
- * accepted, however it is spelt. */
+/* Patterns with which PCRE2 gives matches that end before they begin or lie inside a character:
+ * none is accepted, however it is spelt. */
 static void patterns_of_no_text_are_refused(void **state) {
     (void)state;
     expect_error(SPLIT_AT("(?(DEFINE)(abc\\\\K))(?=(?1))"), "\\K is not supported");

@@ -10,7 +10,8 @@ static int n_rows, n_summaries, n_watched, disturbed_from, disturbed_to;
 static char grades[MOST + 1], reasons[256], summary_grade;
 static int64_t clock_at[MOST];
 
-/* Each look at the machine is a second later; runs in between meet another program's CPU second, or none. */
+/* Each look at the machine is a second later; runs in between meet another program's CPU second, or
+ * none. */
 static void watch(sys_state *s) {
     *s = (sys_state){.at_s = n_watched, .n_cpus = 2, .own_s = 0, .busy_s = 0};
     for (int i = 1; i <= n_watched; i++) s->busy_s += i >= disturbed_from && i <= disturbed_to;
@@ -38,8 +39,8 @@ static int find_model(const char *name, str *path) {
     return path->failed ? -1 : 0;
 }
 
-/* Seven runs of a millisecond a token; the machine is disturbed while it is looked at for the from-th to the
- * to-th time. */
+/* Seven runs of a millisecond a token; the machine is disturbed while it is looked at for the
+ * from-th to the to-th time. */
 static int measure(int from, int to, char required) {
     const char *lists[N_PARAMS];
     plan p;

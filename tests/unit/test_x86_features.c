@@ -1,4 +1,5 @@
-/* test_x86_features.c - what CPUID and XGETBV say, by recorded answers and against what Linux found here. */
+/* test_x86_features.c - what CPUID and XGETBV say, by recorded answers and against what Linux found
+ * here. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +18,8 @@ enum {
     AVX512_ALL = X86_AVX512F | X86_AVX512DQ | X86_AVX512BW | X86_AVX512VL,
 };
 
-/* What a Haswell, an Ice Lake and a Sapphire Rapids answer, put together from the bits in Intel's manual. */
+/* What a Haswell, an Ice Lake and a Sapphire Rapids answer, put together from the bits in Intel's
+ * manual. */
 static const x86_answers haswell = {0x7fdafbbf, 0x000027ab, 0, 0, 0x7},
                          ice_lake = {0x7ffafbbf, 0xf2bf27eb, 0x40405f4e, 0xbc000410, 0xe7},
                          sapphire_rapids = {0x7ffefbff, 0xf3bfbfeb, 0xfb417ffe, 0xffdd4432, 0x602e7};

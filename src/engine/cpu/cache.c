@@ -1,6 +1,6 @@
-/* cache.c - caches: keys and values, plain, rotating or quantized, entry for entry what mlx-lm's hold;
- * states. Entries of one head of one sequence are contiguous, so attention reads each head's keys and values
- * as one stream. */
+/* cache.c - caches: keys and values, plain, rotating or quantized, entry for entry what mlx-lm's
+ * hold; states. Entries of one head of one sequence are contiguous, so attention reads each head's
+ * keys and values as one stream. */
 #include "engine/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -64,8 +64,8 @@ static void copy_segments(char *to, int64_t to_capacity, const char *from, int64
     }
 }
 
-/* Moves both keys and values to arrays of `capacity` entries per head, keeping only the segments, in their
- * order. */
+/* Moves both keys and values to arrays of `capacity` entries per head, keeping only the segments,
+ * in their order. */
 static int rearrange(cpu *e, cpu_cache *c, int64_t capacity, const segment *segments, int n) {
     for (int part = 0; part < 2; part++) {
         cpu_entries old = c->entries[part], *new = &c->entries[part];

@@ -1,6 +1,6 @@
-/* join.c - what is computed together, what by every thread for itself, and what not at all, so that threads
- * meet less often.
- * A step of a small model is short: there, waiting for each other would cost more than the sums themselves.
+/* join.c - what is computed together, what by every thread for itself, and what not at all, so that
+ * threads meet less often. A step of a small model is short: there, waiting for each other would
+ * cost more than the sums themselves.
  */
 #include "engine/cpu/cpu.h"
 
@@ -34,8 +34,8 @@ static void join_sum(const cpu *e, const node *x) {
     state_of(e, sum)->by = x;
 }
 
-/* Gate and up, two linears, and the activation that alone reads both: of many tokens they need not be whole
- * at any time. */
+/* Gate and up, two linears, and the activation that alone reads both: of many tokens they need not
+ * be whole at any time. */
 static void join_gated(const cpu *e, const node *gate, const node *up) {
     const node *both = sole_reader(up, OP_GATED);
     if (!both || both->in[0] != gate || both->in[1] != up || gate->readers != 1) return;
@@ -58,7 +58,8 @@ static void join_linears(const cpu *e, const graph *g, const node *x) {
     if (n == 0) join_sum(e, x);
 }
 
-/* The most likely id is that of the largest logit: log-probabilities that nobody else reads are not computed.
+/* The most likely id is that of the largest logit: log-probabilities that nobody else reads are not
+ * computed.
  */
 static void skip_logprobs(const cpu *e, const node *argmax) {
     const node *from = argmax->in[0];

@@ -1,6 +1,7 @@
 /* memory.c - memory for values, KV caches and scratch, counted, in large pages.
- * A layer's cache is often smaller than a large page, and a step reads those of all layers: arrays share
- * pages, so that the processor needs few entries to find them and can fetch ahead through them.
+ * A layer's cache is often smaller than a large page, and a step reads those of all layers: arrays
+ * share pages, so that the processor needs few entries to find them and can fetch ahead through
+ * them.
  */
 #include "engine/cpu/cpu.h"
 
@@ -9,8 +10,8 @@
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, SLAB = 4 * HUGE_PAGE };
 
-/* AddressSanitizer sees what is written beyond an array, or read after its release, only if each is allocated
- * and freed for itself. */
+/* AddressSanitizer sees what is written beyond an array, or read after its release, only if each is
+ * allocated and freed for itself. */
 #if defined(__has_feature) /* clang, whose older versions do not define what gcc does */
 #if __has_feature(address_sanitizer)
 #define HAS_ADDRESS_SANITIZER
@@ -34,16 +35,17 @@ static bool is_kept(size_t n) {
     return REUSES && n >= HUGE_PAGE;
 }
 
-/* The beginning of some large pages, aligned to their size. They are used from the front to the end, and
- * again once none of their arrays is left; they are kept, since the system takes its time to give such pages.
+/* The beginning of some large pages, aligned to their size. They are used from the front to the
+ * end, and again once none of their arrays is left; they are kept, since the system takes its time
+ * to give such pages.
  */
 struct slab {
     struct slab *next;
     size_t used, arrays;
 };
 
-/* A released array of large pages, kept for the next one of its size: runs repeat, and the system clears the
- * pages that it gives. */
+/* A released array of large pages, kept for the next one of its size: runs repeat, and the system
+ * clears the pages that it gives. */
 struct spare {
     struct spare *next;
     size_t n;
@@ -57,7 +59,8 @@ static void free_spares(cpu *e) {
     e->spares = NULL;
 }
 
-/* NULL: there is none of that size, and none of another any more: what is kept is what the last run had. */
+/* NULL: there is none of that size, and none of another any more: what is kept is what the last run
+ * had. */
 static void *take_spare(cpu *e, size_t n) {
     for (struct spare **at = &e->spares; *at; at = &(*at)->next) {
         struct spare *s = *at;

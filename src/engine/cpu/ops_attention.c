@@ -1,7 +1,7 @@
 /* ops_attention.c - rotary embedding, cache writes and attention.
- * Attention goes over the cache in blocks with a running softmax (Milakov and Gimelshein 2018; Dao et al.
- * 2022): query heads that share a KV head, and the tokens of a block, share one pass over its keys and
- * values. */
+ * Attention goes over the cache in blocks with a running softmax (Milakov and Gimelshein 2018; Dao
+ * et al. 2022): query heads that share a KV head, and the tokens of a block, share one pass over
+ * its keys and values. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>
@@ -124,7 +124,8 @@ void cpu_kv_write(cpu *e, const node *x, int thread) {
         for (; i < end; i++) store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
 }
 
-/* How attention is cut into units: KV heads of all sequences x blocks of tokens x splits of the keys. */
+/* How attention is cut into units: KV heads of all sequences x blocks of tokens x splits of the
+ * keys. */
 typedef struct cut {
     int64_t n_tokens, n_heads; /* of a sequence */
     int64_t n_kv;              /* of all sequences, one after another */
@@ -288,8 +289,8 @@ typedef struct unit {
     int64_t kv_head, split, first_token, n_tokens;
 } unit;
 
-/* Of a causal chunk the last blocks see the most keys: they go first. Splits of a head are neighbours in
- * memory. */
+/* Of a causal chunk the last blocks see the most keys: they go first. Splits of a head are
+ * neighbours in memory. */
 static unit get_unit(const cut *u, int64_t i) {
     int64_t head = u->n_splits > 1 ? i / u->n_splits : i, split = i - head * u->n_splits, block = 0;
     if (u->n_blocks > 1) {
@@ -315,8 +316,8 @@ static int64_t row_of(const cut *u, const unit *one, int64_t r) {
     return t * u->n_heads + one->kv_head % per_sequence * u->group + r % u->group;
 }
 
-/* The unit's rows over its keys: m->out [rows, v_dim] unnormalized, and the rows' states. next: the unit that
- * the thread takes next; NULL: not known. */
+/* The unit's rows over its keys: m->out [rows, v_dim] unnormalized, and the rows' states. next: the
+ * unit that the thread takes next; NULL: not known. */
 static void attend_unit(const cpu *e, const node *x, const cut *u, const unit *one, const unit *next,
                         const unit_memory *m) {
     int64_t n_rows = one->n_tokens * u->group;
@@ -403,7 +404,8 @@ static void run_unit(const cpu *e, const node *x, const cut *u, int64_t i, int64
     }
 }
 
-/* A single token's units are alike, and each thread has some of its own: it knows what comes next. */
+/* A single token's units are alike, and each thread has some of its own: it knows what comes
+ * next. */
 void cpu_attend(cpu *e, const node *x, int thread) {
     cut u = make_cut(e, x);
     unit_memory m;

@@ -1,7 +1,8 @@
-/* ops_latent.c - multi-head latent attention (MLA): products with a matrix for each head, and attention to
- * entries that are a latent and a rotated key, one behind the other.
- * One token: its queries are in the latents' space, and entries are keys and, but for their last numbers,
- * values, too. Several: every head makes keys and values of some entries at a time, and attends to those. */
+/* ops_latent.c - multi-head latent attention (MLA): products with a matrix for each head, and
+ * attention to entries that are a latent and a rotated key, one behind the other. One token: its
+ * queries are in the latents' space, and entries are keys and, but for their last numbers, values,
+ * too. Several: every head makes keys and values of some entries at a time, and attends to
+ * those. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>
@@ -232,8 +233,8 @@ static void add_part(float *out, softmax_state *state, const float *part, softma
     *state = (softmax_state){max, state->sum * old + of.sum * new};
 }
 
-/* Tokens [first, first + n) attend to the segment of n_keys entries from first_key on. row: the place of the
- * sequence's first token and this head among all. */
+/* Tokens [first, first + n) attend to the segment of n_keys entries from first_key on. row: the
+ * place of the sequence's first token and this head among all. */
 static void attend_block(const cpu *e, const node *x, const head *h, int64_t row, piece tokens, piece keys,
                          int thread) {
     int64_t n_heads = x->shape[1], key = h->nope + h->pe, n = tokens.end - tokens.first;

@@ -1,6 +1,7 @@
 /* ops_linear.c - embedding and matrix products.
- * Few tokens: each row is read once, straight from the checkpoint. Many: a tile of rows is unpacked and stays
- * in cache while all tokens pass. Either in F32, or with one of the table's faster products (kernels.h). */
+ * Few tokens: each row is read once, straight from the checkpoint. Many: a tile of rows is unpacked
+ * and stays in cache while all tokens pass. Either in F32, or with one of the table's faster
+ * products (kernels.h). */
 #include "engine/cpu/cpu.h"
 
 enum {
@@ -125,8 +126,8 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 
 /* ---- the operation ---- */
 
-/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in what
- * leaves a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
+/* Rounding to 8 bits costs most where few numbers of a group are far larger than the others, as in
+ * what leaves a gated activation (Dettmers et al. 2022, LLM.int8), and in the logits themselves. */
 static const products *products_of(const cpu *e, const node *x) {
     bool logits = !x->reader || x->reader->op == OP_LOGPROBS;
     return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype, logits || x->in[0]->op == OP_GATED);
@@ -178,7 +179,8 @@ static group make_group(const cpu *e, const node *x, int thread) {
     return g;
 }
 
-/* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it takes. */
+/* Sets g's pointers into this thread's memory (NULL: only the size is wanted); returns the bytes it
+ * takes. */
 static size_t place(group *g, char *scratch) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
     size_t pieces = is_gated(g->e, g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
@@ -214,8 +216,8 @@ static void prepare(const group *g) {
     pool_barrier(g->e->pool, g->thread);
 }
 
-/* out[t * stride + r] = row base + r of linear x for token t, for the rows of the part; one run if they are
- * many. */
+/* out[t * stride + r] = row base + r of linear x for token t, for the rows of the part; one run if
+ * they are many. */
 static void multiply_rows(const group *g, const node *x, float *out, int64_t stride, const row_part *part) {
     const cpu_weight *w = cpu_weight_of(x, 0);
     rows r = cpu_rows_from(&w->rows, part->base);

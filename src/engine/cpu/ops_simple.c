@@ -1,5 +1,6 @@
 /* ops_simple.c - row-wise operations: norms, log-probabilities, arg-max.
- * Small next to the matrix products; split by rows, or by pieces of a row where there is only one. */
+ * Small next to the matrix products; split by rows, or by pieces of a row where there is only
+ * one. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>

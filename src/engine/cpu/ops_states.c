@@ -1,6 +1,6 @@
 /* ops_states.c - operations whose caches are states: what they keep of earlier tokens has one size.
- * Features, or rows of a head's state, are shared out among threads, so that each thread changes states of
- * its own. */
+ * Features, or rows of a head's state, are shared out among threads, so that each thread changes
+ * states of its own. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>

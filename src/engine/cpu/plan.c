@@ -1,5 +1,6 @@
 /* plan.c - where each value of a graph lives, and where threads must meet.
- * A value's memory is used again once all its readers are done, so a prefill chunk needs a few values' worth.
+ * A value's memory is used again once all its readers are done, so a prefill chunk needs a few
+ * values' worth.
  */
 #include "engine/cpu/cpu.h"
 
@@ -212,8 +213,8 @@ static bool needs_barrier(const cpu *e, const node *x, int first) {
            (write && reads_since(e, write, x, first));
 }
 
-/* Places the values in order, reusing memory only across barriers: before one, other threads may still read
- * it. */
+/* Places the values in order, reusing memory only across barriers: before one, other threads may
+ * still read it. */
 static int place(planner *p) {
     const graph *g = p->g;
     int first = 0; /* node after the last barrier */

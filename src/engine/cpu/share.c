@@ -1,6 +1,7 @@
 /* share.c - how the rows that few tokens are multiplied with are shared out among threads.
- * Memory is read fastest in long runs, so each thread has rows of its own, which it reads as a few runs from
- * their beginnings to their ends; only what is left when another thread is done, that one takes.
+ * Memory is read fastest in long runs, so each thread has rows of its own, which it reads as a few
+ * runs from their beginnings to their ends; only what is left when another thread is done, that one
+ * takes.
  */
 #include "engine/cpu/cpu.h"
 

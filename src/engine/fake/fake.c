@@ -1,6 +1,6 @@
 /* fake.c - an engine that computes nothing: for tests of all that stands on the operation set.
- * Its ids follow from the position alone, its numbers are zero, its memory is what the shapes imply, and its
- * times what a script says, if there is one. */
+ * Its ids follow from the position alone, its numbers are zero, its memory is what the shapes
+ * imply, and its times what a script says, if there is one. */
 #include "engine/fake/script.h"
 #include "engine/graph.h"
 
@@ -157,7 +157,8 @@ static int quantize_cache(engine *base, cache *c, int bits, int group_size) {
 
 /* ---- graphs ---- */
 
-/* A row of an arg-max is (7 p + 3 + s) mod V at position p of sequence s; everything else is zero. */
+/* A row of an arg-max is (7 p + 3 + s) mod V at position p of sequence s; everything else is
+ * zero. */
 static result *make_result(fake *e, tensor x, int64_t position, int n_sequences) {
     int64_t count = tensor_count(x);
     fake_result *r = NULL;

@@ -1,15 +1,16 @@
-/* script.h - the times of the fake engine's runs, for tests of what follows from them (private to fake/).
- * With a script the clock moves only as it says: a benchmark of hours takes milliseconds, and repeats
- * exactly.
+/* script.h - the times of the fake engine's runs, for tests of what follows from them (private to
+ * fake/). With a script the clock moves only as it says: a benchmark of hours takes milliseconds,
+ * and repeats exactly.
  */
 #ifndef ENGINE_FAKE_SCRIPT_H
 #define ENGINE_FAKE_SCRIPT_H
 
 #include "base/base.h"
 
-/* A line per run, the last one for all that follow: PROMPT_NS TOKEN_NS [POSITION_NS] [WORD] - nanoseconds per
- * token of a prompt, per token alone, and more for each entry in the cache before it. WORD: `fail` is an
- * error of the engine, `crash` ends the program by a signal, `kill` by SIGKILL, `hang` never returns. */
+/* A line per run, the last one for all that follow: PROMPT_NS TOKEN_NS [POSITION_NS] [WORD] -
+ * nanoseconds per token of a prompt, per token alone, and more for each entry in the cache before
+ * it. WORD: `fail` is an error of the engine, `crash` ends the program by a signal, `kill` by
+ * SIGKILL, `hang` never returns. */
 typedef struct script {
     FILE *file; /* NULL: no script, the clock is real */
     int64_t prompt_ns, token_ns, position_ns;

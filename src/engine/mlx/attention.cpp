@@ -1,6 +1,6 @@
 /* attention.cpp - KV caches and attention as mlx-lm has them: cache.py and base.py, case by case.
- * Caches grow in steps of 256 entries; a handle to an old array would make every write copy it, so none is
- * kept. */
+ * Caches grow in steps of 256 entries; a handle to an old array would make every write copy it, so
+ * none is kept. */
 #include "engine/mlx/mlx.hpp"
 
 #include <algorithm>
@@ -121,7 +121,8 @@ static void rotate_chunk(const mlx_cache &c, cached &x, const mx::array &added, 
     x[0] = trimmed(x[0], x[0].shape(ENTRIES) - s.max_size + 1, s.keep, added);
 }
 
-/* _update_in_place: one token takes the place of the oldest that is not kept; returns where the next one goes
+/* _update_in_place: one token takes the place of the oldest that is not kept; returns where the
+ * next one goes
  */
 static int64_t rotate_one(const mlx_cache &c, cached &x, const mx::array &added, int64_t position) {
     const cache_spec &s = c.base.spec;
@@ -210,8 +211,8 @@ static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, in
     return *m.visible;
 }
 
-/* base.py: quantized_scaled_dot_product_attention. causal: more than one query. windowed: what they see,
- * where it is less. */
+/* base.py: quantized_scaled_dot_product_attention. causal: more than one query. windowed: what they
+ * see, where it is less. */
 static mx::array attend_quantized(mx::array q, cached keys, cached values, const cache &base, float scale,
                                   bool causal, const optional_array &windowed) {
     int n_sequences = q.shape(0), n_heads = q.shape(1), n = q.shape(2), head_dim = q.shape(3),

@@ -1,5 +1,5 @@
-/* cuda.cpp - what the CUDA kernels have in common: device functions, putting a kernel's source together, and
- * starting it. Only MLX's interface for custom kernels is used. */
+/* cuda.cpp - what the CUDA kernels have in common: device functions, putting a kernel's source
+ * together, and starting it. Only MLX's interface for custom kernels is used. */
 #include "engine/mlx/cuda.hpp"
 
 #include <algorithm>
@@ -10,8 +10,8 @@
 
 /* ---- device code ---- */
 
-/* Device code that all kernels use. The rounding points are those of MLX's own kernels: every value that
- * mlx-lm's operations would store is rounded to T. */
+/* Device code that all kernels use. The rounding points are those of MLX's own kernels: every value
+ * that mlx-lm's operations would store is rounded to T. */
 static const char *const common = R"cuda(
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -58,14 +58,15 @@ class unnamed_file {
 };
 } // namespace
 
-/* The text as a line that includes it. MLX hashes the source of a kernel at every start: what is included
- * costs nothing there, and a step of a 1B model starts 81 kernels of 12 kB. */
+/* The text as a line that includes it. MLX hashes the source of a kernel at every start: what is
+ * included costs nothing there, and a step of a 1B model starts 81 kernels of 12 kB. */
 static std::string included(const std::string &text) {
     static std::map<std::string, unnamed_file> files;
     return "#include \"" + files.try_emplace(text, text).first->second.path() + "\"\n";
 }
 
-/* The name carries a hash of all that is included: MLX tells kernels apart by their names and sources. */
+/* The name carries a hash of all that is included: MLX tells kernels apart by their names and
+ * sources. */
 cuda_kernel cuda_compile(const char *name, const std::vector<std::string> &inputs,
                          const std::vector<std::string> &outputs, const std::string &functions,
                          const std::string &constants, const char *body) {
@@ -77,8 +78,9 @@ cuda_kernel cuda_compile(const char *name, const std::vector<std::string> &input
 
 /* ---- starting ---- */
 
-/* MLX's function for a kernel puts the source together at every call. What comes out, a primitive that knows
- * kernel, grid and stream, is used for all later starts: arrays of one kernel may share it. */
+/* MLX's function for a kernel puts the source together at every call. What comes out, a primitive
+ * that knows kernel, grid and stream, is used for all later starts: arrays of one kernel may share
+ * it. */
 std::vector<mx::array> cuda_start(cuda_kernel_key key, const cuda_launch &l,
                                   const std::function<cuda_kernel()> &make) {
     static std::map<cuda_kernel_key, std::shared_ptr<mx::Primitive>> known;

@@ -1,6 +1,6 @@
-/* cuda.hpp - what the CUDA kernels have in common (private to engine/mlx): how their source is put together,
- * and how they are started. MLX compiles a kernel at run time; sizes are constants in its source, so there is
- * a kernel per shape. */
+/* cuda.hpp - what the CUDA kernels have in common (private to engine/mlx): how their source is put
+ * together, and how they are started. MLX compiles a kernel at run time; sizes are constants in its
+ * source, so there is a kernel per shape. */
 #ifndef ENGINE_MLX_CUDA_HPP
 #define ENGINE_MLX_CUDA_HPP
 
@@ -11,7 +11,8 @@
 enum { WARP = 32, THREADS = 256 }; /* of a block that multiplies */
 
 using cuda_kernel = mx::fast::CustomKernelFunction;
-/* All that a kernel's source depends on; [0]: which kernel. The last CUDA_START_KEYS are cuda_start's. */
+/* All that a kernel's source depends on; [0]: which kernel. The last CUDA_START_KEYS are
+ * cuda_start's. */
 using cuda_kernel_key = std::array<int, 16>;
 enum { CUDA_START_KEYS = 3 };
 
@@ -26,8 +27,8 @@ struct cuda_launch {
 std::vector<mx::array> cuda_start(cuda_kernel_key key, const cuda_launch &launch,
                                   const std::function<cuda_kernel()> &make);
 
-/* A kernel with the functions of cuda.cpp and `functions` before it, and the constants before its body. The
- * constants have what MLX must see of the source: the shapes of inputs. */
+/* A kernel with the functions of cuda.cpp and `functions` before it, and the constants before its
+ * body. The constants have what MLX must see of the source: the shapes of inputs. */
 cuda_kernel cuda_compile(const char *name, const std::vector<std::string> &inputs,
                          const std::vector<std::string> &outputs, const std::string &functions,
                          const std::string &constants, const char *body);
@@ -60,7 +61,8 @@ int cuda_blocks(int64_t warps);           /* how many blocks are started when th
 
 /* The constants T, K, THREADS, BITS and GROUP. */
 cuda_constants cuda_matvec_constants(const mlx_weight &w, mx::Dtype type);
-/* Makes w known to a kernel as matrix m<id>; out: what its products are written to, or "nullptr". */
+/* Makes w known to a kernel as matrix m<id>; out: what its products are written to, or
+ * "nullptr". */
 void cuda_add_matrix(cuda_constants &text, std::vector<std::string> &inputs, const std::string &id,
                      const mlx_weight &w, const std::string &out);
 void cuda_add_arrays(std::vector<mx::array> &inputs, const mlx_weight &w); /* the inputs of that matrix */

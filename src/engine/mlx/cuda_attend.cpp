@@ -1,5 +1,5 @@
-/* cuda_attend.cpp - a decode step's attention as one CUDA kernel: the norms of queries and keys, rope, the
- * cache writes, and attention over all entries. */
+/* cuda_attend.cpp - a decode step's attention as one CUDA kernel: the norms of queries and keys,
+ * rope, the cache writes, and attention over all entries. */
 #include "engine/mlx/cuda.hpp"
 
 #include <algorithm>
@@ -7,10 +7,11 @@
 
 /* ---- device code ---- */
 
-/* A block takes a KV head with the queries that share it, and a part of the cache. It rotates the queries,
- * and, where the new entry is its own, the key, which goes to the cache with the value. The caches are inputs
- * that are written where they are, so that MLX does not move them: only this kernel and later ones read them.
- * The block that is done last adds up what the parts found. Flash-Decoding (Dao et al., 2023). */
+/* A block takes a KV head with the queries that share it, and a part of the cache. It rotates the
+ * queries, and, where the new entry is its own, the key, which goes to the cache with the value.
+ * The caches are inputs that are written where they are, so that MLX does not move them: only this
+ * kernel and later ones read them. The block that is done last adds up what the parts found.
+ * Flash-Decoding (Dao et al., 2023). */
 static const char *const attend_body = R"cuda(
   constexpr int LANES = HEAD_DIM / 8, TEAMS = THREADS / LANES, WARPS = THREADS / 32, PER_WARP = 32 / LANES;
   __shared__ float rows[G + 1][HEAD_DIM], part[WARPS][G][HEAD_DIM], maxima[WARPS][G], totals[WARPS][G];

@@ -1,13 +1,14 @@
-/* cuda_experts.cpp - a decode step's experts as two CUDA kernels: gate and up of those that the router chose,
- * and their down with routing weights, sum and residual. Each block chooses for itself: a kernel less. */
+/* cuda_experts.cpp - a decode step's experts as two CUDA kernels: gate and up of those that the
+ * router chose, and their down with routing weights, sum and residual. Each block chooses for
+ * itself: a kernel less. */
 #include "engine/mlx/cuda.hpp"
 
 /* ---- device code ---- */
 
-/* As MLX's operations: softmax of all logits in F32, the largest, divided by their sum, each rounded to T.
- * The sums of these and of the experts' results are taken in F32, in the order of choice for the one and of
- * lanes for the other; MLX's take the order of its argpartition, which is none in particular, and round after
- * every addition. */
+/* As MLX's operations: softmax of all logits in F32, the largest, divided by their sum, each
+ * rounded to T. The sums of these and of the experts' results are taken in F32, in the order of
+ * choice for the one and of lanes for the other; MLX's take the order of its argpartition, which is
+ * none in particular, and round after every addition. */
 static const char *const experts_code = R"cuda(
 __device__ __forceinline__ unsigned int warp_max(unsigned int x) {
 #if __CUDA_ARCH__ >= 800
@@ -18,9 +19,9 @@ __device__ __forceinline__ unsigned int warp_max(unsigned int x) {
 #endif
 }
 
-/* The experts with the TOP largest logits, largest first; of equal ones the one of lower index. A key has the
-   logit above, as an unsigned number of the same order, and the index below: no two are equal, whatever the
-   logits are. The first warp finds them, a lane has every 32nd. */
+/* The experts with the TOP largest logits, largest first; of equal ones the one of lower index. A
+ * key has the logit above, as an unsigned number of the same order, and the index below: no two are
+ * equal, whatever the logits are. The first warp finds them, a lane has every 32nd. */
 template <typename T, int EXPERTS, int TOP>
 __device__ __forceinline__ void choose_experts(int* chosen, const T* logits) {
   constexpr int PER = (EXPERTS + 31) / 32;
@@ -85,8 +86,8 @@ static const char *const up_body = R"cuda(
       xs, sums, choose, [&] { stage<T, BITS, K, THREADS>(xs, sums, x, norm_weight, EPS); }, done);
 )cuda";
 
-/* Places are numbers of the result. A warp takes one of them: a team of its lanes every TEAMSth expert, so
- * that rows that are too short for a whole warp have many lanes loading. */
+/* Places are numbers of the result. A warp takes one of them: a team of its lanes every TEAMSth
+ * expert, so that rows that are too short for a whole warp have many lanes loading. */
 static const char *const down_body = R"cuda(
   constexpr int LANES = TOP >= 4 ? 8 : TOP >= 2 ? 16 : 32, TEAMS = 32 / LANES, R = (TOP + TEAMS - 1) / TEAMS;
   using row_loads = loads<T, BITS, GROUP, K, R, LANES, 8>;

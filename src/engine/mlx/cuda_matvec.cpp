@@ -1,16 +1,18 @@
-/* cuda_matvec.cpp - a decode step's linears as one CUDA kernel each: the norm before, up to three matrices
- * times one vector, and the sum or activation after. A step's time is mostly its number of kernels. */
+/* cuda_matvec.cpp - a decode step's linears as one CUDA kernel each: the norm before, up to three
+ * matrices times one vector, and the sum or activation after. A step's time is mostly its number of
+ * kernels. */
 #include "engine/mlx/cuda.hpp"
 
 #include <algorithm>
 
 /* ---- device code ---- */
 
-/* A chunk is what one 16-byte load of a row holds: 8 plain numbers, 16 of 8 bits, 32 of 4 bits. A warp takes
- * a row, a lane every 32nd chunk. x waits in shared memory, already normalized, laid out so that the lanes of
- * a warp read neighbours. 4-bit numbers become floats without a conversion: placed in the mantissa of 128
- * (even ones) or 2048 (odd ones) they read as 128 + q or 2048 + q, and what x times 128 or 2048 adds up to is
- * known before. The idea of numbers in a mantissa is that of Marlin and of FasterTransformer. */
+/* A chunk is what one 16-byte load of a row holds: 8 plain numbers, 16 of 8 bits, 32 of 4 bits. A
+ * warp takes a row, a lane every 32nd chunk. x waits in shared memory, already normalized, laid out
+ * so that the lanes of a warp read neighbours. 4-bit numbers become floats without a conversion:
+ * placed in the mantissa of 128 (even ones) or 2048 (odd ones) they read as 128 + q or 2048 + q,
+ * and what x times 128 or 2048 adds up to is known before. The idea of numbers in a mantissa is
+ * that of Marlin and of FasterTransformer. */
 const char *const cuda_matvec_code = R"cuda(
 template <typename T> struct matrix {
   const void* values;
@@ -77,8 +79,8 @@ template <typename T> struct chunk<T, 4> {
   static __device__ __forceinline__ float weight(int i) { return i % 2 ? 2048.0f : 128.0f; }
 };
 
-/* x into shared memory, normalized if norm is given; of each chunk its sum, and what dot counts too much. A
-   thread takes eight values at a time, neighbours share a chunk. */
+/* x into shared memory, normalized if norm is given; of each chunk its sum, and what dot counts too
+ * much. A thread takes eight values at a time, neighbours share a chunk. */
 template <typename T, int BITS, int K, int THREADS>
 __device__ __forceinline__ void stage(uint4* xs, float2* sums, const T* x, const T* norm, float eps) {
   constexpr int UNITS = chunk<T, BITS>::SIZE / 8, N = K / 8, PER = (N + THREADS - 1) / THREADS;
@@ -142,7 +144,8 @@ template <typename T, int R> struct rows_at {
 /* The largest divisor of n up to `most`. */
 __device__ constexpr int divisor(int n, int most) { return n % most ? divisor(n, most - 1) : most; }
 
-/* What a lane has loaded of R rows: AHEAD chunks of each, with their scales. LANES of a warp share a row. */
+/* What a lane has loaded of R rows: AHEAD chunks of each, with their scales. LANES of a warp share
+ * a row. */
 template <typename T, int BITS, int GROUP, int K, int R, int LANES = 32, int IN_FLIGHT = 4> struct loads {
   using rows = rows_at<T, R>;
   static constexpr int SIZE = chunk<T, BITS>::SIZE, CHUNKS = K / SIZE, STEPS = (CHUNKS + LANES - 1) / LANES;
@@ -187,9 +190,9 @@ template <typename T, int BITS, int GROUP, int K, int R, int LANES = 32, int IN_
   }
 };
 
-/* For each of the places: choose(rows, place) names its rows, done(rows, place, y) gets what a lane found of
-   their products with x. While a lane multiplies what it has, the next loads are under way; the first ones
-   while prepare() puts x into shared memory. */
+/* For each of the places: choose(rows, place) names its rows, done(rows, place, y) gets what a lane
+ * found of their products with x. While a lane multiplies what it has, the next loads are under
+ * way; the first ones while prepare() puts x into shared memory. */
 template <typename L, int PLACES, int THREADS, typename Choose, typename Prepare, typename Done>
 __device__ __forceinline__ void multiply(const uint4* xs, const float2* sums, Choose choose, Prepare prepare, Done done) {
   constexpr int WARPS = THREADS / 32;
@@ -243,7 +246,8 @@ template <typename T, int ENDING> __device__ __forceinline__ float gated(float g
 }
 )cuda";
 
-/* After the constants and m0, m1, m2: one row per warp and turn, or two, or a row of gate and up each. */
+/* After the constants and m0, m1, m2: one row per warp and turn, or two, or a row of gate and up
+ * each. */
 static const char *const matvec_body = R"cuda(
   using row_loads = loads<T, BITS, GROUP, K, R>;
   __shared__ uint4 xs[(row_loads::CHUNKS + 31) / 32 * 32 * (row_loads::SIZE / 8)];

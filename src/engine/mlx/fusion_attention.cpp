@@ -1,5 +1,5 @@
-/* fusion_attention.cpp - attention in fused decode steps: finds what one kernel can do with it, which is the
- * norms of queries and keys, rope and the cache writes before. */
+/* fusion_attention.cpp - attention in fused decode steps: finds what one kernel can do with it,
+ * which is the norms of queries and keys, rope and the cache writes before. */
 #include "engine/mlx/mlx.hpp"
 
 #include <cmath>

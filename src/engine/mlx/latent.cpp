@@ -1,5 +1,5 @@
-/* latent.cpp - multi-head latent attention as mlx-lm writes it: mla.py, deepseek_v3.py, mistral4.py.
- * The cache's keys are latents, its values rotated keys, both of one head. */
+/* latent.cpp - multi-head latent attention as mlx-lm writes it: mla.py, deepseek_v3.py,
+ * mistral4.py. The cache's keys are latents, its values rotated keys, both of one head. */
 #include "engine/mlx/mlx.hpp"
 
 /* mla.py: MultiLinear, QuantizedMultiLinear. x [B, H or 1, L, in or, not transposed, out] */

@@ -1,6 +1,6 @@
 /* mlx.hpp - what the files of the MLX engine share (private to engine/mlx).
- * The recorded graph becomes MLX arrays, operation by operation as mlx-lm issues them, and is evaluated at
- * the end. */
+ * The recorded graph becomes MLX arrays, operation by operation as mlx-lm issues them, and is
+ * evaluated at the end. */
 #ifndef ENGINE_MLX_MLX_HPP
 #define ENGINE_MLX_MLX_HPP
 
@@ -21,9 +21,9 @@ namespace mx = mlx::core;
 
 using optional_array = std::optional<mx::array>;
 
-/* A value of the graph, of B sequences: [B, L, D] for [B * L, D]; [B, L, H, hd], or [B, H, L, hd] when
- * heads_first, for [B * L, H, hd]. second: the routing weights beside the experts' indices; the values beside
- * the keys. */
+/* A value of the graph, of B sequences: [B, L, D] for [B * L, D]; [B, L, H, hd], or [B, H, L, hd]
+ * when heads_first, for [B * L, H, hd]. second: the routing weights beside the experts' indices;
+ * the values beside the keys. */
 struct value {
     optional_array first, second;
     bool heads_first = false;
@@ -146,14 +146,15 @@ inline optional_array weight_of_norm(const node *norm) {
 
 /* ---- fusion_attention.cpp ---- */
 
-/* Keeps what the attention x can do with what comes before it, if the kernel can do that; then records it. */
+/* Keeps what the attention x can do with what comes before it, if the kernel can do that; then
+ * records it. */
 void find_attention(mlx_engine &e, const node *x);
 bool record_attention(mlx_engine &e, const node *x);
 
 /* ---- cuda_matvec.cpp, cuda_experts.cpp, cuda_attend.cpp ---- */
 
-/* y_i = weight_i times the normalized x, for up to three weights of one kind; x is one row. The ending turns
- * them into y_0 + residual, or act(y_0) * y_1. */
+/* y_i = weight_i times the normalized x, for up to three weights of one kind; x is one row. The
+ * ending turns them into y_0 + residual, or act(y_0) * y_1. */
 enum matvec_ending { MATVEC_PLAIN, MATVEC_ADD, MATVEC_SILU, MATVEC_GELU };
 struct cuda_matvec {
     mx::array x; /* [1, 1, K], not normalized */
@@ -167,8 +168,8 @@ struct cuda_matvec {
 bool cuda_matvec_takes(const mlx_weight &w);
 std::vector<mx::array> cuda_matvec_run(const cuda_matvec &m); /* [1, 1, N] each */
 
-/* The k experts with the largest logits, applied to the normalized x, which is one row; weighed, summed, and
- * added to the residual. */
+/* The k experts with the largest logits, applied to the normalized x, which is one row; weighed,
+ * summed, and added to the residual. */
 struct cuda_experts {
     mx::array x; /* [1, 1, D], not normalized */
     optional_array norm{};
@@ -183,9 +184,9 @@ struct cuda_experts {
 bool cuda_experts_take(const mlx_weight &gate, const mlx_weight &up, const mlx_weight &down, int k);
 mx::array cuda_experts_run(const cuda_experts &e); /* [1, 1, D] */
 
-/* Normalizes (where there are norms) and rotates one token's queries and keys, puts keys and values into
- * the last entry of their caches, which are changed in place, and attends to all entries -> [1, 1, n_heads
- * * head_dim]. */
+/* Normalizes (where there are norms) and rotates one token's queries and keys, puts keys and values
+ * into the last entry of their caches, which are changed in place, and attends to all entries ->
+ * [1, 1, n_heads * head_dim]. */
 struct cuda_attend {
     mx::array q, k, v;      /* [1, 1, H * head_dim] */
     mx::array keys, values; /* [1, n_kv_heads, entries, head_dim] */
@@ -204,13 +205,13 @@ mx::array cuda_attend_run(const cuda_attend &a);
 
 /* ---- attention.cpp ---- */
 
-/* Part i of a plain cache (the next one is made) has room for entries of this shape and dtype from `position`
- * on; it grows in steps. */
+/* Part i of a plain cache (the next one is made) has room for entries of this shape and dtype from
+ * `position` on; it grows in steps. */
 void mlx_cache_reserve(cached &x, size_t i, const mx::Shape &entries, mx::Dtype type, int64_t position);
 
 void mlx_cache_quantize(mlx_cache &c, int bits, int group_size);
-/* The mask of several tokens that attend to x's cache: nothing where it is "causal"; the whole of it.
- * cache.py: make_mask, without and with return_array */
+/* The mask of several tokens that attend to x's cache: nothing where it is "causal"; the whole of
+ * it. cache.py: make_mask, without and with return_array */
 optional_array mlx_attention_mask(mlx_engine &e, const graph *g, const node *x);
 mx::array mlx_causal_mask(mlx_engine &e, const graph *g, const node *x);
 /* Evaluated arrays of its own that hold what from's hold. */

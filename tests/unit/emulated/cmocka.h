@@ -1,5 +1,5 @@
-/* cmocka.h - the little of cmocka that the CPU engine's tests use, for builds without libraries: those that
- * an emulator runs (cmake/emulated.cmake). The first failure ends the program. */
+/* cmocka.h - the little of cmocka that the CPU engine's tests use, for builds without libraries:
+ * those that an emulator runs (cmake/emulated.cmake). The first failure ends the program. */
 #ifndef TESTS_EMULATED_CMOCKA_H
 #define TESTS_EMULATED_CMOCKA_H
 

@@ -1,5 +1,6 @@
-/* kernels/scalar.c - the kernels in plain C: what every processor can run, and what the tests compare with.
- * Weights are read byte by byte or through memcpy, since a checkpoint file need not align them. */
+/* kernels/scalar.c - the kernels in plain C: what every processor can run, and what the tests
+ * compare with. Weights are read byte by byte or through memcpy, since a checkpoint file need not
+ * align them. */
 #include "engine/cpu/kernels/kernels.h"
 
 #include <float.h>
@@ -194,7 +195,8 @@ static void convolve(float *out, const float *const in[], const float *w, int64_
 
 /* ---- int8 products: one panel is one row or one token ---- */
 
-/* A token: scales and sums of its groups, then its values. A row: scales and biases, then its values. */
+/* A token: scales and sums of its groups, then its values. A row: scales and biases, then its
+ * values. */
 static size_t fixed_bytes(const rows *w) {
     size_t n = 2 * sizeof(float) * (size_t)(w->n / w->group_size) + (size_t)w->n;
     return (n + 63) / 64 * 64;

@@ -1,5 +1,5 @@
-/* kernels/x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type, fetching
- * them ahead, and a sum. Both are compiled for AVX2 at least. */
+/* kernels/x86.h - what the kernels of AVX2 and of AVX-512 share: places of numbers of any type,
+ * fetching them ahead, and a sum. Both are compiled for AVX2 at least. */
 #ifndef ENGINE_CPU_KERNELS_X86_H
 #define ENGINE_CPU_KERNELS_X86_H
 
@@ -48,15 +48,16 @@ INLINE void fetch(const char *p, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(p + i, _MM_HINT_T0);
 }
 
-/* Bytes from a place in a block of entries of w, the one at `first`, to the same place in what comes after
- * it, to be fetched: the next block, or, after the last, `next`. 0: nothing does. */
+/* Bytes from a place in a block of entries of w, the one at `first`, to the same place in what
+ * comes after it, to be fetched: the next block, or, after the last, `next`. 0: nothing does. */
 INLINE int64_t jump_ahead(const attention *a, const rows *w, int64_t first, int64_t block, const void *next) {
     int64_t bytes = row_bytes_of(w);
     if (first + block < a->end) return block * bytes;
     return next ? (const char *)next - ((const char *)w->values + first * bytes) : 0;
 }
 
-/* The beginnings of runs, which nothing else fetches ahead: all at once, so that memory is waited for once.
+/* The beginnings of runs, which nothing else fetches ahead: all at once, so that memory is waited
+ * for once.
  */
 INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
     int64_t groups = w->bits ? w->n / w->group_size : 0, first = rs.first;

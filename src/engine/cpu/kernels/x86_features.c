@@ -1,5 +1,6 @@
 /* kernels/x86_features.c - CPUID and XGETBV.
- * A feature counts only if the system saves its registers, too: else they change under a program. */
+ * A feature counts only if the system saves its registers, too: else they change under a
+ * program. */
 #include "engine/cpu/kernels/x86_features.h"
 
 #include <cpuid.h>

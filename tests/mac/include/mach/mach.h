@@ -1,6 +1,6 @@
 /* mach/mach.h - the calls and types of macOS's header that macos.c uses, answered by fake_mac.c.
- * Structures have the fields that are read, between others that must be skipped; counts are in words of four
- * bytes, as there. */
+ * Structures have the fields that are read, between others that must be skipped; counts are in
+ * words of four bytes, as there. */
 #ifndef FAKE_MACH_MACH_H
 #define FAKE_MACH_MACH_H
 

@@ -1,12 +1,14 @@
 /* kernels/avx2/affine.c - affine weights in F32 for processors with AVX2: one token, and unpacking.
- * Bit widths and group sizes are compile-time constants of inlined functions: no branch in an inner loop. */
+ * Bit widths and group sizes are compile-time constants of inlined functions: no branch in an inner
+ * loop. */
 #include "engine/cpu/kernels/avx2/avx2.h"
 
-/* x is worked on in chunks of this many columns (a multiple of every group size), so that what a chunk needs
- * fits the first-level cache and the stack. */
+/* x is worked on in chunks of this many columns (a multiple of every group size), so that what a
+ * chunk needs fits the first-level cache and the stack. */
 enum { CHUNK = 8192, MAX_GROUPS = CHUNK / 32 };
 
-/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of each page.
+/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of
+ * each page.
  */
 enum { AHEAD = 4096 };
 
@@ -30,8 +32,9 @@ INLINE int block_width(int bits) {
     return bits == 4 ? 64 : 32;
 }
 
-/* 4 bits: lane i holds values 8 i .. 8 i + 7 as nibbles. They are not shifted down: arrange_x has divided x
- * by what a nibble's place multiplies it with, which is exact. Three instructions for 8 products. */
+/* 4 bits: lane i holds values 8 i .. 8 i + 7 as nibbles. They are not shifted down: arrange_x has
+ * divided x by what a nibble's place multiplies it with, which is exact. Three instructions for 8
+ * products. */
 INLINE __m256 dot_block4(const uint8_t *packed, const float *x) {
     __m256i w = _mm256_loadu_si256((const void *)packed);
     __m256 top = _mm256_cvtepi32_ps(_mm256_srli_epi32(w, 28)); /* in place it would be a sign */
@@ -82,7 +85,8 @@ INLINE __m256 take_scales(float *scales, const rows *w, int64_t g, int64_t n, co
     return total;
 }
 
-/* The part of row r that lies in columns [c, c + n): sums and x begin there, x in the order the blocks want.
+/* The part of row r that lies in columns [c, c + n): sums and x begin there, x in the order the
+ * blocks want.
  */
 INLINE float dot_affine(const rows *w, int64_t r, int64_t c, int64_t n, const float *x, const float *sums,
                         int bits, int group_size) {
@@ -104,7 +108,8 @@ INLINE float dot_affine(const rows *w, int64_t r, int64_t c, int64_t n, const fl
     return sum8(total);
 }
 
-/* out[k * 8 + i] = in[i * 8 + k] / 16^k for k < 7, k = 7 undivided: x in the order of dot_block4. */
+/* out[k * 8 + i] = in[i * 8 + k] / 16^k for k < 7, k = 7 undivided: x in the order of
+ * dot_block4. */
 INLINE void arrange_block4(float *out, const float *in) {
     float factor = 1;
     for (int k = 0; k < 8; k += 4) {
@@ -146,7 +151,8 @@ INLINE void matvec_affine(float *y, const rows *w, int64_t first, int64_t end, c
     }
 }
 
-/* Makes a constant of the group size. The scales' type need not be one: it is asked once per 8 groups. */
+/* Makes a constant of the group size. The scales' type need not be one: it is asked once per 8
+ * groups. */
 INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                         const float *sums, int bits) {
     if (w->group_size == 32) matvec_affine(y, w, first, end, x, sums, bits, 32);

@@ -1,5 +1,5 @@
-/* kernels/avx2/attention.c - attention for processors with AVX2: of many query rows the template's, with the
- * tiles that 16 registers hold; of few, attention_few.c. */
+/* kernels/avx2/attention.c - attention for processors with AVX2: of many query rows the template's,
+ * with the tiles that 16 registers hold; of few, attention_few.c. */
 #include "engine/cpu/kernels/avx2/attention.h"
 
 enum {

@@ -7,8 +7,8 @@
 #include "engine/cpu/kernels/avx2/vector.h"
 #include "engine/cpu/kernels/templates/exp.h"
 
-/* k + 127, the bits of 2^k, are the lowest of a number so large that its last digit is 1. Below the normal
- * numbers k + 127 is 0, and so is the result. */
+/* k + 127, the bits of 2^k, are the lowest of a number so large that its last digit is 1. Below the
+ * normal numbers k + 127 is 0, and so is the result. */
 INLINE vec exp_negative(vec x) {
     vec large = v_all(0x1.8p23f + 127);
     x = v_max(v_all(-88), x); /* in this order: NaN stays */
@@ -17,7 +17,8 @@ INLINE vec exp_negative(vec x) {
     return v_mul(exp_rest(x, v_sub(shifted, large), 6), _mm256_castsi256_ps(power));
 }
 
-/* n entries from key `first` on, as floats: in place, or in buffer. Those n entries further are fetched. */
+/* n entries from key `first` on, as floats: in place, or in buffer. Those n entries further are
+ * fetched. */
 const float *avx2_convert(float *buffer, const rows *w, int64_t first, int64_t n);
 
 /* kernels/avx2/attention_few.c: up to so many rows. */

@@ -1,6 +1,6 @@
-/* kernels/avx2/attention_few.c - attention of few query rows, as in decode, with AVX2: all rows of a KV head
- * share one pass over its entries. A register holds 8 dimensions, and entries are converted where they are
- * multiplied. */
+/* kernels/avx2/attention_few.c - attention of few query rows, as in decode, with AVX2: all rows of
+ * a KV head share one pass over its entries. A register holds 8 dimensions, and entries are
+ * converted where they are multiplied. */
 #include "engine/cpu/kernels/avx2/attention.h"
 
 enum {
@@ -10,8 +10,8 @@ enum {
 
 #include "engine/cpu/kernels/templates/softmax.h"
 
-/* How entries are multiplied: as floats of `type` (bits 0), or, with 8 or 4 bits, as the integers they are.
- * Other widths are converted to F32, block by block. Constants of inlined functions. */
+/* How entries are multiplied: as floats of `type` (bits 0), or, with 8 or 4 bits, as the integers
+ * they are. Other widths are converted to F32, block by block. Constants of inlined functions. */
 typedef struct form {
     dtype type;
     int bits;

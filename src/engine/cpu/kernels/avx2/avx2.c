@@ -1,10 +1,11 @@
 /* kernels/avx2/avx2.c - the kernels for x86-64 processors with AVX2, FMA and F16C (2013 and later).
- * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop.
- * What other instruction sets do alike is in templates/. */
+ * Number types and bit widths are compile-time constants of inlined functions: no branch in an
+ * inner loop. What other instruction sets do alike is in templates/. */
 #include "engine/cpu/kernels/avx2/vector.h"
 #include "engine/cpu/kernels/templates/exp.h"
 
-/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of each page.
+/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of
+ * each page.
  */
 enum { AHEAD = 4096, TOKENS = 3, SUMS = 8 }; /* the last two: of templates/matmul.h */
 
@@ -17,8 +18,8 @@ INLINE void fetch_ahead(const char *p, dtype type) {
     if (type == DTYPE_F32) _mm_prefetch(p + AHEAD + 64, _MM_HINT_T0);
 }
 
-/* 2^k is multiplied in two steps, so that results below and above the normal numbers round to subnormal ones
- * and to infinity. */
+/* 2^k is multiplied in two steps, so that results below and above the normal numbers round to
+ * subnormal ones and to infinity. */
 INLINE vec v_exp(vec x) {
     x = v_min(v_all(89), v_max(v_all(-104), x)); /* in this order: NaN stays */
     vec k = _mm256_round_ps(v_mul(x, v_all(1.44269504f)), _MM_FROUND_TO_NEAREST_INT);

@@ -29,8 +29,9 @@ INLINE __m256 spread(const void *p, dtype type) {
     return _mm256_set1_ps(bf16_to_f32(half));
 }
 
-/* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own: joining them in
- * memory would make the load wait for the stores, many times the cost of all the rest. */
+/* n < 8 bytes, the first in the lowest bits. Each piece is loaded into a register of its own:
+ * joining them in memory would make the load wait for the stores, many times the cost of all the
+ * rest. */
 INLINE uint64_t load_bytes(const uint8_t *p, int n) {
     uint32_t four = 0;
     uint16_t two = 0;

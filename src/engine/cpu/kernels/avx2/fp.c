@@ -1,12 +1,15 @@
-/* kernels/avx2/fp.c - mxfp4, mxfp8 and nvfp4 in F32 for processors with AVX2: one token, and unpacking.
- * The kind is a compile-time constant of inlined functions: no branch in an inner loop. */
+/* kernels/avx2/fp.c - mxfp4, mxfp8 and nvfp4 in F32 for processors with AVX2: one token, and
+ * unpacking. The kind is a compile-time constant of inlined functions: no branch in an inner
+ * loop. */
 #include "engine/cpu/kernels/avx2/vector.h"
 
-/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of each page.
+/* Weights are fetched this many bytes ahead: the processor's own prefetching stops at the end of
+ * each page.
  */
 enum { AHEAD = 4096 };
 
-/* 8 E2M1 numbers: 4 bytes. A permutation looks at the low three bits, the magnitude; the fourth is the sign.
+/* 8 E2M1 numbers: 4 bytes. A permutation looks at the low three bits, the magnitude; the fourth is
+ * the sign.
  */
 INLINE __m256 e2m1_8(const uint8_t *packed) {
     int32_t eight;

@@ -1,20 +1,21 @@
-/* kernels/avx2/int.c - int16 and int8 products for processors with AVX2: many tokens, and the two tables.
- * kernels/avx2/int.h has what one token takes. */
+/* kernels/avx2/int.c - int16 and int8 products for processors with AVX2: many tokens, and the two
+ * tables. kernels/avx2/int.h has what one token takes. */
 #include "engine/cpu/kernels/avx2/int.h"
 
-/* 8 rows fill a register; 5 tokens x 2 panels of rows are 10 sums, which leaves 6 registers (with 6 tokens
- * gcc 12 spilled). A panel of tokens is worked on in parts of TOKEN_BYTES, which stay in the first-level
- * cache while all rows pass. */
+/* 8 rows fill a register; 5 tokens x 2 panels of rows are 10 sums, which leaves 6 registers (with 6
+ * tokens gcc 12 spilled). A panel of tokens is worked on in parts of TOKEN_BYTES, which stay in the
+ * first-level cache while all rows pass. */
 enum { ROWS = 8, TOKENS = 5, TOKEN_BYTES = 24 * 1024 };
 
-/* Are both sides stored as words, or as bytes? As words where activations have 16 bits, and where weights
- * have 8: two products of bytes would overflow 16 bits. */
+/* Are both sides stored as words, or as bytes? As words where activations have 16 bits, and where
+ * weights have 8: two products of bytes would overflow 16 bits. */
 INLINE bool in_words(const rows *w, bool int16) {
     return int16 || w->bits == 8;
 }
 
-/* A panel of rows: for each group 8 scales, 8 biases, and [group_size / unit][8] units of 32 bits, which hold
- * `unit` values each. A panel of tokens: 8 scales and 8 sums, of which 5 are used, and [..][5]. */
+/* A panel of rows: for each group 8 scales, 8 biases, and [group_size / unit][8] units of 32 bits,
+ * which hold `unit` values each. A panel of tokens: 8 scales and 8 sums, of which 5 are used, and
+ * [..][5]. */
 enum { HEADER = 2 * 8 * sizeof(float) };
 
 INLINE int unit_of(bool words) {
@@ -160,8 +161,8 @@ INLINE __m256i broadcast(const char *p) {
     return _mm256_set1_epi32(unit);
 }
 
-/* sum + products of q with x, added in pairs. As assembly, since with the intrinsics gcc 12 multiplies first
- * and adds later, and spills what lies between. */
+/* sum + products of q with x, added in pairs. As assembly, since with the intrinsics gcc 12
+ * multiplies first and adds later, and spills what lies between. */
 INLINE __m256i add_words(__m256i sum, __m256i q, __m256i x) {
     __m256i product;
     __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(product) : "x"(q), "x"(x));
@@ -252,8 +253,8 @@ typedef struct panels {
     int group_size;
 } panels;
 
-/* T tokens, of which n_tokens exist, times 2 panels of rows over n_groups groups; added to out when `add`.
- * rest: rows that exist; where that is one panel's, it is read twice. */
+/* T tokens, of which n_tokens exist, times 2 panels of rows over n_groups groups; added to out when
+ * `add`. rest: rows that exist; where that is one panel's, it is read twice. */
 INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const char *x, const char *w,
                           int64_t n_groups, bool add, int64_t n_tokens, int64_t rest, int run, int T) {
     _Alignas(32) tile_sums sums;

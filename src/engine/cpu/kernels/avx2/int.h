@@ -1,7 +1,7 @@
-/* kernels/avx2/int.h - integers on AVX2: activations in fixed point, quantized weights, one token's product.
- * vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add neighbours. Sums within
- * a group are integers, and exact. mxfp4's numbers become the integers E2M1_BYTES (kernels.h), looked up by
- * their code. */
+/* kernels/avx2/int.h - integers on AVX2: activations in fixed point, quantized weights, one token's
+ * product. vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add
+ * neighbours. Sums within a group are integers, and exact. mxfp4's numbers become the integers
+ * E2M1_BYTES (kernels.h), looked up by their code. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_INT_H
 #define ENGINE_CPU_KERNELS_AVX2_INT_H
 
@@ -54,8 +54,8 @@ INLINE __m256i narrow(__m256i a, __m256i b) {
 
 /* ---- quantized values ---- */
 
-/* Of 16 values in half a register, word j gets values 2 j and 2 j + 1: PLACE are the two bytes they lie in,
- * RAISE the power of two that moves them to the word's top. */
+/* Of 16 values in half a register, word j gets values 2 j and 2 j + 1: PLACE are the two bytes they
+ * lie in, RAISE the power of two that moves them to the word's top. */
 #define PLACE(j, bits) (char)((j) * (bits) / 4), (char)((j) * (bits) / 4 + 1)
 #define PLACES(from, bits)                                                                                   \
     _mm_add_epi8(_mm_setr_epi8(PLACE(0, bits), PLACE(1, bits), PLACE(2, bits), PLACE(3, bits),               \
@@ -63,9 +63,10 @@ INLINE __m256i narrow(__m256i a, __m256i b) {
                  _mm_set1_epi8((char)(from)))
 #define RAISE(j, bits) (short)(1 << (16 - 2 * (bits) - (j) * (bits)*2 % 8))
 
-/* 32 values of 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd ones. Two
- * values lie in two bytes: these are looked up, moved to the top by a multiplication, for want of a shift of
- * words by different numbers, and shifted down. The second load ends where the values end. */
+/* 32 values of 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd
+ * ones. Two values lie in two bytes: these are looked up, moved to the top by a multiplication, for
+ * want of a shift of words by different numbers, and shifted down. The second load ends where the
+ * values end. */
 INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int bits) {
     if (bits == 8) {
         __m256i v = load(packed);
@@ -119,13 +120,14 @@ INLINE __m256i take_bytes(const uint8_t *packed, form f) {
 
 /* ---- one token ---- */
 
-/* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
- * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
- * AHEAD bytes ahead, and their scales. Scales are converted for 8 groups at once. */
+/* Rows are read from several places at once, each in order: the processor prefetches one stream per
+ * page, and more streams use more of the memory's bandwidth. It stops at a page's end, so weights
+ * are also fetched AHEAD bytes ahead, and their scales. Scales are converted for 8 groups at
+ * once. */
 enum { AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
-/* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are two
- * registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
+/* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are
+ * two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
 INLINE int block_width(int bits) {
     return bits == 4 ? 64 : 32;
 }
@@ -142,14 +144,14 @@ INLINE int64_t padded_groups(const rows *w) {
     return (groups_of(w) + CHUNK_GROUPS - 1) / CHUNK_GROUPS * CHUNK_GROUPS;
 }
 
-/* The first of the 8 groups whose scales are converted for those from g on: the last 8 of a row are read
- * whole, though some of them were seen before. */
+/* The first of the 8 groups whose scales are converted for those from g on: the last 8 of a row are
+ * read whole, though some of them were seen before. */
 INLINE int64_t chunk_start(int64_t g, int64_t groups) {
     return g + CHUNK_GROUPS <= groups || groups < CHUNK_GROUPS ? g : groups - CHUNK_GROUPS;
 }
 
-/* A prepared token: scales of the groups; for each chunk of 8 groups the sums of those not seen before, else
- * zeros; then the blocks, with room for words. */
+/* A prepared token: scales of the groups; for each chunk of 8 groups the sums of those not seen
+ * before, else zeros; then the blocks, with room for words. */
 typedef struct token {
     float *scales, *sums;
     char *values;
@@ -207,8 +209,8 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
         arrange(t.values + b * block_bytes(bits, words), natural + b * block_width(bits), bits, words);
 }
 
-/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half: only the
- * first half of the packed bytes exists. */
+/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half:
+ * only the first half of the packed bytes exists. */
 INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool half) {
     __m256i sum, even, odd;
     if (f.bits != 4) {
@@ -249,7 +251,8 @@ INLINE __m256 block_scale(const float *scales, bool two) {
                                 _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
-/* Scales of 8 groups from `from` on, of which n exist, or their biases. Beyond them, affine: zeros. */
+/* Scales of 8 groups from `from` on, of which n exist, or their biases. Beyond them, affine:
+ * zeros. */
 INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool biases) {
     if (f.kind == MATRIX_AFFINE) {
         const char *p = at(biases ? w->biases : w->scales, w->dtype, from);
@@ -309,8 +312,8 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
     for (int k = 0; k < R; k++) y[k * apart] = sums[k];
 }
 
-/* Rows of 256 columns in groups of 64 have so few groups that most of the time would go into their scales:
- * these are converted for SHORT_ROWS rows at once. */
+/* Rows of 256 columns in groups of 64 have so few groups that most of the time would go into their
+ * scales: these are converted for SHORT_ROWS rows at once. */
 enum { SHORT_GROUPS = 4, SHORT_ROWS = 16, SHORT_SCALES = SHORT_ROWS * SHORT_GROUPS };
 
 /* out[i] = value from + i, times factors[i % SHORT_GROUPS]. */

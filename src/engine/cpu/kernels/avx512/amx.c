@@ -1,8 +1,9 @@
-/* kernels/avx512/amx.c - 16-bit fixed-point products for many tokens on processors with AMX (Xeon since
- * Sapphire Rapids). 8-bit ones are left to VNNI, which is faster there: scaling the sums limits both. A tile
- * holds 16 rows of 64 bytes; one instruction multiplies 16 tokens x 64 columns with 64 columns x 16 rows of
- * weights, bytes times bytes, adding to 32-bit sums. A token of 16 bits is a signed high and an unsigned low
- * byte: two products. One token is multiplied by VNNI, whose panels of rows serve here as they are. */
+/* kernels/avx512/amx.c - 16-bit fixed-point products for many tokens on processors with AMX (Xeon
+ * since Sapphire Rapids). 8-bit ones are left to VNNI, which is faster there: scaling the sums
+ * limits both. A tile holds 16 rows of 64 bytes; one instruction multiplies 16 tokens x 64 columns
+ * with 64 columns x 16 rows of weights, bytes times bytes, adding to 32-bit sums. A token of 16
+ * bits is a signed high and an unsigned low byte: two products. One token is multiplied by VNNI,
+ * whose panels of rows serve here as they are. */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
 #ifdef __linux__
@@ -10,15 +11,16 @@
 #include <unistd.h>
 #endif
 
-/* A panel of tokens fills two tiles, with the high and the low bytes of 16 tokens. It is worked on in parts
- * of TOKEN_BYTES, which stay in the first-level cache while all rows pass. */
+/* A panel of tokens fills two tiles, with the high and the low bytes of 16 tokens. It is worked on
+ * in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass. */
 enum { ROWS = 16, TOKENS = 16, SCALES_BYTES = 2 * TOKENS * sizeof(float), TOKEN_BYTES = 24 * 1024 };
 
 static bool supported(void) {
 #ifdef __linux__
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
     return x86_has(X86_AMX_TILE | X86_AMX_INT8) && kernels_avx512vnni.supported() &&
-           /* Linux lets a process use tiles once it has asked for them; asking again changes nothing */
+           /* Linux lets a process use tiles once it has asked for them; asking again changes
+            * nothing */
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else
     return false;
@@ -27,8 +29,8 @@ static bool supported(void) {
 
 /* ---- tokens ---- */
 
-/* A panel of tokens: for each group their scales and their sums, then for each part of it, up to 64 columns,
- * two tiles of [16][columns] bytes. */
+/* A panel of tokens: for each group their scales and their sums, then for each part of it, up to 64
+ * columns, two tiles of [16][columns] bytes. */
 INLINE int part_columns(int64_t group_size) {
     return group_size < 64 ? (int)group_size : 64;
 }
@@ -67,8 +69,8 @@ static void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
 
 /* ---- products ---- */
 
-/* What ldtilecfg loads. Tiles 0 to 3 are sums: of the first of the tokens' tiles with either panel of rows,
- * of the second with either; 4 and 5 are the tokens', 6 and 7 the rows'. */
+/* What ldtilecfg loads. Tiles 0 to 3 are sums: of the first of the tokens' tiles with either panel
+ * of rows, of the second with either; 4 and 5 are the tokens', 6 and 7 the rows'. */
 typedef struct tile_config {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
@@ -133,8 +135,8 @@ typedef struct panels {
     int group_size;
 } panels;
 
-/* A panel of tokens times two of rows over n_groups groups; added to out when `add`. n_tokens, n_rows: those
- * that exist; where the rows are one panel's, it is read twice. */
+/* A panel of tokens times two of rows over n_groups groups; added to out when `add`. n_tokens,
+ * n_rows: those that exist; where the rows are one panel's, it is read twice. */
 INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const char *x, const char *w,
                           int64_t n_groups, bool add, int64_t n_tokens, int64_t n_rows) {
     _Alignas(64) tile_sums sums;

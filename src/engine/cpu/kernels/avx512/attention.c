@@ -1,8 +1,8 @@
-/* kernels/avx512/attention.c - attention for processors with AVX-512: entries are converted to F32 in
- * registers or, for many rows, once per block (the template's), and all query rows that share them are
- * multiplied with them there. For few rows, as in decode, a register holds 16 dimensions. Products of BF16
- * numbers (vdpbf16ps) are not used: they would round queries and probabilities, and on Xeons they take twice
- * as long as these (on Zen 4, half as long). */
+/* kernels/avx512/attention.c - attention for processors with AVX-512: entries are converted to F32
+ * in registers or, for many rows, once per block (the template's), and all query rows that share
+ * them are multiplied with them there. For few rows, as in decode, a register holds 16 dimensions.
+ * Products of BF16 numbers (vdpbf16ps) are not used: they would round queries and probabilities,
+ * and on Xeons they take twice as long as these (on Zen 4, half as long). */
 #include "engine/cpu/kernels/avx512/exp.h"
 
 enum {
@@ -148,8 +148,8 @@ INLINE void block_few(const attention *a, const float *q, int64_t r, float *scor
     mix_rows(out, a->v_dim, scores, b->values, b->values_ahead, type, n, R);
 }
 
-/* type: of the entries as they are multiplied; where they are not stored so, they are converted to F32 block
- * by block. */
+/* type: of the entries as they are multiplied; where they are not stored so, they are converted to
+ * F32 block by block. */
 INLINE void attend_few(const attention *a, float *scores, dtype type) {
     float *key_buffer = scores + AT_ONCE * KEYS, *value_buffer = key_buffer + KEYS * a->dim;
     float *ordered = value_buffer + KEYS * a->v_dim;

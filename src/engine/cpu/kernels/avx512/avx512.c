@@ -1,9 +1,11 @@
-/* kernels/avx512/avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as wide as AVX2.
- * Where the VNNI and BF16 tables have nothing faster, which is where scales are F32, they take these. */
+/* kernels/avx512/avx512.c - F32 products for processors with AVX-512 (2017 and later): twice as
+ * wide as AVX2. Where the VNNI and BF16 tables have nothing faster, which is where scales are F32,
+ * they take these. */
 #include "engine/cpu/kernels/avx512/exp.h"
 
-/* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers of weights
- * and a broadcast they fit the 32 there are, and each load serves as many products as possible. */
+/* A panel of rows is one register wide. 12 tokens x 2 panels of rows are 24 sums: with 2 registers
+ * of weights and a broadcast they fit the 32 there are, and each load serves as many products as
+ * possible. */
 enum { ROWS = 16, TOKENS = 12, BLOCK_COLUMNS = 512 };
 
 static bool supported(void) {
@@ -12,8 +14,8 @@ static bool supported(void) {
 
 /* ---- quantized rows times one token ---- */
 
-/* 4 bits: 64 bytes, where bits 4 k and on of the 16 words are looked up, which needs no conversion. Else two
- * registers of 16 values. */
+/* 4 bits: 64 bytes, where bits 4 k and on of the 16 words are looked up, which needs no conversion.
+ * Else two registers of 16 values. */
 INLINE int block_width(int bits) {
     return bits == 4 ? 128 : 32;
 }
@@ -271,7 +273,8 @@ static void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
         }
 }
 
-/* Sums of n columns in registers; added to out when `add`. masks: which rows of each panel exist. */
+/* Sums of n columns in registers; added to out when `add`. masks: which rows of each panel
+ * exist. */
 INLINE void multiply_tile(float *out, int64_t out_stride, const float *x, const float *w, int64_t w_stride,
                           int64_t n, bool add, const __mmask16 masks[2], int T) {
     __m512 sum[TOKENS][2];
@@ -290,8 +293,8 @@ INLINE void multiply_tile(float *out, int64_t out_stride, const float *x, const 
             _mm512_mask_storeu_ps(out + t * out_stride + p * ROWS, masks[p], sum[t][p]);
 }
 
-/* One panel of tokens; few of them are not padded to all twelve. rest: rows that exist; where that is one
- * panel's, it is read twice. */
+/* One panel of tokens; few of them are not padded to all twelve. rest: rows that exist; where that
+ * is one panel's, it is read twice. */
 static void multiply_tokens(float *out, int64_t out_stride, const float *x, const float *w,
                             int64_t panel_floats, int64_t n, bool add, int64_t rest, int64_t n_tokens) {
     const __mmask16 masks[2] = {first_lanes(rest), rest > ROWS ? first_lanes(rest - ROWS) : 0};

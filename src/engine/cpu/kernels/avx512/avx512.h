@@ -40,8 +40,8 @@ INLINE __m512i load_bytes(const void *p, int64_t n) {
     return n >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((1ull << n) - 1, p);
 }
 
-/* How a matrix is stored, and whether activations have 16 bits, else 8, where they are in fixed point:
- * constants of inlined functions. */
+/* How a matrix is stored, and whether activations have 16 bits, else 8, where they are in fixed
+ * point: constants of inlined functions. */
 typedef struct form {
     matrix_kind kind;
     int bits;
@@ -81,8 +81,8 @@ INLINE __m512 take_biases(const rows *w, int64_t i, int64_t n) {
     return load_some(at(w->biases, w->dtype, i), w->dtype, n);
 }
 
-/* What a tile's sums begin with: zeros or, when `add`, what out holds. Its line is fetched in either case,
- * since stores that miss wait for each other. */
+/* What a tile's sums begin with: zeros or, when `add`, what out holds. Its line is fetched in
+ * either case, since stores that miss wait for each other. */
 INLINE __m512 first_sums(const float *out, __mmask16 lanes, bool add) {
     if (add) return _mm512_maskz_loadu_ps(lanes, out);
     __builtin_prefetch(out, 1);
@@ -123,8 +123,8 @@ INLINE void transpose(__m512i a[16]) {
     for (int i = 0; i < 16; i++) a[i] = b[i];
 }
 
-/* One group of activations, in natural order -> its values, of 16 bits if `words`, else 8; *scale and *sum as
- * kernels.h defines them. */
+/* One group of activations, in natural order -> its values, of 16 bits if `words`, else 8; *scale
+ * and *sum as kernels.h defines them. */
 INLINE void quantize_group(void *values, float *scale, float *sum, const float *x, int group_size,
                            bool words) {
     __m512i most = _mm512_setzero_si512(), total = _mm512_setzero_si512();
@@ -148,9 +148,9 @@ INLINE void quantize_group(void *values, float *scale, float *sum, const float *
     *sum = *scale * (float)_mm512_reduce_add_epi32(total);
 }
 
-/* The order of 64 columns in panels, from their natural one. 4-bit weights are taken out of a word of 8 by
- * shifts and one mask: bytes are columns 0 2 4 6, then 1 3 5 7; words are 0 4, 1 5, 2 6, 3 7. Weights of
- * other widths keep their order. */
+/* The order of 64 columns in panels, from their natural one. 4-bit weights are taken out of a word
+ * of 8 by shifts and one mask: bytes are columns 0 2 4 6, then 1 3 5 7; words are 0 4, 1 5, 2 6, 3
+ * 7. Weights of other widths keep their order. */
 INLINE __m512i panel_order(__m512i columns, int bits, bool words) {
     if (bits != 4) return columns;
     __m128i bytes = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
@@ -158,8 +158,8 @@ INLINE __m512i panel_order(__m512i columns, int bits, bool words) {
     return _mm512_shuffle_epi8(columns, _mm512_broadcast_i32x4(words ? pairs : bytes));
 }
 
-/* The products of kernels/avx512/vnni.c. A panel of rows of vnni_int8 holds, for each group, 16 scales, 16
- * biases, and [group_size / 4][16 rows] of 4 values as bytes, in panel_order. */
+/* The products of kernels/avx512/vnni.c. A panel of rows of vnni_int8 holds, for each group, 16
+ * scales, 16 biases, and [group_size / 4][16 rows] of 4 values as bytes, in panel_order. */
 extern const products vnni_int16, vnni_int8;
 
 #endif

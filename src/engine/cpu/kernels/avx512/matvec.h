@@ -1,20 +1,22 @@
 /* kernels/avx512/matvec.h - quantized rows times one token, for any form of the token: a template.
- * The including file defines what a block of columns is, at most 16 groups and at least a quarter of one:
+ * The including file defines what a block of columns is, at most 16 groups and at least a quarter
+ * of one:
  *   block_width(bits)   its columns
  *   block_bytes(f)      what it takes of a prepared token
  *   dot_block(packed, n_bytes, x, f)
- *       a row's block times the token's, in 16 lanes of 32 bits: lane i is of columns i * width / 16 and on,
- *       or, where a block lies in one group, of any. Of the packed bytes, n_bytes exist.
+ *       a row's block times the token's, in 16 lanes of 32 bits: lane i is of columns i * width /
+ *       16 and on, or, where a block lies in one group, of any. Of the packed bytes, n_bytes exist.
  *   add_dots(a, b), dots_to_floats(a)
  *       sums of such lanes, whatever numbers they are, and what they are as floats
  *   scales_of(w, i, n, f), biases_of(w, i, n, f)
- *       what is multiplied with a group's dot product and with the sum of its activations, of groups i and
+ *       what is multiplied with a group's dot product and with the sum of its activations, of
+ *       groups i and
  * on, of which n exist, at most 16, then zeros has_biases(f)       whether there are biases */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
-/* Rows are read from several places at once, each in order: the processor prefetches one stream per page, and
- * more streams use more of the memory's bandwidth. It stops at a page's end, so weights are also fetched
- * AHEAD bytes ahead. Scales are applied for 16 groups at once. */
+/* Rows are read from several places at once, each in order: the processor prefetches one stream per
+ * page, and more streams use more of the memory's bandwidth. It stops at a page's end, so weights
+ * are also fetched AHEAD bytes ahead. Scales are applied for 16 groups at once. */
 enum { AHEAD = 512, CHUNK_GROUPS = 16 };
 
 /* A prepared token: scales of the groups, their sums, both padded to 16; then the blocks. */
@@ -27,7 +29,8 @@ INLINE size_t prepared_size(const rows *w, int64_t block_size) {
     return (size_t)(2 * padded_groups(w)) * sizeof(float) + (size_t)((w->n + width - 1) / width * block_size);
 }
 
-/* A prepared token, and of each lane of a block's product the group, counted from the block's first. */
+/* A prepared token, and of each lane of a block's product the group, counted from the block's
+ * first. */
 typedef struct token {
     const float *scales, *sums;
     const char *values;
@@ -45,8 +48,8 @@ INLINE token token_at(const void *prepared, const rows *w, int bits) {
     return t;
 }
 
-/* total[k] += n columns of the row at packed + k * apart bytes times those of the token at x; group g of
- * these columns has its scale in lane g of scale[k]. */
+/* total[k] += n columns of the row at packed + k * apart bytes times those of the token at x; group
+ * g of these columns has its scale in lane g of scale[k]. */
 INLINE void dot_blocks(__m512 total[RUNS], const __m512 scale[RUNS], const token *t, const uint8_t *packed,
                        const char *x, int64_t n, form f, int R, int64_t apart) {
     int64_t width = block_width(f.bits), bytes = width * f.bits / 8;
@@ -90,9 +93,9 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
     store_sums(y, apart, total, R);
 }
 
-/* 4-bit rows of 256 columns in 4 groups, as embeddings of small models have them, are so short that scales
- * and sums cost as much as products. So lanes of 4 rows, one after another, are added up before they are
- * scaled: then 4 rows by 4 groups fill a register. */
+/* 4-bit rows of 256 columns in 4 groups, as embeddings of small models have them, are so short that
+ * scales and sums cost as much as products. So lanes of 4 rows, one after another, are added up
+ * before they are scaled: then 4 rows by 4 groups fill a register. */
 enum { SHORT_ROWS = 4, SHORT_GROUPS = 4, SHORT_BLOCKS = 2 };
 
 /* Lanes 4 i and on: the sums of pairs of a's, then of b's. */
@@ -108,7 +111,8 @@ INLINE __m512 short_scales(const void *scales, const rows *w, int64_t r) {
     return _mm512_permutexvar_ps(order, load16(at(scales, w->dtype, r * SHORT_GROUPS), w->dtype));
 }
 
-/* y[i] = dot(row r + i, x) for i < SHORT_ROWS. x_scales, x_sums: of the token, lane 4 g + i has group g's. */
+/* y[i] = dot(row r + i, x) for i < SHORT_ROWS. x_scales, x_sums: of the token, lane 4 g + i has
+ * group g's. */
 INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, __m512 x_scales, __m512 x_sums,
                            form f) {
     const uint8_t *packed = (const uint8_t *)w->values + r * SHORT_BLOCKS * 64;

@@ -1,14 +1,16 @@
-/* kernels/avx512/vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and later).
- * vpdpbusd multiplies 64 unsigned with 64 signed bytes, vpdpwssd 32 with 32 words, both adding to 32-bit
- * sums: int8 and int16 are one code with two numbers' widths. Quantized values are used as they are, and
- * mxfp4's numbers as the integers E2M1_BYTES (kernels.h); the scale is applied once per group. That 16 bits
- * in fixed point serve as exact activations was found here; int8 activations per group are llama.cpp's idea.
+/* kernels/avx512/vnni.c - fixed-point products for processors with AVX-512 VNNI and VBMI (2019 and
+ * later). vpdpbusd multiplies 64 unsigned with 64 signed bytes, vpdpwssd 32 with 32 words, both
+ * adding to 32-bit sums: int8 and int16 are one code with two numbers' widths. Quantized values are
+ * used as they are, and mxfp4's numbers as the integers E2M1_BYTES (kernels.h); the scale is
+ * applied once per group. That 16 bits in fixed point serve as exact activations was found here;
+ * int8 activations per group are llama.cpp's idea.
  */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
-/* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel of tokens
- * is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all rows pass; the tokens'
- * next parts are fetched TOKENS_AHEAD bytes ahead, since those of a long prompt come from far. */
+/* Panels: 16 rows fill a register; 12 tokens x 2 panels of rows are 24 sums in registers. A panel
+ * of tokens is worked on in parts of TOKEN_BYTES, which stay in the first-level cache while all
+ * rows pass; the tokens' next parts are fetched TOKENS_AHEAD bytes ahead, since those of a long
+ * prompt come from far. */
 enum { ROWS = 16, TOKENS = 12, TOKEN_BYTES = 24 * 1024, TOKENS_AHEAD = 2048 };
 
 static bool supported(void) {
@@ -28,13 +30,14 @@ INLINE __m512i dot_add(__m512i sum, __m512i q, __m512i x, bool words) {
 
 /* ---- one token ---- */
 
-/* Columns of a block: what 64 bytes hold when 4 bits wide, else 64, which become a register of bytes. */
+/* Columns of a block: what 64 bytes hold when 4 bits wide, else 64, which become a register of
+ * bytes. */
 INLINE int block_width(int bits) {
     return bits == 4 ? 128 : 64;
 }
 
-/* A block's bytes lie in this many registers: where weights have 4 bits, those of the even columns and those
- * of the odd ones, else all in one. */
+/* A block's bytes lie in this many registers: where weights have 4 bits, those of the even columns
+ * and those of the odd ones, else all in one. */
 INLINE int parts_of(int bits) {
     return bits == 4 ? 2 : 1;
 }
@@ -48,8 +51,8 @@ INLINE int block_bytes(form f) {
     return registers(f) * 64;
 }
 
-/* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes: bytes
- * times bytes need fewer instructions than words times words. */
+/* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes:
+ * bytes times bytes need fewer instructions than words times words. */
 INLINE void arrange(char *block, form f) {
     int n = registers(f), parts = parts_of(f.bits);
     __m512i v[4];
@@ -95,7 +98,8 @@ INLINE __m512i integers(__m512i codes, form f) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(E2M1_BYTES)), codes);
 }
 
-/* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16 and on.
+/* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16
+ * and on.
  */
 INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
     __m512i sum = _mm512_setzero_si512(), q[2];
@@ -168,8 +172,9 @@ INLINE void prepare(void *prepared, const rows *w, const float *x, bool words) {
 
 /* ---- many tokens ---- */
 
-/* A panel of rows: for each group 16 scales, 16 biases, and [group_size / unit][16] units of 32 bits, which
- * hold `unit` values each. A panel of tokens: 16 scales and 16 sums, of which 12 are used, and [..][12]. */
+/* A panel of rows: for each group 16 scales, 16 biases, and [group_size / unit][16] units of 32
+ * bits, which hold `unit` values each. A panel of tokens: 16 scales and 16 sums, of which 12 are
+ * used, and [..][12]. */
 INLINE int unit_of(bool words) {
     return words ? 2 : 4;
 }
@@ -368,8 +373,8 @@ typedef struct panels {
     int group_size;
 } panels;
 
-/* T tokens times 2 panels of rows over n_groups groups; added to out when `add`. rest: rows that exist; where
- * that is one panel's, it is read twice. */
+/* T tokens times 2 panels of rows over n_groups groups; added to out when `add`. rest: rows that
+ * exist; where that is one panel's, it is read twice. */
 INLINE void multiply_tile(float *out, int64_t out_stride, const panels *p, const char *x, const char *w,
                           int64_t n_groups, bool add, int64_t rest, bool words, int T) {
     _Alignas(64) tile_sums sums;

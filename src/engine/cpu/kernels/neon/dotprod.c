@@ -1,5 +1,5 @@
-/* kernels/neon/dotprod.c - integer products for ARM processors with dot products (2018 and later; Apple's
- * from M1 on). Everything else is the NEON table's. */
+/* kernels/neon/dotprod.c - integer products for ARM processors with dot products (2018 and later;
+ * Apple's from M1 on). Everything else is the NEON table's. */
 #include "engine/cpu/kernels/neon/int.h"
 
 const kernels kernels_neon_dotprod = {

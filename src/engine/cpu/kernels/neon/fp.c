@@ -1,5 +1,6 @@
-/* kernels/neon/fp.c - mxfp4, mxfp8 and nvfp4 in F32 for every 64-bit ARM processor: one token, and unpacking.
- * The kind is a compile-time constant of inlined functions: no branch in an inner loop. */
+/* kernels/neon/fp.c - mxfp4, mxfp8 and nvfp4 in F32 for every 64-bit ARM processor: one token, and
+ * unpacking. The kind is a compile-time constant of inlined functions: no branch in an inner
+ * loop. */
 #include "engine/cpu/kernels/neon/vector.h"
 
 INLINE int bits_of(matrix_kind kind) {
@@ -24,8 +25,8 @@ INLINE uint16x8_t e4m3_halves(uint8x8_t bytes) {
     return vorrq_u16(halves, vandq_u16(above, vdupq_n_u16(0x4000)));
 }
 
-/* 16 numbers, those of mxfp8 divided by 256. An E2M1 number is a half whose low byte is 0: the high one is
- * looked up. */
+/* 16 numbers, those of mxfp8 divided by 256. An E2M1 number is a half whose low byte is 0: the high
+ * one is looked up. */
 INLINE void numbers16(float32x4_t out[4], const uint8_t *packed, matrix_kind kind) {
     if (kind == MATRIX_MXFP8) {
         uint8x16_t bytes = vld1q_u8(packed);

@@ -1,6 +1,6 @@
-/* kernels/neon/i8mm.c - products of small matrices, of int8 and of BF16, for ARM processors that have both
- * (2020 and later; Apple's from M2 on). The integer ones are kernels/neon/int.h; BF16 is here, the rest in
- * base. */
+/* kernels/neon/i8mm.c - products of small matrices, of int8 and of BF16, for ARM processors that
+ * have both (2020 and later; Apple's from M2 on). The integer ones are kernels/neon/int.h; BF16 is
+ * here, the rest in base. */
 #include "engine/cpu/kernels/neon/int.h"
 
 /* A panel of BF16 holds 4 columns of each row or token one after another: [n / 4][BF16_ROWS or

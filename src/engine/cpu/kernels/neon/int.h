@@ -1,9 +1,11 @@
-/* kernels/neon/int.h - int16 and int8 products for ARM, compiled twice: with dot products (dotprod), and with
- * products of 2 x 8 by 8 x 2 matrices (i8mm). One source, as only the innermost steps differ.
+/* kernels/neon/int.h - int16 and int8 products for ARM, compiled twice: with dot products
+ * (dotprod), and with products of 2 x 8 by 8 x 2 matrices (i8mm). One source, as only the innermost
+ * steps differ.
  *
- * An activation of 16 bits is 256 * high + low, high signed and low not; one of 8 bits is high alone. Weights
- * have no sign. dotprod multiplies only bytes of one kind: 8-bit weights are lowered by 128 for `high`, and
- * 128 times the sum of the high parts (`offset`) is added to each group's product. */
+ * An activation of 16 bits is 256 * high + low, high signed and low not; one of 8 bits is high
+ * alone. Weights have no sign. dotprod multiplies only bytes of one kind: 8-bit weights are lowered
+ * by 128 for `high`, and 128 times the sum of the high parts (`offset`) is added to each group's
+ * product. */
 #ifndef ENGINE_CPU_KERNELS_NEON_INT_H
 #define ENGINE_CPU_KERNELS_NEON_INT_H
 
@@ -11,8 +13,8 @@
 
 #include <float.h>
 
-/* A panel of rows or tokens holds UNIT columns of each one after another, as those of Arm's KleidiAI do.
- * TOKENS x ROWS sums take 8 registers in F32, 8 or 16 as integers. */
+/* A panel of rows or tokens holds UNIT columns of each one after another, as those of Arm's
+ * KleidiAI do. TOKENS x ROWS sums take 8 registers in F32, 8 or 16 as integers. */
 enum { ROWS = 8, TOKENS = 4, MAX_GROUPS = 256, MAX_GROUP = 128 };
 #ifdef __ARM_FEATURE_MATMUL_INT8
 enum { UNIT = 8 };
@@ -74,8 +76,8 @@ static void round_group(group *to, const float *x, int n, int parts) {
 
 /* ---- one token ---- */
 
-/* What prepare makes: numbers of each group, padded with zeros to whole vectors, then per 32 columns 32 high
- * bytes and, with two parts, 32 low ones. */
+/* What prepare makes: numbers of each group, padded with zeros to whole vectors, then per 32
+ * columns 32 high bytes and, with two parts, 32 low ones. */
 typedef struct token {
     float *scales, *sums, *offsets;
     int8_t *values;
@@ -256,7 +258,8 @@ INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
     }
 }
 
-/* Integer sums of a group: 4 rows of a token each, or with i8mm [token pair][row pair] of 2 x 2 blocks. */
+/* Integer sums of a group: 4 rows of a token each, or with i8mm [token pair][row pair] of 2 x 2
+ * blocks. */
 typedef struct sums {
     int32x4_t high[TOKENS][2];
     uint32x4_t low[TOKENS][2];

@@ -1,6 +1,6 @@
-/* kernels/neon/neon.c - the kernels for every 64-bit ARM processor: NEON as ARMv8.0 has it, F32 arithmetic.
- * Number types and bit widths are compile-time constants of inlined functions: no branch in an inner loop.
- * What other instruction sets do alike is in templates/. */
+/* kernels/neon/neon.c - the kernels for every 64-bit ARM processor: NEON as ARMv8.0 has it, F32
+ * arithmetic. Number types and bit widths are compile-time constants of inlined functions: no
+ * branch in an inner loop. What other instruction sets do alike is in templates/. */
 #include "engine/cpu/kernels/neon/vector.h"
 #include "engine/cpu/kernels/templates/exp.h"
 
@@ -66,8 +66,8 @@ INLINE float32x4_t power_of_2(int32x4_t k) {
     return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(k, vdupq_n_s32(127)), 23));
 }
 
-/* 2^k is multiplied in two steps, so that results below and above the normal numbers round to subnormal ones
- * and to infinity. */
+/* 2^k is multiplied in two steps, so that results below and above the normal numbers round to
+ * subnormal ones and to infinity. */
 INLINE vec v_exp(vec x) {
     x = v_min(v_all(89), v_max(v_all(-104), x)); /* NaN stays */
     vec k = vrndnq_f32(v_mul(x, v_all(1.44269504f)));

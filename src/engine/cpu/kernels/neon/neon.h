@@ -50,8 +50,9 @@ INLINE void store_some(float *out, float32x4_t x, int64_t n) {
 #define PLACE(i, bits) (i) * (bits) / 8, (i) * (bits) / 8 + 1
 #define DOWN(i, bits)  (int16_t)(-((i) * (bits) % 8))
 
-/* 16 quantized values of 2 to 6 bits that begin at byte `from` of v, as bytes. A value lies in two bytes at
- * most: they are looked up, shifted down and masked. Places beyond v give zeros, and are masked out. */
+/* 16 quantized values of 2 to 6 bits that begin at byte `from` of v, as bytes. A value lies in two
+ * bytes at most: they are looked up, shifted down and masked. Places beyond v give zeros, and are
+ * masked out. */
 INLINE uint8x16_t quants16(uint8x16_t v, int from, int bits) {
     const uint8_t places[16] = {PLACE(0, bits), PLACE(1, bits), PLACE(2, bits), PLACE(3, bits),
                                 PLACE(4, bits), PLACE(5, bits), PLACE(6, bits), PLACE(7, bits)};
@@ -72,8 +73,9 @@ INLINE uint8x16x2_t nibbles32(const uint8_t *packed) {
     return (uint8x16x2_t){{vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)}};
 }
 
-/* 32 quantized values of 2 to 8 bits as bytes: 4 * bits bytes, the first value in the lowest bits. Where they
- * are no whole number of vectors, the second load ends where they end, and overlaps the first. */
+/* 32 quantized values of 2 to 8 bits as bytes: 4 * bits bytes, the first value in the lowest bits.
+ * Where they are no whole number of vectors, the second load ends where they end, and overlaps the
+ * first. */
 INLINE uint8x16x2_t quants32(const uint8_t *packed, int bits) {
     if (bits == 8) return (uint8x16x2_t){{vld1q_u8(packed), vld1q_u8(packed + 16)}};
     if (bits == 4) {

@@ -1,9 +1,10 @@
-/* templates/attention.h - attention of many query rows, as in prefill, for any registers, and the softmax of
- * few. Registers hold query rows, and numbers of the cache, converted to F32 once per block, are broadcast:
- * maxima, exponentials and sums of the softmax are then vertical, and nothing needs packing. A template: the
- * including file has its registers' vector.h, and defines KEYS      of a block: its keys, values and scores
- * stay in the first caches OUTPUTS   times two registers of rows: sums kept in registers exp_negative(x) e^x
- * for x <= 0 convert(buffer, w, first, n)  n entries from key `first` on, as floats: in place, or in buffer
+/* templates/attention.h - attention of many query rows, as in prefill, for any registers, and the
+ * softmax of few. Registers hold query rows, and numbers of the cache, converted to F32 once per
+ * block, are broadcast: maxima, exponentials and sums of the softmax are then vertical, and nothing
+ * needs packing. A template: the including file has its registers' vector.h, and defines KEYS
+ * of a block: its keys, values and scores stay in the first caches OUTPUTS   times two registers of
+ * rows: sums kept in registers exp_negative(x) e^x for x <= 0 convert(buffer, w, first, n)  n
+ * entries from key `first` on, as floats: in place, or in buffer
  */
 
 #include <math.h>
@@ -55,7 +56,8 @@ static void begin_many(const many *m, const attention *a) {
     }
 }
 
-/* out[i][ROWS] (+)= sum over j < n of panel[j][ROWS] * x[i * stride + j * step], for n_out <= OUTPUTS of i.
+/* out[i][ROWS] (+)= sum over j < n of panel[j][ROWS] * x[i * stride + j * step], for n_out <=
+ * OUTPUTS of i.
  */
 INLINE void multiply_some(float *out, const float *panel, const float *x, int64_t stride, int64_t step,
                           int64_t n, bool add, int n_out) {
@@ -95,8 +97,8 @@ static void mask_scores(const many *m, int64_t r, int64_t first, int64_t n) {
         v_store(scores, v_mask(v_load(scores), (int32_t)(first + i), low, end));
 }
 
-/* Scores of LANES rows from r on into probabilities; what the rows have so far is scaled to their new
- * maximum. */
+/* Scores of LANES rows from r on into probabilities; what the rows have so far is scaled to their
+ * new maximum. */
 static void soften(const many *m, const attention *a, int64_t r, int64_t n) {
     float *scores = m->scores + r % ROWS, *out = m->out + r / ROWS * ROWS * a->v_dim + r % ROWS;
     vec before = v_load(m->max + r), max = before;

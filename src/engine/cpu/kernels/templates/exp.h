@@ -1,8 +1,9 @@
-/* templates/exp.h - e to a small power, for any registers: what the exponentials of all instruction sets
- * share. A template: the including file has its registers' vector.h, which says what `vec` and v_... are. */
+/* templates/exp.h - e to a small power, for any registers: what the exponentials of all instruction
+ * sets share. A template: the including file has its registers' vector.h, which says what `vec` and
+ * v_... are. */
 
-/* e^(x - k ln 2), where that is at most ln 2 / 2 away from 0: Taylor's polynomial of that degree, at most 7.
- * 2^k times it is e^x. */
+/* e^(x - k ln 2), where that is at most ln 2 / 2 away from 0: Taylor's polynomial of that degree,
+ * at most 7. 2^k times it is e^x. */
 INLINE vec exp_rest(vec x, vec k, int degree) {
     vec r = v_fnma(k, v_all(0x1.62e4p-1f), x); /* ln 2 in two parts, the first short */
     r = v_fnma(k, v_all(0x1.7f7d1cp-20f), r);

@@ -1,7 +1,7 @@
-/* templates/functions.h - plain weights times one token, conversions, norms and sums of exponentials for any
- * registers (kernels.h has what they do). A template: the including file has its registers' vector.h, and
- * defines v_exp(x), e^x over the whole range, and fetch_ahead(p, type), which brings into the cache what is
- * read some time after the 4 * LANES numbers at p. */
+/* templates/functions.h - plain weights times one token, conversions, norms and sums of
+ * exponentials for any registers (kernels.h has what they do). A template: the including file has
+ * its registers' vector.h, and defines v_exp(x), e^x over the whole range, and fetch_ahead(p,
+ * type), which brings into the cache what is read some time after the 4 * LANES numbers at p. */
 
 #include <math.h>
 

@@ -1,5 +1,6 @@
-/* templates/gates.h - gated of kernels.h for any registers: the two activations, times the other half.
- * A template: the including file has its registers' vector.h, and defines v_exp(x), e^x over the whole range.
+/* templates/gates.h - gated of kernels.h for any registers: the two activations, times the other
+ * half. A template: the including file has its registers' vector.h, and defines v_exp(x), e^x over
+ * the whole range.
  */
 
 /* Both activations are x * sigmoid(u): (1 + tanh(a)) / 2 is sigmoid(2 a). */

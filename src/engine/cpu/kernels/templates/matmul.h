@@ -1,6 +1,6 @@
 /* templates/matmul.h - matmul and mix of kernels.h for any registers.
- * A template: the including file has its registers' vector.h, and defines TOKENS, of which TOKENS * ROWS sums
- * stay in registers, and SUMS, how many sums hide an addition's latency. */
+ * A template: the including file has its registers' vector.h, and defines TOKENS, of which TOKENS *
+ * ROWS sums stay in registers, and SUMS, how many sums hide an addition's latency. */
 
 /* K_BLOCK columns of TOKENS tokens stay in the first cache. */
 enum { K_BLOCK = 1024, ROWS = 4 };
@@ -54,8 +54,8 @@ static void matmul(float *out, int64_t out_stride, const float *x, int64_t x_str
     }
 }
 
-/* T tokens times all rows, for C vectors of columns; n_last columns, fewer than LANES, of the only one where
- * it is not 0. */
+/* T tokens times all rows, for C vectors of columns; n_last columns, fewer than LANES, of the only
+ * one where it is not 0. */
 INLINE void mix_tile(float *out, int64_t out_stride, const float *p, int64_t p_stride, const float *v,
                      int64_t n_rows, int64_t n, int T, int C, int64_t n_last) {
     vec sum[SUMS];

@@ -1,6 +1,6 @@
-/* templates/softmax.h - the running softmax of one query row over a block of keys, for any registers.
- * A template: the including file has its registers' vector.h, and defines KEYS, of a block, and
- * exp_negative(x), e^x for x <= 0. */
+/* templates/softmax.h - the running softmax of one query row over a block of keys, for any
+ * registers. A template: the including file has its registers' vector.h, and defines KEYS, of a
+ * block, and exp_negative(x), e^x for x <= 0. */
 
 #include <math.h>
 

@@ -1,6 +1,6 @@
-/* templates/states.h - what operations with states do for every token, for any registers (kernels.h has what
- * it is). A template: the including file has its registers' vector.h, and defines v_exp(x), e^x over the
- * whole range. */
+/* templates/states.h - what operations with states do for every token, for any registers (kernels.h
+ * has what it is). A template: the including file has its registers' vector.h, and defines
+ * v_exp(x), e^x over the whole range. */
 
 /* R rows of S. */
 INLINE void scan_rows(float *y, float *S, int64_t n, const float *decay, const float *x, const float *b,
