@@ -71,9 +71,11 @@ typedef struct bench_options {
     int64_t delay_ns;      /* before each run */
     char require_quality;  /* runs of a worse grade are measured again, within time_limit_ns; 0: none is */
     void (*watch)(sys_state *s); /* sys_watch; another one in tests */
-    bool given_order;            /* of configurations; false: at random, in turn */
-    uint64_t seed;               /* of synthetic weights, random prompts and the random order */
-    bool verbose;                /* the generated text goes to stderr */
+    const results *earlier;      /* runs that need not be measured again: they are handed on first; or NULL */
+    int64_t last_run, last_configuration; /* numbers that are taken already */
+    bool given_order;                     /* of configurations; false: at random, in turn */
+    uint64_t seed;                        /* of synthetic weights, random prompts and the random order */
+    bool verbose;                         /* the generated text goes to stderr */
     int (*find_model)(const char *model, str *path); /* where a name's files are */
 } bench_options;
 

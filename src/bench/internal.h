@@ -95,6 +95,10 @@ int series_add(series *s, const bench_options *o, const sample *run, int64_t ns)
 
 /* A configuration with no warm-up is warm from the start. */
 void series_begin(series *s, const bench_options *o);
+
+/* A run that was measured at another time, with its speeds in tokens per second. -1 when out of
+ * memory. */
+int series_add_earlier(series *s, const bench_options *o, const double speeds[N_SPEEDS], int64_t ns);
 void series_free(series *s);
 
 /* Runs that s will still need, as far as can be foreseen; 0: it is done. */
@@ -154,10 +158,12 @@ typedef struct bench {
     char grade[2];    /* the same as a text */
     hardware hardware;
     char hw_model[128], measured_at[32], prompt_hash[HASH_CHARS], ids_hash[HASH_CHARS];
+    bool *adopted; /* [options->earlier->n]: runs that belong to configurations of the plan */
     int64_t n_rows, n_measured, n_failed; /* all rows; runs and configurations among them */
     int64_t n_gated;                      /* those whose runs were not good enough */
     int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
     int64_t n_equal;                      /* configurations left out, since another one is the same */
+    int64_t n_configurations;             /* those begun */
     int64_t configuration;                /* the last one that was begun, from 1 */
     int64_t load_failures;                /* configurations in turn that found this model not to load */
     bool engine_failed, stopped;          /* during a run; a row could not be written */
@@ -183,6 +189,19 @@ int trial_turn(bench *b, series *s, int64_t max_runs);
 
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
 int trial_again(bench *b, const series *s, int64_t n, double *out);
+
+/* resume.c: hands on all earlier runs, at the start; gives s those that were measured as its would
+ * be, and their number; and hands on the configurations of those that no series took, at the
+ * end. */
+int resume_runs(bench *b);
+int resume_series(bench *b, series *s);
+int resume_rest(bench *b);
+
+/* What will run, where parameters leave it open: of the loaded model, its engine configured. */
+void rows_what_runs(bench *b, const series *s, row *out);
+
+/* Hands a row to whoever asked for the benchmark. */
+int rows_hand_on(bench *b, const row *r);
 
 /* Hands over the row of a run; run: NULL with an error that says why there is none. */
 int rows_run(bench *b, series *s, const sample *run, const char *error);

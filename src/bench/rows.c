@@ -50,10 +50,17 @@ static facts get_facts(bench *b, const series *s) {
     return f;
 }
 
-static int hand_on(bench *b, const row *r) {
+int rows_hand_on(bench *b, const row *r) {
     progress_clear(&b->progress);
     b->stopped = b->on_row(b->context, r) != 0;
     return b->stopped ? -1 : 0;
+}
+
+void rows_what_runs(bench *b, const series *s, row *out) {
+    params p = s->params;
+    facts f = get_facts(b, s);
+    set_what_ran(b, &p, false);
+    row_of_run(out, (run_number){0}, &p, NULL, &f);
 }
 
 int rows_run(bench *b, series *s, const sample *run, const char *error) {
@@ -72,13 +79,13 @@ int rows_run(bench *b, series *s, const sample *run, const char *error) {
     set_what_ran(b, &ran, error != NULL);
     row_of_run(&r, (run_number){++b->n_rows, s->configuration, ++s->n_rows}, &ran, run, &f);
     if (!s->summary) s->summary = summary_new();
-    return !s->summary || summary_add(s->summary, &r) || hand_on(b, &r) ? -1 : 0;
+    return !s->summary || summary_add(s->summary, &r) || rows_hand_on(b, &r) ? -1 : 0;
 }
 
 int rows_summary(bench *b, series *s) {
     row r;
     int failed = 0;
-    if (s->summary && !b->stopped && !summary_row(s->summary, &r)) failed = hand_on(b, &r);
+    if (s->summary && !b->stopped && !summary_row(s->summary, &r)) failed = rows_hand_on(b, &r);
     summary_free(s->summary);
     s->summary = NULL;
     return failed;

@@ -145,7 +145,11 @@ static int begin_series(bench *b, int64_t first, int64_t n_planned, series *all,
             progress_expect(&b->progress, &s->params, -s->expected);
             continue;
         }
-        s->configuration = ++b->configuration;
+        if (!failed) failed = resume_series(b, s);
+        progress_expect(&b->progress, &s->params, series_runs_left(s, b->options) - s->expected);
+        s->expected = series_runs_left(s, b->options);
+        if (!s->configuration) s->configuration = ++b->configuration;
+        b->n_configurations++;
         ++*n;
         if (failed && leave_out(b, s)) return -1;
     }
@@ -249,7 +253,7 @@ static void note_drift(bench *b, const series *s, const double *again) {
  * fail where it did not before: then that is said, and the results stay. */
 static int measure_drift(bench *b, const series *s) {
     double again[N_SPEEDS * RUNS_AGAIN];
-    if (s->n < REPEATS_LEAST || b->configuration < 2) return 0;
+    if (s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured) return 0;
     b->load_failures = 0;
     if (load(b, &s->params) || trial_again(b, s, RUNS_AGAIN, again)) {
         if (error_exit_code() == EXIT_INTERRUPTED) return -1;
@@ -267,15 +271,19 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     bench b = {.plan = p, .options = o, .on_row = on_row, .context = context, .order = ~o->seed};
     series first = {0};
     int stopped = 0;
+    b.n_rows = o->last_run;
+    b.configuration = o->last_configuration;
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
+    stopped = resume_runs(&b);
     for (int64_t i = 0, n; i < p->n && !stopped; i += n) {
         n = count_in_turn(&b, i);
         stopped = run_in_turn(&b, i, n, &first);
     }
     if (!stopped) stopped = measure_drift(&b, &first);
     series_free(&first);
+    stopped = resume_rest(&b) || stopped;
     progress_clear(&b.progress);
     loaded_free(&b.loaded);
     str_free(&b.quality.reasons);

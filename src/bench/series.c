@@ -10,10 +10,12 @@
  * run, and less than the first runs do. */
 static const double AGREEMENT = 0.02;
 
+/* In tokens of all sequences per second, as the columns. */
 static void speeds_of(const sample *run, double out[N_SPEEDS]) {
+    double n = 1e9 * (double)run->n_sequences;
     int64_t first = run->token_ns[0], last = run->token_ns[run->n_tokens - 1];
-    out[0] = first > run->start_ns ? (double)run->n_prompt / (double)(first - run->start_ns) : NAN;
-    out[1] = last > first ? (double)(run->n_tokens - 1) / (double)(last - first) : NAN;
+    out[0] = first > run->start_ns ? n * (double)run->n_prompt / (double)(first - run->start_ns) : NAN;
+    out[1] = last > first ? n * (double)(run->n_tokens - 1) / (double)(last - first) : NAN;
 }
 
 /* A speed that is not there, as that of a single token, agrees with everything. */
@@ -83,13 +85,7 @@ static bool is_done(const series *s, const bench_options *o) {
     return (step < 2 || s->n % step == 0) && is_precise(s, o->precision);
 }
 
-int series_add(series *s, const bench_options *o, const sample *run, int64_t ns) {
-    double speeds[N_SPEEDS];
-    speeds_of(run, speeds);
-    if (!s->warm) {
-        add_warm(s, o, speeds);
-        return 0;
-    }
+int series_add_earlier(series *s, const bench_options *o, const double speeds[N_SPEEDS], int64_t ns) {
     if (s->n == s->capacity) {
         s->capacity = s->capacity ? 2 * s->capacity : 16;
         for (int i = 0; i < N_SPEEDS; i++)
@@ -98,10 +94,20 @@ int series_add(series *s, const bench_options *o, const sample *run, int64_t ns)
     }
     for (int i = 0; i < N_SPEEDS; i++) s->speeds[i][s->n] = speeds[i];
     s->n++;
-    s->settled |= !o->warmup; /* the first run was the warm-up */
     s->spent_ns += ns;
     s->done = is_done(s, o);
     return 0;
+}
+
+int series_add(series *s, const bench_options *o, const sample *run, int64_t ns) {
+    double speeds[N_SPEEDS];
+    speeds_of(run, speeds);
+    if (!s->warm) {
+        add_warm(s, o, speeds);
+        return 0;
+    }
+    s->settled |= !o->warmup; /* the first run was the warm-up */
+    return series_add_earlier(s, o, speeds, ns);
 }
 
 int64_t series_runs_left(const series *s, const bench_options *o) {

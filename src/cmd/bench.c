@@ -16,13 +16,14 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality;
+    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume;
     option_texts outputs;
     report_options report;
     bool offline;
     bench_options bench;
     str prompt_text, output_help;
     plan plan;
+    results resumed;
 } command;
 
 #define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
@@ -115,7 +116,13 @@ static int parse_options(command *c, int argc, char **argv) {
         {.name = "force",
          .kind = OPTION_FLAG,
          .value = &c->report.force,
-         .help = "replace result files that are there"},
+         .help = "replace result files that are there, instead of adding to them"},
+        {.name = "resume",
+         .metavar = "FILE",
+         .kind = OPTION_TEXT,
+         .value = &c->resume,
+         .rare = true,
+         .help = "measure what this result file lacks; -o may name it, too"},
         {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
@@ -233,6 +240,18 @@ static void print_line(const writer *w) {
     fprintf(stderr, "%s\n", w->line.data);
 }
 
+/* A file that is not there yet has nothing: so the same command begins and resumes. */
+static int read_resumed(command *c) {
+    bench_options *o = &c->bench;
+    c->report.append = true;
+    if (!c->resume || !file_exists(c->resume)) return 0;
+    if (results_read(&c->resumed, c->resume)) return -1;
+    c->report.resumed = c->resume;
+    c->report.resumed_rows = o->earlier = &c->resumed;
+    results_last(&c->resumed, &o->last_run, &o->last_configuration);
+    return 0;
+}
+
 static int run(command *c) {
     if (get_repeats(c) || plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_env_set(&c->mlx_env))
         return -1;
@@ -241,9 +260,11 @@ static int run(command *c) {
     if (!inputs || get_prompt(c) || check_engines(&c->plan) || find_models(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
+    if (read_resumed(c)) return -1;
     sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
     writer w = {.outputs = reports_open(&c->outputs, &c->report, &s)};
     if (!w.outputs) return -1;
+    reports_last(w.outputs, &c->bench.last_run, &c->bench.last_configuration);
     int failed = bench_run(&c->plan, &c->bench, write_row, &w);
     failed |= reports_close(w.outputs);
     print_line(&w);
@@ -261,6 +282,7 @@ int cmd_bench(int argc, char **argv) {
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
     if (!done) done = run(&c);
     plan_free(&c.plan);
+    results_free(&c.resumed);
     str_free(&c.models);
     str_free(&c.prompt_text);
     str_free(&c.output_help);

@@ -3,8 +3,8 @@
 #ifndef CMD_CMD_H
 #define CMD_CMD_H
 
-/* name, what it does (for mlxbench --help). cmd_NAME(argc, argv) gets its own name as argv[0]; it returns 0,
- * or -1 with a recorded error. The first one is the default. */
+/* name, what it does (for mlxbench --help). cmd_NAME(argc, argv) gets its own name as argv[0]; it
+ * returns 0, or -1 with a recorded error. The first one is the default. */
 #define COMMANDS(COMMAND)                                                                                    \
     COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
     COMMAND(compare, "compare result files: what became faster or slower, and what is chance")               \

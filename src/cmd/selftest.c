@@ -1,5 +1,6 @@
-/* selftest.c - `mlxbench selftest`: can this machine tell small differences, and what keeps it from that? The
- * clock, what the program itself costs per token, the same thing measured twice, and the machine's set-up.
+/* selftest.c - `mlxbench selftest`: can this machine tell small differences, and what keeps it from
+ * that? The clock, what the program itself costs per token, the same thing measured twice, and the
+ * machine's set-up.
  */
 #include "bench/bench.h"
 #include "cmd/cmd.h"
@@ -100,7 +101,8 @@ static int test_cost(collected *c) {
     return 0;
 }
 
-/* How large a difference is likely between two sides that are the same: the farther end of its 95 % interval.
+/* How large a difference is likely between two sides that are the same: the farther end of its 95 %
+ * interval.
  */
 static void put_floor(const collected *c, int i) {
     double x[SIDES][MOST_RUNS];

@@ -64,7 +64,7 @@ static int resolve(out_file *f) {
     return failed ? -1 : 0;
 }
 
-int out_file_find(out_file *f, const char *path, bool force) {
+int out_file_find(out_file *f, const char *path) {
     *f = (out_file){.path = path, .fd = -1, .direct = !path};
     if (!path) return fstat(STDOUT_FILENO, &f->target_info) ? fail_write(f) : 0;
     if (stat(path, &f->target_info)) f->target_info = (struct stat){0};
@@ -74,11 +74,11 @@ int out_file_find(out_file *f, const char *path, bool force) {
         errno = EISDIR;
         return fail_write(f);
     }
-    if (f->direct) return 0;
-    if (exists && f->target_info.st_size && !force)
-        return fail_usage("--output: %s is there already; choose another name, or replace it with --force",
-                          path);
-    return resolve(f);
+    return f->direct ? 0 : resolve(f);
+}
+
+bool out_file_has_content(const out_file *f) {
+    return !f->direct && f->target_info.st_ino && f->target_info.st_size;
 }
 
 static bool same(const struct stat *a, const struct stat *b) {
@@ -179,8 +179,10 @@ int out_file_write(out_file *f, const str *text, const out_tail *tail) {
 int out_file_keep(out_file *f, bool force) {
     struct stat now;
     if (!f->part.length) return 0;
-    if (!force && !stat(f->target.data, &now) && now.st_size) {
-        fail("%s was made by someone else meanwhile; the rows are in %s", f->path, f->part.data);
+    bool there = !stat(f->target.data, &now) && now.st_size,
+         as_before = same(&now, &f->target_info) && now.st_size == f->target_info.st_size;
+    if (!force && there && !as_before) {
+        fail("%s was written by someone else meanwhile; the rows are in %s", f->path, f->part.data);
         str_free(&f->part);
         close_fd(f);
         return -1;

@@ -28,10 +28,12 @@ typedef struct out_tail {
     bool last;   /* nothing comes after this: leave no gap */
 } out_tail;
 
-/* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written,
- * and as a usage error when it is a regular file with something in it, unless force. out_file_close
- * frees it in any case. */
-int out_file_find(out_file *f, const char *path, bool force);
+/* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written.
+ * out_file_close frees it in any case. */
+int out_file_find(out_file *f, const char *path);
+
+/* Is it a regular file with something in it? */
+bool out_file_has_content(const out_file *f);
 
 /* Are these the same file, however their paths are spelt? */
 bool out_file_same(const out_file *a, const out_file *b);
@@ -47,9 +49,8 @@ int out_file_open(out_file *f);
  * texts and tails do, and not what all tails together would. Elsewhere only text is written. */
 int out_file_write(out_file *f, const str *text, const out_tail *tail);
 
-/* The first row was written: the file takes its name. -1 when another one has got it meanwhile,
- * unless force.
- */
+/* All rows that an earlier file has, and a new one, were written: the file takes its name. -1 when
+ * what was found under this name is another file meanwhile, unless force. */
 int out_file_keep(out_file *f, bool force);
 
 /* Closes and frees f; a file that has not got its name is removed. -1 when closing failed. */

@@ -26,6 +26,7 @@ typedef struct output {
 
 /* Each takes what it has a use for: runs, configurations, or both. */
 typedef struct format {
+    bool readable;            /* results_read reads it: rows can be added to such a file */
     void (*begin)(output *o); /* NULL: nothing to do */
     void (*row)(output *o, const row *r);
     void (*end)(output *o); /* completes text and tail; in a file after every row, so it changes nothing else;

@@ -24,4 +24,4 @@ static void put_row(output *o, const row *r) {
     str_puts(out, "}\n");
 }
 
-const format format_jsonl = {NULL, put_row, NULL};
+const format format_jsonl = {true, NULL, put_row, NULL};

@@ -20,10 +20,12 @@ typedef struct report {
     const format *format;
     out_file file;
     output output;
+    results earlier; /* what is in the file already */
 } report;
 
 struct reports {
     bool force, at_end;
+    int64_t n_held, n_runs; /* a file takes its name with run n_held, before which are only earlier ones */
     int n;
     report items[OPTION_MAX_TEXTS];
 };
@@ -71,6 +73,27 @@ static const format *find_format(const char *name, size_t length) {
     return NULL;
 }
 
+/* What becomes of a file that is there. */
+static int look_into(report *r, const report_options *o) {
+    const char *path = r->file.path;
+    bool resumed = o->resumed && out_file_is_of(&r->file, o->resumed);
+    if (o->force || !out_file_has_content(&r->file)) return 0;
+    if (!r->format->readable || !(o->append || resumed))
+        return fail_usage("--output: %s is there already; choose another name, or replace it with --force",
+                          path);
+    if (!resumed && results_read(&r->earlier, path))
+        return fail_usage(
+            "--output: no rows can be added to a file that is no result file: %s; choose another name, or "
+            "replace it with --force",
+            error_message());
+    if ((resumed ? o->resumed_rows : &r->earlier)->other_columns)
+        return fail_usage(
+            "--output: %s has other columns than this version of mlxbench writes; choose another name, or "
+            "replace it with --force",
+            path);
+    return 0;
+}
+
 /* Understands one FORMAT[:FILE] and looks at its file, without opening it. */
 static int find_output(reports *all, const char *spec, const report_options *o) {
     const char *colon = strchr(spec, ':');
@@ -79,7 +102,7 @@ static int find_output(reports *all, const char *spec, const report_options *o) 
     if (!r->format) return -1;
     if (colon && !colon[1]) return fail_usage("--output %s: the file's name is missing", spec);
     all->n++;
-    if (out_file_find(&r->file, colon ? colon + 1 : NULL, o->force)) return -1;
+    if (out_file_find(&r->file, colon ? colon + 1 : NULL)) return -1;
     for (const report *other = all->items; other < r; other++) {
         if (!colon && !other->file.path)
             return fail_usage("--output: only one format can go to standard output");
@@ -92,14 +115,25 @@ static int find_output(reports *all, const char *spec, const report_options *o) 
         if (out_file_is_of(&r->file, o->inputs[i]))
             return fail_usage("--output: %s is read from %s, so it cannot be written",
                               colon ? colon + 1 : "standard output", o->inputs[i]);
-    return 0;
+    return look_into(r, o);
+}
+
+static void make_text(report *r, const row *next) {
+    r->format->row(&r->output, next);
+    *(next->kind == ROW_RUN ? &r->output.n_runs : &r->output.n_summaries) += 1;
+}
+
+static int write_earlier(void *context, const row *r) {
+    make_text(context, r);
+    return write_text(context, TEXT_ONLY);
 }
 
 static int open_report(report *r, const sweep *s) {
     r->output.sweep = s;
     if (out_file_open(&r->file)) return -1;
     if (r->format->begin) r->format->begin(&r->output);
-    return write_text(r, TEXT_ONLY);
+    if (write_text(r, TEXT_ONLY)) return -1;
+    return r->earlier.n ? results_each(&r->earlier, write_earlier, r) : 0;
 }
 
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s) {
@@ -108,6 +142,7 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
     int failed = 0;
     all->force = o->force;
     all->at_end = o->at_end;
+    if (o->resumed) all->n_held = o->resumed_rows->n;
     if (!specs->n) failed = find_output(all, isatty(STDOUT_FILENO) ? "md" : "csv", o);
     for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o);
     for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], s);
@@ -120,13 +155,18 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
 
 int reports_row(reports *all, const row *next) {
     int failed = 0;
+    all->n_runs += next->kind == ROW_RUN;
     for (int i = 0; i < all->n; i++) {
         report *r = &all->items[i];
-        r->format->row(&r->output, next);
-        *(next->kind == ROW_RUN ? &r->output.n_runs : &r->output.n_summaries) += 1;
-        failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) || out_file_keep(&r->file, all->force);
+        make_text(r, next);
+        failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
+        if (!failed && all->n_runs >= all->n_held) failed = out_file_keep(&r->file, all->force);
     }
     return failed ? -1 : 0;
+}
+
+void reports_last(const reports *r, int64_t *run, int64_t *number_of_configuration) {
+    for (int i = 0; i < r->n; i++) results_last(&r->items[i].earlier, run, number_of_configuration);
 }
 
 static int close_report(report *r) {
@@ -140,6 +180,7 @@ static int close_report(report *r) {
         failed = write_text(r, COMPLETE_AND_LAST);
     }
     failed |= out_file_close(&r->file);
+    results_free(&r->earlier);
     str_free(&r->output.text);
     str_free(&r->output.tail);
     str_free(&r->output.remark);

@@ -8,8 +8,11 @@
 typedef struct reports reports;
 
 typedef struct report_options {
-    bool force;  /* replace files that are there */
-    bool at_end; /* rows come quickly: files are completed at the end, not after each row */
+    bool force;          /* replace files that are there */
+    bool append;         /* rows are added to those that are there already, where a format can be read */
+    const char *resumed; /* a result file whose rows come first, and may go to the file itself; or NULL */
+    const results *resumed_rows; /* what is in it */
+    bool at_end;                 /* rows come quickly: files are completed at the end, not after each row */
     int n_inputs;
     const char *const *inputs; /* paths of models and files that are read, which no output may replace */
 } report_options;
@@ -18,12 +21,16 @@ typedef struct report_options {
  * first row, so that an output that can't be written is found before anything is measured. A file
  * gets its name with its first row; until then an earlier one stays as it is. No spec: md on a
  * terminal, else csv, on standard output. s and the texts must outlive it. NULL with an error:
- * unknown format, standard output or a file named twice, a file that is there already or is a
- * model's (usage), a file that can't be written. */
+ * unknown format, standard output or a file named twice, a file that is there already and no rows
+ * can be added to, or is a model's (usage), a file that can't be written. */
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s);
 
 /* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
 int reports_row(reports *r, const row *next);
+
+/* The largest numbers of runs and configurations in files that rows are added to; larger than *run
+ * and *configuration, or these stay. */
+void reports_last(const reports *r, int64_t *run, int64_t *number_of_configuration);
 
 /* Completes what was opened (JSON stays valid however the run ended) and frees r, which may be
  * NULL. An error that was recorded before stays the recorded one. */

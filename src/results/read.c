@@ -123,6 +123,15 @@ int results_parse(results *r, const char *text, size_t n, const char *name) {
     return failed ? -1 : find_sweep(r);
 }
 
+void results_last(const results *r, int64_t *run, int64_t *number_of_configuration) {
+    for (int64_t i = 0; i < r->n; i++) {
+        value v = r->runs[i].cells[COLUMN_run], c = r->runs[i].cells[COLUMN_configuration];
+        if (v.kind == VALUE_NUMBER && v.number > *run) *run = v.number;
+        if (c.kind == VALUE_NUMBER && c.number > *number_of_configuration)
+            *number_of_configuration = c.number;
+    }
+}
+
 int results_read(results *r, const char *path) {
     file_map map;
     *r = (results){0};

@@ -78,10 +78,12 @@ static int read_header(reader *r, csv *c, int *columns, int max) {
         if (columns[n] >= 0 && taken[columns[n]])
             return reader_fail(r, "column %s is there twice", c->field.data);
         if (columns[n] >= 0) taken[columns[n]] = true;
+        if (columns[n] < 0) r->results->other_columns = true;
         n++;
     } while (!c->line_ended);
     if (!taken[COLUMN_run] || !taken[COLUMN_configuration])
         return reader_fail(r, "not a result file: its first line lacks the columns run and configuration");
+    for (int i = 0; i < N_COLUMNS; i++) r->results->other_columns |= !taken[i];
     return n;
 }
 

@@ -79,14 +79,26 @@ static int read_raw(reader *r, const json *object, row *to) {
     return 0;
 }
 
+/* What a line of jsonl has besides the columns. */
+static bool is_raw(const char *name) {
+    static const char *const names[] = {"kind", "load_ns", "start_ns", "token_ns", "token_ids"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i])) return true;
+    return false;
+}
+
 static int read_run(reader *r, const json *object) {
     if (!json_is_object(object)) return reader_fail(r, "a run is no JSON object");
     row *to = reader_add(r);
     if (!to) return -1;
+    bool has[N_COLUMNS] = {false};
     json_each (member, object) {
         int c = column_find(json_key(member));
+        if (c >= 0) has[c] = true;
+        if (c < 0 && !is_raw(json_key(member))) r->results->other_columns = true;
         if (c >= 0 && json_get(object, json_key(member)) && read_cell(r, c, member, &to->cells[c])) return -1;
     }
+    for (int i = 0; i < N_COLUMNS; i++) r->results->other_columns |= !has[i];
     return read_raw(r, object, to);
 }
 

@@ -218,6 +218,7 @@ typedef struct results {
     int64_t n;
     row *runs;
     sweep sweep;
+    bool other_columns; /* it lacks some of ours, or has some that we don't know */
 } results;
 
 /* Reads a file that one of our formats json, jsonl or csv wrote, of any length; it may end in the
@@ -226,6 +227,9 @@ typedef struct results {
 int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
+
+/* The largest numbers of a run and of a configuration; 0 where there is none. */
+void results_last(const results *r, int64_t *run, int64_t *number_of_configuration);
 
 /* Calls on_row for every run in order, and for each configuration once it and all before it are
  * complete, until it returns nonzero: that. */

@@ -110,7 +110,7 @@ static void test_file_made_meanwhile(void **state) {
     assert_non_null(r);
     write_text("rows", "theirs\n");
     assert_int_equal(reports_row(r, &one), -1);
-    assert_message("was made by someone else meanwhile; the rows are in ");
+    assert_message("was written by someone else meanwhile; the rows are in ");
     check_text(read_file(in_folder("rows")), "theirs\n");
     reports_close(r);
     const char *part = strstr(error_message(), "the rows are in ") + strlen("the rows are in ");
