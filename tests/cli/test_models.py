@@ -124,3 +124,24 @@ def test_remove_asks(mlxbench, tmp_path, answer, code):
 def test_help(run):
     assert "mlxbench models" in run("models", "--help", check=True).stdout
     assert run("models", "--nonsense").returncode == 2
+
+
+# Billions of parameters of the text model, as the makers name them: some round, and some count other parts, too.
+PARAMETERS = {"gemma-4-26b-a4b": 25.2, "glm-4.5-air": 106, "gpt-oss-20b": 20.9, "lfm2-8b-a1b": 8.3, "llama-3.1-8b": 8.03,
+              "minimax-m2": 230, "ministral-3-8b": 8.4, "mistral-small-3.2-24b": 24, "phi-4": 14.7, "qwen3-30b-a3b": 30.5,
+              "qwen3-next-80b-a3b": 80, "qwen3.5-35b-a3b": 35}
+
+
+def test_presets_have_as_many_parameters_as_their_models(run):
+    listed = run("models", check=True).stdout
+    for name, billions in PARAMETERS.items():
+        found = float(re.search(r"([\d.]+) billion", line_of(listed, f"synthetic:{name} ")).group(1))
+        assert abs(found - billions) <= 0.02 * billions, name
+
+
+def test_preset_beyond_memory_is_refused(run):
+    """A model of 457 GB as BF16, which few machines hold."""
+    if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 400e9:
+        pytest.skip("this machine has more than 400 GB of memory")
+    done = run("--engine", "cpu", "--model", "synthetic:minimax-m2-bf16", "-np", 4, "-n", 2, "-o", "jsonl")
+    assert done.returncode == 1 and re.search(r"weights take 457\.\d+ GB, but [\d.]+ GB of memory are free", done.stderr)
