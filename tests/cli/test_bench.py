@@ -405,10 +405,10 @@ def test_last_line_on_a_terminal_can_be_pasted(mlxbench, good_folder):
     number = r"[\d.]+"
     interval = rf"{number} tokens/s \(95 % {number} to {number}\)"
     last = out.splitlines()[-1]
-    assert re.fullmatch(rf"good0 f32 on .+, fake \(.+\), \d+ threads: prompt of 8 tokens at {interval}, generation of 4 tokens at "
+    assert re.fullmatch(rf"{good_folder.name} f32 on .+, fake \(.+\), \d+ threads: prompt of 8 tokens at {interval}, generation of 4 tokens at "
                         rf"{interval}, {number} GB, 6 runs, mlxbench [\d.]+", last), last
     out = on_terminal(mlxbench, "--model", good_folder, *RANDOM, "-np", "8,9")
-    assert re.match(rf"fastest of 2: good0 f32 on .+ of 4 tokens at {number} tokens/s, {number} GB, 1 run, ",
+    assert re.match(rf"fastest of 2: {good_folder.name} f32 on .+ of 4 tokens at {number} tokens/s, {number} GB, 1 run, ",
                     out.splitlines()[-1])
 
 
