@@ -251,7 +251,8 @@ tensor attend_shared(graph *g, cache *c, tensor q, const attend_spec *spec);
 /* Functions of one number. SILU: x sigmoid(x). GELU_TANH: mlx nn.gelu_approx. GELU: x (1 + erf(x / sqrt 2))
  * / 2. RELU2: max(x, 0)^2. SOFTPLUS: log(1 + e^x). OAI, in gated() and experts() alone (mlx-lm
  * activations.py: swiglu_oai): the gate g is at most 7, up u within -7 .. 7, and the result is g
- * sigmoid(1.702 g) (u + 1). */
+ * sigmoid(1.702 g) (u + 1). CLAMPED_7 and CLAMPED_16, there, too (mlx-lm step3p5.py: clamped_swiglu): silu(g)
+ * is at most that number, u within its two signs; the result is their product. */
 typedef enum activation {
     ACT_SILU,
     ACT_GELU_TANH,
@@ -263,6 +264,8 @@ typedef enum activation {
     ACT_SOFTPLUS,
     ACT_OAI,
     ACT_SILU_F32,
+    ACT_CLAMPED_7,
+    ACT_CLAMPED_16,
 } activation;
 
 /* act(gate) * up, elementwise, in the wider of their types. ACT_SILU_F32 computes both in F32 and rounds

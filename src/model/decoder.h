@@ -71,13 +71,15 @@ typedef struct latent_desc {
 
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
-    int64_t n, width, shared;       /* shared: width of the MLP that all tokens run through, too; 0: none */
-    route_spec route;               /* its bias comes with the weights */
-    bool bias;                      /* there is one */
-    bool expert_bias, router_bias;  /* experts' matrices have biases; so has the router's */
-    bool shared_gate;               /* the shared MLP is multiplied with a sigmoid of its own */
-    bool f32;                       /* the router's input is in F32 */
-    bool f32_scores;                /* the router's result is in F32 */
+    int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
+    route_spec route;              /* its bias comes with the weights */
+    bool bias;                     /* there is one */
+    bool expert_bias, router_bias; /* experts' matrices have biases; so has the router's */
+    bool shared_gate;              /* the shared MLP is multiplied with a sigmoid of its own */
+    bool f32;                      /* the router's input is in F32 */
+    bool f32_scores;               /* the router's result is in F32 */
+    bool own_shared_act;           /* the shared MLP has an activation of its own: */
+    activation shared_act;
     double logit_cap, result_scale; /* of the router's result; of the experts' sum; 0: none */
 } moe_desc;
 
@@ -138,7 +140,7 @@ typedef struct desc {
     int64_t layer_inputs_vocab;
     int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
-    bool predicts_more; /* checkpoints have one layer more, which predicts further tokens and is left out */
+    bool predicts_more; /* checkpoints have layers more, which predict further tokens and are left out */
     bool own_caches;    /* mlx-lm's class has make_cache: max_kv_size has no effect */
     layer_desc layer;   /* what all layers are made from */
 } desc;
@@ -273,6 +275,9 @@ extern layer_function layer_deepseek, layer_exaone_moe;
 extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v2,
     describe_mistral4, describe_minicpm3, describe_youtu_llm;
 extern layer_function layer_glm4_moe_lite;
+extern describe_function describe_step3p5;
+extern layer_function layer_step3p5;
+
 extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash;
 extern layer_function layer_spark2_5, layer_muse_glimmer, layer_laguna, layer_mimo_v2_flash;
 

@@ -73,7 +73,7 @@ static tensor run_moe(graph *g, const ffn *f, tensor x) {
     tensor y = experts(g, x, route(g, logits, &d->moe.route), d->act, f->gate, f->up, f->down);
     if (d->moe.result_scale != 0) y = scale(g, y, (float)d->moe.result_scale);
     if (!d->moe.shared) return y;
-    tensor shared = run_mlp(g, &f->mlp, d->act, x);
+    tensor shared = run_mlp(g, &f->mlp, d->moe.own_shared_act ? d->moe.shared_act : d->act, x);
     if (f->shared_gate) shared = product(g, shared, activate(g, ACT_SIGMOID, linear(g, x, f->shared_gate)));
     return add(g, y, shared);
 }

@@ -34,6 +34,7 @@ static const name_rule laguna_rules[] = {
     {NAME_PART, "mlp.gate.weight", "mlp.gate.proj.weight"},
     {NAME_PART, "mlp.experts.e_score_correction_bias", "mlp.gate.e_score_correction_bias"},
     {NAME_END, NULL, NULL}};
+static const name_rule step_rules[] = {{NAME_DROP_PART, ".mtp", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule lille_rules[] = {{NAME_DROP_PART, "rotary_emb", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
@@ -164,6 +165,7 @@ static const architecture architectures[] = {
     {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
     {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
     {"olmo_hybrid", "OLMo Hybrid", .describe = describe_olmo_hybrid, .layer = layer_olmo_hybrid},
+    {"step3p5", "Step 3.5 Flash", .describe = describe_step3p5, .layer = layer_step3p5, .rules = step_rules},
     {"spark2_5", "Spark 2.5", .describe = describe_spark2_5, .layer = layer_spark2_5, .rules = spark_rules},
     {"muse_glimmer", "Muse Glimmer", .describe = describe_muse_glimmer, .layer = layer_muse_glimmer,
      .rules = muse_rules, .wrapper = &plain_wrapper},
@@ -230,6 +232,8 @@ static int ignore_keys(checkpoint *c, const desc *d, int64_t i) {
     return 0;
 }
 
+enum { MOST_FURTHER = 8 }; /* layers that predict further tokens */
+
 static int load_from(model *m, checkpoint *c, const architecture *a, const json *config) {
     loader l = {.checkpoint = c,
                 .engine = m->engine,
@@ -259,9 +263,11 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                                               : latents ? "latent attention reads plain caches alone"
                                                         : NULL,
                            .own_caches = d->own_caches};
-    char more[64];
-    snprintf(more, sizeof more, "%s.%lld.", d->names.layers, (long long)d->n_layers);
-    if (d->predicts_more && checkpoint_ignore(c, more)) return -1;
+    for (int64_t i = 0; d->predicts_more && i < MOST_FURTHER; i++) {
+        char more[64];
+        snprintf(more, sizeof more, "%s.%lld.", d->names.layers, (long long)(d->n_layers + i));
+        if (checkpoint_ignore(c, more)) return -1;
+    }
     if (d->tied && checkpoint_ignore(c, "lm_head.")) return -1;
     return checkpoint_check_all_used(c);
 }

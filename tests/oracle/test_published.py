@@ -165,6 +165,17 @@ def bare(weights, config):
         weights[name.removeprefix("language_model.")] = weights.pop(name)
 
 
+def step_names(weights, config):
+    rename(weights, mlp__switch_mlp="moe", mlp__gate__gate="moe__gate", mlp__gate__router_bias="moe__router_bias",
+           mlp__share_expert="share_expert")
+
+
+def norms_of_more(weights, config):
+    for name in weights:
+        if name.endswith(".weight") and "norm" in name:
+            weights[name] = weights[name] - 1
+
+
 def in_language_model(weights, config):
     for name in list(weights):
         weights["language_model." + name] = weights.pop(name)
@@ -257,6 +268,8 @@ STEPS = {
     "smollm3": [rotary, tied_head],
     "solar_open": [own_experts(), next_layer],
     "youtu_llm": [tied_head],
+    "step3p5": [step_names, norms_of_more, mtp("model.layers.1.mtp.weight", "model.layers.4.norm.weight",
+                                               "model.layers.5.norm.weight")],
     "spark2_5": [lambda weights, config: rename(weights, model__embedding="model__embed_tokens"), rotary],
 }
 

@@ -136,6 +136,10 @@ static tensor of_silu_f32(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return gated(g, ACT_SILU_F32, x, linear(g, x, s->square));
 }
+static tensor of_clamped(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return gated(g, ACT_CLAMPED_7, scale(g, x, 20), scale(g, linear(g, x, s->square), 20));
+}
 static tensor of_f32(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_TANH, as_f32(g, x));
@@ -174,6 +178,7 @@ static const agreement operations[] = {
     {.name = "as_f32", .build = of_f32},
     {.name = "concat", .build = of_concat},
     {.name = "gated, silu in F32", .build = of_silu_f32},
+    {.name = "gated, clamped", .build = of_clamped},
     {.name = "logprobs", .build = of_logprobs},
     {.name = "argmax", .build = of_argmax, .choosy = true},
 };

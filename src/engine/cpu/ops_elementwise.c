@@ -40,6 +40,8 @@ static void activate_row(activation act, float *out, const float *in, int64_t n)
         EACH((x > 0 ? x : 0) + log1pf(expf(-fabsf(x))));
     case ACT_OAI:
     case ACT_SILU_F32:
+    case ACT_CLAMPED_7:
+    case ACT_CLAMPED_16:
         break;
     }
 }
@@ -51,6 +53,11 @@ static void gate_oai(float *out, const float *gate, const float *up, int64_t n) 
     }
 }
 
+static void gate_clamped(float *out, const float *gate, const float *up, float limit, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        out[i] = fminf(gate[i] * sigmoid(gate[i]), limit) * fminf(fmaxf(up[i], -limit), limit);
+}
+
 void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const float *up, int64_t n) {
     enum { SOME = 256 };
     float some[SOME];
@@ -59,6 +66,8 @@ void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const
         e->kernels->gated(out, act, gate, up, n);
     } else if (act == ACT_OAI) {
         gate_oai(out, gate, up, n);
+    } else if (act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16) {
+        gate_clamped(out, gate, up, act == ACT_CLAMPED_7 ? 7 : 16, n);
     } else {
         for (int64_t at = 0; at < n; at += SOME) {
             int64_t count = n - at < SOME ? n - at : SOME;

@@ -85,6 +85,13 @@ static mx::array swiglu_oai(const mx::array &gate, const mx::array &up) {
                         mx::multiply(g, mx::sigmoid(mx::multiply(constant(1.702, g), g))));
 }
 
+/* mlx-lm step3p5.py: clamped_swiglu */
+static mx::array swiglu_clamped(const mx::array &gate, const mx::array &up, double limit) {
+    mx::array high = constant(limit, gate);
+    mx::array g = mx::minimum(mx::multiply(gate, mx::sigmoid(gate)), high);
+    return mx::multiply(g, mx::clip(up, constant(-limit, up), constant(limit, up)));
+}
+
 static mx::array activated(activation act, const mx::array &x) {
     switch (act) {
     case ACT_SILU:
@@ -107,6 +114,8 @@ static mx::array activated(activation act, const mx::array &x) {
         return mx::logaddexp(x, constant(0, x));
     case ACT_OAI:
     case ACT_SILU_F32:
+    case ACT_CLAMPED_7:
+    case ACT_CLAMPED_16:
         break;
     }
     throw std::invalid_argument("this activation has two inputs");
@@ -126,6 +135,8 @@ static mx::array activate(const mlx_engine &e, activation act, const mx::array &
             mx::compile([](const arrays &x) { return arrays{swiglu_oai(x[0], x[1])}; }, true);
         return fuse ? fused({gate, up})[0] : swiglu_oai(gate, up);
     }
+    if (act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16)
+        return swiglu_clamped(gate, up, act == ACT_CLAMPED_7 ? 7 : 16);
     if (act == ACT_SILU_F32)
         return mx::astype(swiglu(mx::astype(gate, mx::float32), mx::astype(up, mx::float32)), up.dtype());
     if (act != ACT_GELU_TANH) return mx::multiply(activated(act, gate), up);
