@@ -130,3 +130,40 @@ void layer_afmoe(loader *l, const desc *d, int64_t i, layer_desc *out) {
         out->attention.rope = NULL;
     if (i >= config_int_or(l, "num_dense_layers", 0, MAX_LAYERS, 2)) out->ffn.kind = FFN_EXPERTS;
 }
+
+/* A number, or that of layer i in a list. */
+static int64_t number_of_layer(loader *l, const char *key, int64_t i, int64_t n_layers, int64_t max) {
+    const json *value = json_get(l->config, key);
+    if (!json_is_array(value)) return config_int(l, key, 1, max);
+    double n = json_number(config_per_layer(l, key, i, n_layers));
+    if (!(n >= 1 && n <= (double)max)) config_refuse(l, key, "has a number that cannot be");
+    return l->failed ? 0 : (int64_t)n;
+}
+
+/* Norms after rope; layers in between use the keys and values that an earlier one projected. */
+void describe_hunyuan(loader *l, desc *d) {
+    describe_hunyuan_v1_dense(l, d);
+    attention_desc *a = &d->layer.attention;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .alpha = true});
+    d->layer.ffn.moe.n = config_int(l, "num_experts", 1, 65536);
+    d->tied = true;
+    d->names.router = "mlp.gate.wg";
+    d->names.shared = "mlp.shared_mlp";
+}
+
+void layer_hunyuan(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    moe_desc *e = &out->ffn.moe;
+    out->attention.borrows =
+        config_bool(l, "use_cla") && i % config_int(l, "cla_share_factor", 1, MAX_LAYERS) != 0;
+    if (l->failed || e->n == 1) return;
+    out->ffn.kind = FFN_EXPERTS;
+    bool own_width =
+        json_get(l->config, "moe_intermediate_size") && !json_is_null(l->config, "moe_intermediate_size");
+    e->width =
+        own_width ? number_of_layer(l, "moe_intermediate_size", i, d->n_layers, MAX_DIM) : d->layer.ffn.width;
+    e->route = (route_spec){.k = (int)number_of_layer(l, "moe_topk", i, d->n_layers, 65536)};
+    if (config_bool(l, "use_mixed_mlp_moe"))
+        e->shared = d->layer.ffn.width * number_of_layer(l, "num_shared_expert", i, d->n_layers, 64);
+    if (e->route.k > e->n) config_refuse(l, "moe_topk", "is more than num_experts");
+}

@@ -23,8 +23,9 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     if (in->packing == PACKING_SEPARATE) {
         int64_t rows = in->gate == GATE_IN_Q ? 2 * q : q;
         out->q = load_linear(l, (linear_shape){rows, d->hidden, in->qkv_bias}, d->names.q);
-        if (!in->reads) out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
-        if (!in->reads && !in->k_is_v)
+        bool own = !in->reads && !in->borrows;
+        if (own) out->k = load_linear(l, (linear_shape){k, d->hidden, in->qkv_bias}, d->names.k);
+        if (own && !in->k_is_v)
             out->v = load_linear(l, (linear_shape){v, d->hidden, in->qkv_bias}, d->names.v);
     } else {
         out->qkv = load_linear(l, (linear_shape){q + 2 * k, d->hidden, in->qkv_bias}, d->names.qkv);
@@ -62,16 +63,20 @@ static qkv split_groups(graph *g, const attention_desc *d, tensor all) {
     return (qkv){queries, part(g, all, q, hd), part(g, all, q + hd, hd), NULL};
 }
 
-static qkv project(graph *g, const attention *a, tensor x, float eps) {
+static qkv project(graph *g, const attention *a, tensor x, float eps, tensor projected[2]) {
     const attention_desc *d = &a->d;
     qkv p = {0};
     if (d->packing == PACKING_GROUPS) return split_groups(g, d, linear(g, x, a->qkv));
     if (d->packing == PACKING_ROWS)
         p = split_rows(g, d, linear(g, x, a->qkv));
+    else if (d->borrows)
+        p = (qkv){linear(g, x, a->q), projected[0], projected[1], NULL};
     else
         linears(g, x, d->k_is_v ? 2 : 3, (const weight *const[]){a->q, a->k, a->v},
                 (tensor *const[]){&p.q, &p.k, &p.v});
     if (d->k_is_v) p.v = p.k;
+    projected[0] = p.k;
+    projected[1] = p.v;
     if (d->qk_norm == QK_WIDTH) norm_both(g, a, eps, &p);
     p.q = heads(g, p.q, (int)d->n_heads);
     p.k = heads(g, p.k, (int)d->n_kv_heads);
@@ -101,10 +106,10 @@ static tensor attend_to_others(graph *g, const attention *a, tensor x, float eps
     return linear(g, attend_shared(g, c, q, &(attend_spec){.scale = (float)d->scale}), a->o);
 }
 
-tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c) {
+tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c, tensor projected[2]) {
     const attention_desc *d = &a->d;
     if (d->reads) return attend_to_others(g, a, x, eps, c);
-    qkv p = project(g, a, x, eps);
+    qkv p = project(g, a, x, eps, projected);
     if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
     if (d->q_scale != 0) p.q = scale(g, p.q, (float)d->q_scale);
     if (d->v_scale != 0) p.v = scale(g, p.v, (float)d->v_scale);

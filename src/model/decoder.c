@@ -170,7 +170,7 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
 }
 
 /* input: the layer's own, NULL where there is none. */
-static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *c) {
+static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *c, tensor projected[2]) {
     float eps = l->eps;
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
     tensor r = pre ? rms_norm(g, x, l->pre, eps) : x;
@@ -179,7 +179,8 @@ static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache 
     else if (l->latent.o)
         r = run_latent(g, &l->latent, r, c);
     else
-        r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c) : run_attention(g, &l->attention, r, eps, c);
+        r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c)
+                         : run_attention(g, &l->attention, r, eps, c, projected);
     tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, l->post_eps) : r);
     if (l->ffn.d.kind == FFN_BOTH)
         r = run_both(g, l, h);
@@ -202,7 +203,7 @@ static tensor run_head(graph *g, const decoder *m, tensor x) {
 tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const caches[]) {
     const desc *d = &m->d;
     int64_t loops = d->loops ? d->loops : 1;
-    tensor x = embed(g, ids, m->embed);
+    tensor x = embed(g, ids, m->embed), projected[2] = {NULL, NULL};
     if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
     if (d->embed_norm) x = rms_norm(g, x, NULL, d->eps);
     tensor inputs = d->layer_inputs ? layer_inputs(g, m, ids, x) : NULL;
@@ -210,7 +211,7 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
         for (int64_t i = 0; i < d->n_layers; i++) {
             const layer *l = &m->layers[i];
             tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
-            x = run_layer(g, l, x, input, caches[loop * m->n_caches + l->cache]);
+            x = run_layer(g, l, x, input, caches[loop * m->n_caches + l->cache], projected);
         }
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }

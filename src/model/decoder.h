@@ -37,6 +37,7 @@ typedef struct attention_desc {
     bool k_is_v;    /* values are keys before their norm and rope */
     float softcap;  /* of scores; 0: none */
     int64_t reads;  /* 1 + the layer whose keys and values it reads; 0: its own */
+    bool borrows;   /* keys and values, before norms and rope, are those an earlier layer projected */
     int64_t window; /* tokens a layer sees; 0: all */
 } attention_desc;
 
@@ -275,8 +276,8 @@ extern layer_function layer_deepseek, layer_exaone_moe;
 extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v2,
     describe_mistral4, describe_minicpm3, describe_youtu_llm;
 extern layer_function layer_glm4_moe_lite;
-extern describe_function describe_step3p5;
-extern layer_function layer_step3p5;
+extern describe_function describe_step3p5, describe_hunyuan;
+extern layer_function layer_step3p5, layer_hunyuan;
 
 extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash;
 extern layer_function layer_spark2_5, layer_muse_glimmer, layer_laguna, layer_mimo_v2_flash;
@@ -325,7 +326,8 @@ extern const slice_rule gemma4_slices[], qwen3_5_slices[], qwen3_vl_slices[], gr
 /* ---- the parts ---- */
 
 void load_attention(loader *l, const desc *d, const attention_desc *in, attention *out);
-tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c);
+/* projected: keys and values that the last layer with such matrices projected; this one may replace them. */
+tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c, tensor projected[2]);
 void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out);
 tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
 

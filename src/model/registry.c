@@ -165,6 +165,7 @@ static const architecture architectures[] = {
     {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
     {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
     {"olmo_hybrid", "OLMo Hybrid", .describe = describe_olmo_hybrid, .layer = layer_olmo_hybrid},
+    {"hunyuan", "Hunyuan A13B, Large", .describe = describe_hunyuan, .layer = layer_hunyuan},
     {"step3p5", "Step 3.5 Flash", .describe = describe_step3p5, .layer = layer_step3p5, .rules = step_rules},
     {"spark2_5", "Spark 2.5", .describe = describe_spark2_5, .layer = layer_spark2_5, .rules = spark_rules},
     {"muse_glimmer", "Muse Glimmer", .describe = describe_muse_glimmer, .layer = layer_muse_glimmer,

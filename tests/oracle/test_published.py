@@ -221,6 +221,7 @@ STEPS = {
     "gpt_oss": [mxfp4_experts],
     "granite": [tied_head],
     "granitemoe": [halves("switch_mlp", "input_linear.weight", "output_linear.weight"), tied_head],
+    "hunyuan": [own_experts()],
     "hunyuan_v1_dense": [tied_head],
     "internlm2": [internlm_rotary],
     "internlm3": [internlm_rotary],
