@@ -5,6 +5,7 @@
 #include "cmd/cmd.h"
 #include "cmd/common.h"
 #include "cmd/fetch.h"
+#include "cmd/gate.h"
 #include "cmd/units.h"
 #include "report/report.h"
 
@@ -16,14 +17,15 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume;
+    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume, *against;
+    gate gate;
     option_texts outputs;
     report_options report;
     bool offline;
     bench_options bench;
     str prompt_text, output_help;
     plan plan;
-    results resumed;
+    results resumed, before;
 } command;
 
 #define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
@@ -123,6 +125,18 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->resume,
          .rare = true,
          .help = "measure what this result file lacks; -o may name it, too"},
+        {.name = "against",
+         .metavar = "FILE",
+         .kind = OPTION_TEXT,
+         .value = &c->against,
+         .rare = true,
+         .help = "compare with this result file at the end, as mlxbench compare does"},
+        {.name = "fail-slower",
+         .metavar = "PERCENT",
+         .kind = OPTION_TEXT,
+         .value = &c->gate.fail_slower,
+         .rare = true,
+         .help = "with --against: " FAIL_SLOWER_HELP},
         {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
@@ -219,6 +233,7 @@ typedef struct writer {
     str line;
     double fastest; /* tokens per second: generated ones, of the prompt where nothing was */
     int n;          /* configurations */
+    results *runs;  /* measured ones, to compare them at the end; NULL: not wanted */
 } writer;
 
 static int write_row(void *context, const row *r) {
@@ -230,7 +245,25 @@ static int write_row(void *context, const row *r) {
         str_clear(&w->line);
         report_line(&w->line, r);
     }
+    if (r->kind == ROW_RUN && w->runs && results_add(w->runs, r)) return -1;
     return reports_row(w->outputs, r);
+}
+
+static int compare_runs(command *c, results *runs, FILE *to) {
+    comparison found = {0};
+    str text = {0};
+    int failed = results_complete(runs) || results_compare(&found, &c->before, runs);
+    if (!failed) {
+        gate_add(&c->gate, &found);
+        str_puts(&text, "\n");
+        failed = report_comparison(&text, "text", c->against, "this run", &found, true);
+        report_comparison_end(&text, "text");
+        if (!failed && !text.failed) fwrite(text.data, 1, text.length, to);
+    }
+    failed |= text.failed;
+    comparison_free(&found);
+    str_free(&text);
+    return failed ? -1 : gate_result(&c->gate);
 }
 
 /* The last line on a terminal: one to paste. */
@@ -260,13 +293,19 @@ static int run(command *c) {
     if (!inputs || get_prompt(c) || check_engines(&c->plan) || find_models(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
-    if (read_resumed(c)) return -1;
+    if (read_resumed(c) || gate_parse(&c->gate)) return -1;
+    if (c->gate.fail_slower && !c->against) return fail_usage("--fail-slower needs --against FILE");
+    if (c->against && results_read(&c->before, c->against)) return -1;
     sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
-    writer w = {.outputs = reports_open(&c->outputs, &c->report, &s)};
+    results runs = {0};
+    writer w = {.outputs = reports_open(&c->outputs, &c->report, &s), .runs = c->against ? &runs : NULL};
     if (!w.outputs) return -1;
     reports_last(w.outputs, &c->bench.last_run, &c->bench.last_configuration);
     int failed = bench_run(&c->plan, &c->bench, write_row, &w);
+    FILE *to = reports_own_stdout(w.outputs) ? stderr : stdout;
     failed |= reports_close(w.outputs);
+    if (!failed && c->against) failed = compare_runs(c, &runs, to);
+    results_free(&runs);
     print_line(&w);
     str_free(&w.line);
     return failed ? -1 : 0;
@@ -283,6 +322,7 @@ int cmd_bench(int argc, char **argv) {
     if (!done) done = run(&c);
     plan_free(&c.plan);
     results_free(&c.resumed);
+    results_free(&c.before);
     str_free(&c.models);
     str_free(&c.prompt_text);
     str_free(&c.output_help);

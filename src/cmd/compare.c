@@ -2,7 +2,7 @@
  * what may be chance. The statistics are in results/, the tables in report/.
  */
 #include "cmd/cmd.h"
-#include "cmd/units.h"
+#include "cmd/gate.h"
 #include "report/report.h"
 
 #include <stdio.h>
@@ -22,44 +22,24 @@ static const option_usage usage = {
 
 typedef struct command {
     option_texts files;
-    const char *form, *fail_slower; /* NULL: not given */
-    double limit;                   /* fail_slower as a ratio of speeds */
-    int n_slower;                   /* differences beyond it */
-    int n_disturbed;                /* that can't be judged */
-    double slowest;
+    const char *form;
+    gate gate;
     str out;
 } command;
-
-static int parse_limit(command *c) {
-    double loss = 0;
-    if (parse_percent(c->fail_slower, "--fail-slower", &loss)) return -1;
-    c->limit = 1 - loss;
-    return 0;
-}
-
-static void check_limit(command *c, const comparison *found) {
-    for (int64_t i = 0; i < found->n && c->fail_slower; i++) {
-        const difference *d = &found->items[i];
-        c->n_disturbed += difference_is_disturbed(d);
-        if (difference_is_disturbed(d) || !difference_is_sure(d) || d->ratio >= c->limit) continue;
-        if (!c->n_slower++ || d->ratio < c->slowest) c->slowest = d->ratio;
-    }
-}
 
 static int compare_all(command *c) {
     results before = {0};
     if (c->files.n < 2)
         return fail_usage("compare needs two or more result files; see mlxbench compare --help");
-    if (parse_limit(c)) return -1;
+    if (gate_parse(&c->gate)) return -1;
     int failed = results_read(&before, c->files.items[0]);
     for (int i = 1; i < c->files.n && !failed; i++) {
         results after = {0};
         comparison found = {0};
         failed = results_read(&after, c->files.items[i]) || results_compare(&found, &before, &after);
-        found.only_quiet = c->fail_slower != NULL;
+        if (!failed) gate_add(&c->gate, &found);
         failed = failed ||
                  report_comparison(&c->out, c->form, c->files.items[0], c->files.items[i], &found, i == 1);
-        if (!failed) check_limit(c, &found);
         comparison_free(&found);
         results_free(&after);
     }
@@ -67,14 +47,7 @@ static int compare_all(command *c) {
     if (!failed) report_comparison_end(&c->out, c->form);
     if (failed || c->out.failed) return -1;
     fwrite(c->out.data, 1, c->out.length, stdout);
-    if (c->n_disturbed)
-        fprintf(stderr,
-                "mlxbench: note: %d line%s not comparable, since a side's quality is below B: its rows' "
-                "quality_reasons say why\n",
-                c->n_disturbed, c->n_disturbed > 1 ? "s are" : " is");
-    if (!c->n_slower) return 0;
-    return fail_gate("%d difference%s beyond --fail-slower %s, the largest %.1f %%", c->n_slower,
-                     c->n_slower > 1 ? "s are" : " is", c->fail_slower, 100 * (1 - c->slowest));
+    return gate_result(&c->gate);
 }
 
 int cmd_compare(int argc, char **argv) {
@@ -93,10 +66,8 @@ int cmd_compare(int argc, char **argv) {
         {.name = "fail-slower",
          .metavar = "PERCENT",
          .kind = OPTION_TEXT,
-         .value = &c.fail_slower,
-         .help =
-             "end with exit code 3 when a speed is lower by more than PERCENT, that is no chance, and both "
-             "sides have a quality of A or B"},
+         .value = &c.gate.fail_slower,
+         .help = FAIL_SLOWER_HELP},
     };
     int done = options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
     if (!done) done = compare_all(&c);

@@ -165,6 +165,12 @@ int reports_row(reports *all, const row *next) {
     return failed ? -1 : 0;
 }
 
+bool reports_own_stdout(const reports *r) {
+    for (int i = 0; i < r->n; i++)
+        if (!r->items[i].file.path && r->items[i].format != &format_md) return true;
+    return false;
+}
+
 void reports_last(const reports *r, int64_t *run, int64_t *number_of_configuration) {
     for (int i = 0; i < r->n; i++) results_last(&r->items[i].earlier, run, number_of_configuration);
 }

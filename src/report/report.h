@@ -28,6 +28,9 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
 /* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
 int reports_row(reports *r, const row *next);
 
+/* Does a format for programs go to standard output, so that nothing else may? */
+bool reports_own_stdout(const reports *r);
+
 /* The largest numbers of runs and configurations in files that rows are added to; larger than *run
  * and *configuration, or these stay. */
 void reports_last(const reports *r, int64_t *run, int64_t *number_of_configuration);

@@ -123,6 +123,26 @@ int results_parse(results *r, const char *text, size_t n, const char *name) {
     return failed ? -1 : find_sweep(r);
 }
 
+int results_add(results *r, const row *run) {
+    bool full = !(r->n & (r->n - 1)); /* room for powers of two */
+    if (!r->memory && !(r->memory = arena_new())) return -1;
+    if (full && mem_resize((void **)&r->runs, r->n ? 2 * (size_t)r->n : 1, sizeof *r->runs, "the rows"))
+        return -1;
+    row *to = &r->runs[r->n];
+    *to = *run;
+    to->raw = NULL;
+    for (int c = 0; c < N_COLUMNS; c++) {
+        value *v = &to->cells[c];
+        if (v->kind == VALUE_TEXT && !(v->text = arena_string(r->memory, v->text))) return -1;
+    }
+    r->n++;
+    return 0;
+}
+
+int results_complete(results *r) {
+    return r->n ? find_sweep(r) : 0;
+}
+
 void results_last(const results *r, int64_t *run, int64_t *number_of_configuration) {
     for (int64_t i = 0; i < r->n; i++) {
         value v = r->runs[i].cells[COLUMN_run], c = r->runs[i].cells[COLUMN_configuration];

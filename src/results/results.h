@@ -228,6 +228,12 @@ int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
 
+/* Adds a run that was just measured to r, which begins zeroed; its sample is left out.
+ * results_complete follows the last one, before anything else is asked of r. -1 when out of
+ * memory. */
+int results_add(results *r, const row *run);
+int results_complete(results *r);
+
 /* The largest numbers of a run and of a configuration; 0 where there is none. */
 void results_last(const results *r, int64_t *run, int64_t *number_of_configuration);
 

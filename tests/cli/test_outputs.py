@@ -25,7 +25,6 @@ def earlier(tmp_path):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    (["--model", "synthetic:nonesuch-4bit"], ["nonesuch"]),
     (["--max-kv-size", 2], ["max_kv_size", "2"]),
     (["--max-kv-size", "none,2"], ["max_kv_size", "2"]),
     (["--kv-bits", 4, "--kv-group-size", 128], ["kv_group_size"]),  # only the model knows that

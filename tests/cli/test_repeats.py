@@ -166,6 +166,28 @@ def test_drift_is_said(scripted):
     assert scripted([*steady, (MS, 2 * MS)], "-np", "9", "-r", 7).stderr == ""  # there was nothing else
 
 
+def test_against_a_file(scripted, run, tmp_path):
+    """The comparison that `compare` makes of the same two files, and its exit code."""
+    noise = [(MS, MS + 1000 * (i % 4)) for i in range(9)]
+    slow = [(MS, int(1.1 * MS) + 1000 * (i % 4)) for i in range(9)]
+    old, new = tmp_path / "old", tmp_path / "new"
+    scripted(noise, "-r", 7, "-o", f"csv:{old}")
+    quiet = old.read_text().replace(",C,", ",A,").replace(",D,", ",A,").replace(",F,", ",A,")
+    old.write_text(quiet)
+    done = scripted(slow, "-r", 7, "--against", old, "-o", f"csv:{new}")
+    table = run("compare", old, new, check=True).stdout
+    assert done.stderr.split("\n\n", 1)[1] == table.split("\n\n", 1)[1]  # jsonl has standard output
+    assert re.search(r"generation_tps .* -9\.\d %", table)
+    assert scripted(noise, "-r", 7, "--against", old, "--fail-slower", "3%").returncode == 0
+    done = scripted(slow, "-r", 7, "--against", old, "--fail-slower", "3%", check=False)
+    assert done.returncode == (3 if "not comparable" not in done.stderr else 0), done.stderr
+
+
+def test_against_needs_a_file(fails, good_folder, tmp_path):
+    fails(2, ["--against"], "-m", good_folder, "--engine", "fake", "--fail-slower", "3%")
+    fails(1, ["nonesuch"], "-m", good_folder, "--engine", "fake", "--against", tmp_path / "nonesuch")
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["-r", "0"], ["--repeats", "1 to 1000000"]), (["-r", "automatic"], ["--repeats"]), (["--warmup", "x"], ["--warmup"]),
     (["--precision", "x%"], ["--precision", "percentage"]), (["--time-limit", "2 days"], ["--time-limit", "duration"]),
