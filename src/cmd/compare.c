@@ -62,7 +62,7 @@ int cmd_compare(int argc, char **argv) {
          .metavar = "FORMAT",
          .kind = OPTION_TEXT,
          .value = &c.form,
-         .help = "text, md, csv or json (text)"},
+         .help = "text, md, csv, json or junit (text)"},
         {.name = "fail-slower",
          .metavar = "PERCENT",
          .kind = OPTION_TEXT,

@@ -15,6 +15,7 @@ int gate_parse(gate *g) {
 
 void gate_add(gate *g, comparison *c) {
     c->only_quiet = g->fail_slower != NULL;
+    c->limit = g->fail_slower ? g->limit : 0;
     for (int64_t i = 0; i < c->n && g->fail_slower; i++) {
         const difference *d = &c->items[i];
         g->n_disturbed += difference_is_disturbed(d);

@@ -9,8 +9,7 @@ enum { N_CELLS = 9 };
 static const char *const titles[N_CELLS] = {"configuration", "metric", "before", "after",  "change",
                                             "95 % interval", "p",      "n",      "quality"};
 
-/* The parameters that tell this configuration from others. */
-static void put_configuration(str *out, const comparison *c, const row *r) {
+void put_configuration(str *out, const comparison *c, const row *r) {
     size_t start = out->length;
     for (int i = COLUMN_FIRST_PARAM; i < COLUMN_FIRST_METRIC; i++) {
         if (!c->varies[i]) continue;
@@ -185,17 +184,21 @@ int report_comparison(str *out, const char *form, const char *a, const char *b, 
     } else if (!strcmp(form, "json")) {
         if (first) str_puts(out, "[");
         put_json_lines(out, a, b, c, first);
+    } else if (!strcmp(form, "junit")) {
+        if (first) str_puts(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
+        put_junit(out, a, b, c);
     } else if (md || !strcmp(form, "text")) {
         str_printf(out, "%sfrom %s to %s\n\n", first ? "" : "\n", a, b);
         put_table(out, c, md);
     } else {
-        return fail_usage("--format: \"%s\" is not one of text, md, csv, json", form);
+        return fail_usage("--format: \"%s\" is not one of text, md, csv, json, junit", form);
     }
     return out->failed ? -1 : 0;
 }
 
 void report_comparison_end(str *out, const char *form) {
     if (!strcmp(form, "json")) str_puts(out, "\n]\n");
+    if (!strcmp(form, "junit")) str_puts(out, "</testsuites>\n");
     if (!strcmp(form, "text") || !strcmp(form, "md"))
         str_puts(out, "\nchange: of the median; ~ where it may be chance (Mann-Whitney, Holm, 5 %). "
                       "Interval: Hodges-Lehmann. Quality: of both sides.\n");

@@ -48,6 +48,13 @@ void put_csv_text(str *out, const char *text);
 /* Columns first to last as members of a JSON object, separated by commas. */
 void put_json_columns(str *out, const row *r, int first, int last);
 
+/* The parameters that tell this configuration of a comparison from others: "n_prompt 512, kv_bits
+ * 8". */
+void put_configuration(str *out, const comparison *c, const row *r);
+
+/* A comparison as a JUnit test suite. */
+void put_junit(str *out, const char *a, const char *b, const comparison *c);
+
 /* As a summary's member, with a comma before it: the spreads of its metrics. */
 void put_json_spreads(str *out, const row *r);
 

@@ -42,9 +42,9 @@ int reports_close(reports *r);
 /* A configuration's row in one line that can be pasted, appended to out. */
 void report_line(str *out, const row *summary);
 
-/* A comparison of the files a and b as text, md, csv or json, appended to out; first: of several.
- * report_comparison_end follows the last one. -1 with a usage error when the format is none of
- * them. */
+/* A comparison of the files a and b as text, md, csv, json or junit, appended to out; first: of
+ * several. report_comparison_end follows the last one. -1 with a usage error when the format is
+ * none of them. */
 int report_comparison(str *out, const char *form, const char *a, const char *b, const comparison *c,
                       bool first);
 void report_comparison_end(str *out, const char *form);

@@ -268,6 +268,7 @@ typedef struct comparison {
     difference *items;
     mean_change means[N_COMPARED];
     bool only_quiet; /* what was measured with a quality below B gets no verdict; set by the caller */
+    double limit;    /* a ratio below it is a loss; 0: none is. Set by the caller */
 } comparison;
 
 /* Compares the configurations that a and b have in common: equal in all parameters that vary within

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -199,6 +200,25 @@ def test_a_quarter_of_the_runs_may_be_disturbed(run, tmp_path):
             f"{i},1,{100 + i},{'D' if i < n_bad else 'A'}\n" for i in range(8)))
         summary, = json.loads(run("report", tmp_path / "a", "-o", "json", check=True).stdout)["summaries"]
         assert summary["quality"] == grade
+
+
+def test_junit(run, tmp_path):
+    """A case for each line; failed and skipped are what the exit code and the other formats say."""
+    rng = np.random.default_rng(9)
+    lines = [(series(rng, 12, f, 0.005), series(rng, 12, 1, 0.005)) for f in (1, 1)], [
+        (series(rng, 12, f, 0.005), series(rng, 12, 1, 0.005)) for f in (0.9, 1)]
+    a, b = write(tmp_path / 'a<&"', lines[0]), write(tmp_path / "b", lines[1])
+    bad = write(tmp_path / "bad", lines[1], [("quality", "F")])
+    done = run("compare", a, b, bad, "--fail-slower", "3%", "-f", "junit")
+    assert done.returncode == 3
+    found, disturbed = xml.etree.ElementTree.fromstring(done.stdout)
+    assert found.get("name") == f"{a} to {b}" and (found.get("tests"), found.get("failures"), found.get("skipped")) == ("4", "1", "0")
+    failed, = [case for case in found if case.find("failure") is not None]
+    assert (failed.get("classname"), failed.get("name")) == ("prompt_tps", "n_prompt 1")
+    assert "the limit is -3.0 %" in failed.find("failure").get("message")
+    assert disturbed.get("skipped") == "4" and disturbed.get("failures") == "0"
+    calm = xml.etree.ElementTree.fromstring(run("compare", a, bad, "-f", "junit", check=True).stdout)
+    assert calm[0].get("failures") == calm[0].get("skipped") == "0"
 
 
 def test_gate(run, tmp_path):
