@@ -48,7 +48,8 @@ typedef enum name_rule_kind {
     NAME_DROP,      /* a tensor whose name begins with `from` is left out */
     NAME_DROP_PART, /* ... whose name contains `from` */
     NAME_START,     /* `from` at the beginning becomes `to` */
-    NAME_PART,      /* `from` anywhere (the first time) becomes `to` */
+    NAME_PART,      /* `from` anywhere (the first time) becomes `to`; one "*" stands for a number, the same in
+                       both */
 } name_rule_kind;
 typedef struct name_rule {
     name_rule_kind kind;
@@ -77,7 +78,16 @@ int checkpoint_slice(checkpoint *c, const slice_rule *rules);
  */
 int checkpoint_unit_columns(checkpoint *c, const char *name);
 
-/* What config.json's quantization has before the names of modules, as mlx-lm's wrapper classes do. */
+/* Multiplies rows of the plain matrix `name`, run after run, with a * b; factors and products are
+ * rounded to its type. Before it is taken. */
+typedef struct row_factor {
+    int64_t rows;
+    double a, b;
+} row_factor;
+int checkpoint_multiply_rows(checkpoint *c, const char *name, const row_factor *factors, int n);
+
+/* What config.json's quantization has before the names of modules, as mlx-lm's wrapper classes
+ * do. */
 int checkpoint_module_prefix(checkpoint *c, const char *prefix);
 
 /* ---- weights, by mlx-lm's parameter names ---- */

@@ -39,15 +39,45 @@ static bool begins_with(const char *name, const char *start) {
     return !strncmp(name, start, strlen(start));
 }
 
+/* A rule's `from` in a name: where, how long, and the number that its "*" stands for. */
+typedef struct found {
+    const char *at, *number;
+    size_t length;
+    int digits;
+} found;
+
+static found find_part(const char *name, const char *from) {
+    const char *star = strchr(from, '*');
+    if (!star) return (found){.at = strstr(name, from), .length = strlen(from)};
+    size_t head = (size_t)(star - from), tail = strlen(star + 1);
+    for (; *name; name++) {
+        if (strncmp(name, from, head)) continue;
+        const char *number = name + head;
+        size_t digits = strspn(number, "0123456789");
+        if (digits && !strncmp(number + digits, star + 1, tail))
+            return (found){name, number, head + digits + tail, (int)digits};
+    }
+    return (found){0};
+}
+
+/* The name with `to` in place of what was found; NULL when there is no memory. */
+static const char *replaced(checkpoint *c, const char *name, const found *f, const char *to) {
+    const char *star = f->number ? strchr(to, '*') : NULL;
+    int before = (int)(f->at - name);
+    if (!star) return arena_printf(c->arena, "%.*s%s%s", before, name, to, f->at + f->length);
+    return arena_printf(c->arena, "%.*s%.*s%.*s%s%s", before, name, (int)(star - to), to, f->digits,
+                        f->number, star + 1, f->at + f->length);
+}
+
 /* The name after all rules, NULL when one drops it. *failed: there is no memory. */
 static const char *renamed(checkpoint *c, const name_rule *rules, const char *name, bool *failed) {
     for (const name_rule *r = rules; r->kind != NAME_END; r++) {
-        const char *at = r->kind == NAME_DROP || r->kind == NAME_START
-                             ? (begins_with(name, r->from) ? name : NULL)
-                             : strstr(name, r->from);
-        if (!at) continue;
+        bool start = r->kind == NAME_DROP || r->kind == NAME_START;
+        found f = start ? (found){.at = begins_with(name, r->from) ? name : NULL, .length = strlen(r->from)}
+                        : find_part(name, r->from);
+        if (!f.at) continue;
         if (r->kind == NAME_DROP || r->kind == NAME_DROP_PART) return NULL;
-        name = arena_printf(c->arena, "%.*s%s%s", (int)(at - name), name, r->to, at + strlen(r->from));
+        name = replaced(c, name, &f, r->to);
         if (!name) {
             *failed = true;
             return NULL;

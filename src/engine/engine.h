@@ -93,15 +93,15 @@ typedef struct weight {
     bool has_bias;
 } weight;
 
-/* Takes a weight from the checkpoint. m's data must stay valid as long as the weight: engine/cpu computes on
- * it in place. Nobody else may read it afterwards: engine/mlx copies it and gives its pages back. bias:
- * [out], of experts [experts, out], or NULL. plus_one: use 1 + m (rounded to m's dtype), for Gemma's norms.
- * NULL on error. */
+/* Takes a weight from the checkpoint. m's data must stay valid as long as the weight: engine/cpu
+ * computes on it in place. Nobody else may read it afterwards: engine/mlx copies it and gives its
+ * pages back. bias: [out], of experts [experts, out], or NULL. offset is added to m (and the sum
+ * rounded to m's dtype), as for Gemma's norms. NULL on error. */
 typedef struct weight_source {
     const char *name; /* for messages; copied */
     matrix m;
     const matrix *bias;
-    bool plus_one;
+    double offset;
     float factor; /* vectors are multiplied with this; 0: not */
 } weight_source;
 const weight *engine_weight(engine *e, const weight_source *source);
@@ -341,9 +341,9 @@ tensor route(graph *g, tensor logits, const route_spec *spec);
 /* x in F32 from here on, whatever the dtype was; no work in engine/cpu. mx.astype */
 tensor as_f32(graph *g, tensor x);
 
-/* The chosen experts' gated MLPs, summed with their routing weights: x [L, D], gate and up [E, I, D],
- * down [E, D, I] -> [L, D]. Their biases, if they have some, are [E, out]. mlx-lm switch_layers.py:
- * SwitchGLU. */
+/* The chosen experts' gated MLPs, summed with their routing weights: x [L, D], gate and up [E, I,
+ * D], down [E, D, I] -> [L, D]. gate NULL: they have none, and are down(act(up(x))). Their biases,
+ * if they have some, are [E, out]. mlx-lm switch_layers.py: SwitchGLU, SwitchMLP. */
 tensor experts(graph *g, tensor x, tensor routing, activation act, const weight *gate, const weight *up,
                const weight *down);
 

@@ -34,7 +34,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(FLATTEN, flatten, VIEW)                                                                               \
     OP(SCALE_POSITIONS, scale_positions, SMALL)                                                              \
     OP(ROUTE, route, SMALL)                                                                                  \
-    OP(EXPERTS, experts, PLAIN_OP) /* in[0] x, in[1] routing */                                              \
+    OP(EXPERTS, experts, PLAIN_OP) /* in: x, routing; w: gate, up, down, or up, NULL, down */                \
     OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
     OP(ARGMAX, argmax, PLAIN_OP)                                                                             \
     OP(LAYER_NORM, layer_norm, SMALL)                                                                        \

@@ -23,19 +23,20 @@ tensor route(graph *g, tensor logits, const route_spec *spec) {
 
 tensor experts(graph *g, tensor in, tensor routing, activation act, const weight *gate, const weight *up,
                const weight *down) {
-    bool fits = in->rank == 2 && gate->rank == 3 && up->rank == 3 && down->rank == 3 &&
-                gate->shape[2] == in->shape[1] && up->shape[2] == in->shape[1] &&
-                down->shape[1] == in->shape[1] && gate->shape[1] == up->shape[1] &&
-                gate->shape[1] == down->shape[2];
-    if (!fits || routing->op != OP_ROUTE || routing->in[0]->shape[1] != gate->shape[0])
+    if (!gate && has_two_inputs(act)) return refuse(g, "experts", in, "this activation has two inputs");
+    bool fits = in->rank == 2 && up->rank == 3 && down->rank == 3 && up->shape[2] == in->shape[1] &&
+                down->shape[1] == in->shape[1] && up->shape[1] == down->shape[2];
+    if (gate)
+        fits = fits && gate->rank == 3 && gate->shape[2] == in->shape[1] && gate->shape[1] == up->shape[1];
+    if (!fits || routing->op != OP_ROUTE || routing->in[0]->shape[1] != up->shape[0])
         return refuse(g, "experts", in, "input, routing and weights do not fit together");
     node *x = add_node(g, OP_EXPERTS, in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;
     x->in[1] = routing;
     x->act = act;
-    x->w[0] = gate;
-    x->w[1] = up;
+    x->w[0] = gate ? gate : up;
+    x->w[1] = gate ? up : NULL;
     x->w[2] = down;
     copy_shape(x, in);
     return x;

@@ -37,4 +37,9 @@ static inline enum dtype promoted(enum dtype a, enum dtype b) {
     return a == b ? a : DTYPE_F32;
 }
 
+/* Activations of a gate and what it is multiplied with, not of one number. */
+static inline bool has_two_inputs(activation act) {
+    return act == ACT_OAI || act == ACT_SILU_F32 || act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16;
+}
+
 #endif

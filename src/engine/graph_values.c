@@ -156,8 +156,7 @@ tensor add_clipped(graph *g, tensor a, tensor b) {
 }
 
 tensor activate(graph *g, activation act, tensor in) {
-    if (act == ACT_OAI || act == ACT_SILU_F32 || act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16)
-        return refuse(g, "activate", in, "this activation has two inputs");
+    if (has_two_inputs(act)) return refuse(g, "activate", in, "this activation has two inputs");
     node *x = add_node(g, OP_ACTIVATE, in->dtype);
     if (!x) return &nothing;
     x->in[0] = in;

@@ -44,12 +44,15 @@ static int check_quantized(const model *m, const generate_options *o) {
     if (info->never_quantized)
         return fail_usage("kv_bits cannot be used with this model, in mlx-lm neither: %s",
                           info->never_quantized);
-    if (info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
     int n;
     cache_spec *specs = generate_caches(m, o, &n);
-    bool rotates = false;
-    for (int i = 0; specs && i < n; i++) rotates = rotates || specs[i].max_size;
+    bool rotates = false, quantizes = false; /* what has states stays as it is */
+    for (int i = 0; specs && i < n; i++) {
+        rotates = rotates || specs[i].max_size;
+        quantizes = quantizes || !specs[i].n_states;
+    }
     free(specs);
+    if (quantizes && info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
     if (rotates)
         return fail_usage(
             "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",
@@ -65,7 +68,8 @@ int generate_check(const model *m, const generate_options *o) {
 /* Of one sequence with that many tokens. */
 static double cache_bytes(const cache_spec *s, const generate_options *o, double tokens) {
     double per_number = (double)dtype_size(s->dtype), bytes = 0;
-    if (o->kv_bits) per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
+    if (o->kv_bits && !s->n_states)
+        per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
     double chunk = (double)o->prefill_step_size,
            most = (double)s->max_size + (chunk < tokens ? chunk : tokens);
     if (s->max_size && tokens > most) tokens = most;

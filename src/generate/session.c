@@ -141,12 +141,17 @@ static int check_ids(const session *s, const int32_t *ids, int64_t n) {
     return 0;
 }
 
+/* Keys and values beside states are a list of caches in mlx-lm, which it leaves as they are. */
+static bool stays_plain(const cache *c) {
+    return c->spec.n_states && c->spec.n_kv_heads;
+}
+
 /* mlx-lm generate.py: maybe_quantize_kv_cache. */
 static int quantize_caches(session *s) {
     const generate_options *o = &s->spec.options;
     if (!o->kv_bits) return 0;
     for (int i = 0; i < s->n_caches; i++)
-        if (s->caches[i]->offset >= o->quantized_kv_start &&
+        if (s->caches[i]->offset >= o->quantized_kv_start && !stays_plain(s->caches[i]) &&
             cache_quantize(s->engine, s->caches[i], (int)o->kv_bits, (int)o->kv_group_size))
             return -1;
     return 0;

@@ -7,6 +7,11 @@
 static void load_norms(loader *l, const desc *d, const attention_desc *in, attention *out) {
     if (in->qk_norm == QK_NONE || in->qk_weightless) return;
     bool own = !in->reads; /* else there is no key to divide */
+    if (in->qk_norm == QK_ALL_HEADS) {
+        out->q_norm = load_flat(l, in->n_heads, in->head_dim, d->names.q_norm);
+        out->k_norm = load_flat(l, in->n_kv_heads, in->head_dim, d->names.k_norm);
+        return;
+    }
     bool width = in->qk_norm == QK_WIDTH;
     int64_t q = width ? in->n_heads * in->head_dim : in->head_dim;
     int64_t k = width ? in->n_kv_heads * in->head_dim : in->head_dim;
@@ -47,6 +52,11 @@ typedef struct qkv {
 static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
     x->q = rms_norm(g, x->q, a->q_norm, eps);
     x->k = rms_norm(g, x->k, a->k_norm, eps);
+}
+
+/* mlx-lm plamo2.py: Attention */
+static tensor norm_all_heads(graph *g, tensor x, const weight *w, int64_t n) {
+    return heads(g, product_weight(g, flatten(g, rms_norm(g, x, NULL, 1e-6f)), w), (int)n);
 }
 
 /* [L, n_heads * hd] each. */
@@ -111,6 +121,10 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->reads) return attend_to_others(g, a, x, eps, c);
     qkv p = project(g, a, x, eps, projected);
     if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
+    if (d->qk_norm == QK_ALL_HEADS) {
+        p.q = norm_all_heads(g, p.q, a->q_norm, d->n_heads);
+        p.k = norm_all_heads(g, p.k, a->k_norm, d->n_kv_heads);
+    }
     if (d->q_scale != 0) p.q = scale(g, p.q, (float)d->q_scale);
     if (d->v_scale != 0) p.v = scale(g, p.v, (float)d->v_scale);
     if (d->v_norm) p.v = rms_norm(g, p.v, NULL, eps);

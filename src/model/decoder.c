@@ -87,47 +87,62 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     out->kv_dtype = promoted(promoted(promoted(out->kv_dtype, m->kv_a), gguf ? NULL : m->kv_norm), m->kv_b);
     const weight *latent[] = {m->q_a, m->q, m->kv_a, m->o, m->kv_b, m->rule.embed_q, m->rule.unembed_out};
     for (size_t i = 0; i < sizeof latent / sizeof *latent; i++) *x = promoted(*x, latent[i]);
+    out->kv_dtype = promoted(out->kv_dtype, out->ssm.in);
     const ffn *f = &out->ffn;
     const weight *rest[] = {
         out->delta.conv, out->delta.out, out->conv.conv, out->conv.out, a->q,           a->o,       f->gate,
         f->up,           f->down,        f->mlp.gate,    f->mlp.up,     f->mlp.gate_up, f->mlp.down};
+    const weight *space[] = {out->ssm.conv, out->ssm.out};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
+    for (size_t i = 0; i < sizeof space / sizeof *space; i++) *x = promoted(*x, space[i]);
     for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
+}
+
+/* What comes before the feed-forward. */
+static void load_mixer(loader *l, const desc *d, const layer_desc *in, layer *out) {
+    bool attends = !in->delta.n_v_heads && !in->latent.kv_rank && !in->conv.kernel &&
+                   (!in->ssm.n_heads || in->ssm.beside);
+    if (in->delta.n_v_heads) load_delta(l, d, &in->delta, &out->delta);
+    if (in->latent.kv_rank) load_latent(l, d, &in->latent, &out->latent);
+    if (in->conv.kernel) load_conv_mixer(l, d, &in->conv, &out->conv);
+    if (in->ssm.n_heads) load_ssm(l, d, &in->ssm, &out->ssm);
+    if (!attends) return;
+    check(l, &in->attention);
+    if (!l->failed) load_attention(l, d, &in->attention, &out->attention);
+}
+
+static double offset_or(double offset, const desc *d) {
+    return offset != 0 ? offset : d->norm_offset;
 }
 
 static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *out) {
     const names *n = &d->names;
     bool pre = in->places != PLACES_POST, post = in->places != PLACES_PRE;
-    check(l, &in->attention);
+    bool mixes = !in->only_ffn, feeds = in->ffn.kind != FFN_NONE;
     if (l->failed) return;
-    out->eps = d->eps;
-    out->post_eps = d->post_eps > 0 ? d->post_eps : d->eps;
+    out->eps = in->eps > 0 ? in->eps : d->eps;
+    out->only_ffn = in->only_ffn;
+    out->post_eps = d->post_eps > 0 ? d->post_eps : out->eps;
     out->residual = (float)in->residual;
     out->clip = in->clip;
     out->places = in->places;
     if (d->norm_weightless) pre = post = false;
-    if (pre) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
-    if (in->delta.n_v_heads)
-        load_delta(l, d, &in->delta, &out->delta);
-    else if (in->latent.kv_rank)
-        load_latent(l, d, &in->latent, &out->latent);
-    else if (in->conv.kernel)
-        load_conv_mixer(l, d, &in->conv, &out->conv);
-    else
-        load_attention(l, d, &in->attention, &out->attention);
-    if (post) out->post = load_norm(l, d->hidden, d->norm_offset, n->post);
-    if (pre) out->ffn_pre = load_norm(l, d->hidden, d->norm_offset, n->ffn_pre);
+    if (pre && mixes) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
+    if (mixes) load_mixer(l, d, in, out);
+    if (post && mixes) out->post = load_norm(l, d->hidden, offset_or(d->post_offset, d), n->post);
+    if (pre && feeds) out->ffn_pre = load_norm(l, d->hidden, d->norm_offset, n->ffn_pre);
     load_ffn(l, d, &in->ffn, &out->ffn);
     if (in->ffn.kind == FFN_BOTH) load_both(l, d, in, out);
     if (d->layer_inputs) load_layer_input(l, d, out);
     if (in->scalar) out->scalar = load_vector(l, 1, "layer_scalar");
-    if (post) out->ffn_post = load_norm(l, d->hidden, d->norm_offset, n->ffn_post);
+    if (post && feeds) out->ffn_post = load_norm(l, d->hidden, offset_or(d->ffn_post_offset, d), n->ffn_post);
 }
 
-/* A cache of its own, or that of the layer whose keys it reads. */
+/* A cache of its own, or that of the layer whose keys it reads, or none. */
 static void give_cache(decoder *m, int64_t i) {
     layer *l = &m->layers[i];
+    if (l->only_ffn) return;
     int64_t reads = l->attention.d.reads;
     l->owns_cache = !reads;
     l->cache = reads ? m->layers[reads - 1].cache : m->n_caches++;
@@ -169,23 +184,34 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
     return l->clip ? add_clipped(g, x, r) : add(g, x, r);
 }
 
+/* x plus what the layer's first half makes of it. */
+static tensor run_mixer(graph *g, const layer *l, tensor x, cache *c, tensor projected[2]) {
+    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
+    float eps = l->eps;
+    tensor in = pre ? rms_norm(g, x, l->pre, eps) : x, r;
+    if (l->ssm.d.beside) x = residual(g, l, x, run_ssm(g, &l->ssm, in, c));
+    if (l->delta.out)
+        r = run_delta(g, &l->delta, in, eps, c);
+    else if (l->latent.o)
+        r = run_latent(g, &l->latent, in, c);
+    else if (l->conv.conv)
+        r = run_conv_mixer(g, &l->conv, in, c);
+    else if (l->ssm.out && !l->ssm.d.beside)
+        r = run_ssm(g, &l->ssm, in, c);
+    else
+        r = run_attention(g, &l->attention, in, eps, c, projected);
+    return residual(g, l, x, post ? rms_norm(g, r, l->post, l->post_eps) : r);
+}
+
 /* input: the layer's own, NULL where there is none. */
 static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *c, tensor projected[2]) {
-    float eps = l->eps;
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
-    tensor r = pre ? rms_norm(g, x, l->pre, eps) : x;
-    if (l->delta.out)
-        r = run_delta(g, &l->delta, r, eps, c);
-    else if (l->latent.o)
-        r = run_latent(g, &l->latent, r, c);
-    else
-        r = l->conv.conv ? run_conv_mixer(g, &l->conv, r, c)
-                         : run_attention(g, &l->attention, r, eps, c, projected);
-    tensor h = residual(g, l, x, post ? rms_norm(g, r, l->post, l->post_eps) : r);
+    tensor h = l->only_ffn ? x : run_mixer(g, l, x, c, projected), r;
+    if (l->ffn.d.kind == FFN_NONE) return h;
     if (l->ffn.d.kind == FFN_BOTH)
         r = run_both(g, l, h);
     else
-        r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, eps) : h);
+        r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, l->eps) : h);
     h = residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, l->post_eps) : r);
     if (input) h = add_layer_input(g, l, h, input);
     return l->scalar ? product_weight(g, h, l->scalar) : h;
@@ -211,7 +237,8 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
         for (int64_t i = 0; i < d->n_layers; i++) {
             const layer *l = &m->layers[i];
             tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
-            x = run_layer(g, l, x, input, caches[loop * m->n_caches + l->cache], projected);
+            cache *c = l->only_ffn ? NULL : caches[loop * m->n_caches + l->cache];
+            x = run_layer(g, l, x, input, c, projected);
         }
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }

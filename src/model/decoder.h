@@ -8,9 +8,9 @@
 
 /* ---- the description ---- */
 
-/* Which norms the query and key have: none, one per head before rope, one over all heads before rope, one per
- * head after rope. */
-typedef enum qk_norm { QK_NONE, QK_HEADS, QK_WIDTH, QK_AFTER_ROPE } qk_norm;
+/* Which norms the query and key have: none, one per head before rope, one over all heads before
+ * rope, one per head after rope; a norm without weight per head, then weights for all of them. */
+typedef enum qk_norm { QK_NONE, QK_HEADS, QK_WIDTH, QK_AFTER_ROPE, QK_ALL_HEADS } qk_norm;
 
 /* How query, key and value are stored: three matrices; one, with the rows of each after those of the other;
  * one, with the rows of a KV head's queries, its key and its value together. */
@@ -70,6 +70,29 @@ typedef struct latent_desc {
     bool whole_keys; /* latent_spec's */
 } latent_desc;
 
+/* A state space in place of attention, or beside it; n_heads 0: there is none. */
+typedef enum ssm_norm {
+    SSM_GATED,       /* only multiplied with the gate */
+    SSM_NORM_GATED,  /* a norm, then the gate */
+    SSM_GATED_NORM,  /* the gate, then a norm */
+    SSM_GATED_GROUPS /* the gate, then a norm of each group by itself */
+} ssm_norm;
+typedef struct ssm_desc {
+    const char *module; /* "mixer", "mamba" */
+    int64_t n_heads, head_dim, n_groups, state_dim, kernel;
+    bool by_head;    /* PLaMo 2: gate and input of a head lie together; with dt_rank, but heads of Mamba-2 */
+    int64_t dt_rank; /* Mamba-1: B, C and dt come from the convolution's result, dt through so many
+                        numbers; 0: Mamba-2, they come from the layer's input */
+    bool in_bias, conv_bias, out_bias;
+    ssm_norm norm;
+    bool beside; /* attention to the same input is added, too */
+    bool narrow_D;
+    float eps;
+    float dt_min, dt_max;
+    bool part_norms;       /* Mamba-1: norms on dt, B and C */
+    bool weightless_norms; /* which only divide */
+} ssm_desc;
+
 /* Routing and experts: n 0 is none. */
 typedef struct moe_desc {
     int64_t n, width, shared;      /* shared: width of the MLP that all tokens run through, too; 0: none */
@@ -82,9 +105,12 @@ typedef struct moe_desc {
     bool own_shared_act;           /* the shared MLP has an activation of its own: */
     activation shared_act;
     double logit_cap, result_scale; /* of the router's result; of the experts' sum; 0: none */
+    bool shared_fused;              /* its gate and up are one matrix */
+    bool ungated;                   /* experts and shared MLP are down(act(up(x))) */
+    int64_t latent;                 /* experts work on so many numbers of x's; 0: on x */
 } moe_desc;
 
-typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH } ffn_kind; /* BOTH: gemma4.c */
+typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH, FFN_NONE } ffn_kind; /* BOTH: gemma4.c */
 
 typedef struct ffn_desc {
     ffn_kind kind;
@@ -103,8 +129,11 @@ typedef struct layer_desc {
     conv_desc conv;
     delta_desc delta;
     latent_desc latent;
+    ssm_desc ssm;
+    bool only_ffn; /* there is nothing but a feed-forward */
     ffn_desc ffn;
     places places;
+    float eps;       /* of its norms; 0: the description's */
     bool scalar;     /* the layer's result is multiplied with a number of its own */
     double residual; /* what attention and feed-forward are multiplied with before the sum; 0: nothing */
     bool clip;       /* sums saturate in F16 */
@@ -120,13 +149,15 @@ typedef struct names {
     const char *router, *router_bias;
     const char *experts, *shared; /* their gate_proj, up_proj and down_proj */
     const char *shared_gate;
+    const char *latent_in, *latent_out; /* of experts */
 } names;
 
 typedef struct desc {
     int64_t hidden, n_layers, vocab;
-    float eps;            /* of all norms */
-    double norm_offset;   /* 1: norms weigh with 1 + w */
-    bool norm_weightless; /* norms only divide */
+    float eps;                           /* of all norms */
+    double norm_offset;                  /* 1: norms weigh with 1 + w */
+    double post_offset, ffn_post_offset; /* those after attention and feed-forward; 0: the same */
+    bool norm_weightless;                /* norms only divide */
     names names;
     double embed_scale;                          /* 0: none; so for those below */
     double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
@@ -142,8 +173,9 @@ typedef struct desc {
     int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
     bool predicts_more; /* checkpoints have layers more, which predict further tokens and are left out */
-    bool own_caches;    /* mlx-lm's class has make_cache: max_kv_size has no effect */
-    layer_desc layer;   /* what all layers are made from */
+    const char *never_quantized; /* model_info's */
+    bool own_caches;             /* mlx-lm's class has make_cache: max_kv_size has no effect */
+    layer_desc layer;            /* what all layers are made from */
 } desc;
 
 /* ---- what is loaded ---- */
@@ -161,7 +193,7 @@ typedef struct ffn {
     ffn_desc d;
     mlp mlp;                        /* of experts: the shared one */
     const weight *gate, *up, *down; /* of the experts */
-    const weight *router, *shared_gate, *expert_scale;
+    const weight *router, *shared_gate, *expert_scale, *latent_in, *latent_out;
 } ffn;
 
 typedef struct conv_mixer {
@@ -183,11 +215,20 @@ typedef struct latent_mixer {
     latent_spec rule;
 } latent_mixer;
 
+typedef struct state_space {
+    ssm_desc d;
+    const weight *in, *conv, *norm, *out;
+    const weight *parts, *dt, *dt_norm, *B_norm, *C_norm; /* Mamba-1 */
+    ssm_spec rule;
+} state_space;
+
 typedef struct layer {
     attention attention;
     latent_mixer latent;
     conv_mixer conv;
     delta delta;
+    state_space ssm;
+    bool only_ffn;
     ffn ffn;
     places places;
     const weight *pre, *post, *ffn_pre, *ffn_post;
@@ -262,6 +303,10 @@ extern layer_function layer_olmo_hybrid;
 
 extern describe_function describe_lfm2, describe_lfm2_moe;
 extern layer_function layer_lfm2, layer_lfm2_moe;
+
+extern describe_function describe_nemotron_h, describe_granitemoehybrid, describe_falcon_h1, describe_mamba2,
+    describe_mamba, describe_jamba, describe_plamo2;
+extern layer_function layer_nemotron_h, layer_granitemoehybrid, layer_jamba, layer_plamo2;
 
 extern describe_function describe_gpt_oss;
 extern layer_function layer_gpt_oss;
@@ -338,6 +383,12 @@ void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *
 tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c);
 /* What a layer's cache keeps. */
 void latent_cache(const latent_desc *d, cache_spec *out);
+
+void load_ssm(loader *l, const desc *d, const ssm_desc *in, state_space *out);
+tensor run_ssm(graph *g, const state_space *m, tensor x, cache *c);
+
+/* The states of a layer's cache: of the convolution, of the heads. */
+void ssm_cache(const ssm_desc *d, dtype type, cache_spec *out);
 
 void load_conv_mixer(loader *l, const desc *d, const conv_desc *in, conv_mixer *out);
 tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);

@@ -17,20 +17,42 @@ static three_names names_below(const char *module) {
     return n;
 }
 
+/* The MLP that all tokens run through. */
+static void load_shared(loader *l, const desc *d, const ffn_desc *in, mlp *out) {
+    const moe_desc *m = &in->moe;
+    linear_shape wide = {m->shared, d->hidden, in->bias};
+    three_names n = names_below(d->names.shared);
+    if (m->shared_fused) {
+        wide.out *= 2;
+        out->gate_up = load_linear(l, wide, d->names.gate_up);
+        out->down = load_linear(l, (linear_shape){d->hidden, m->shared, in->bias}, d->names.down);
+        return;
+    }
+    if (!m->ungated) out->gate = load_linear(l, wide, n.gate);
+    out->up = load_linear(l, wide, n.up);
+    out->down = load_linear(l, (linear_shape){d->hidden, m->shared, in->bias}, n.down);
+}
+
 static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     const moe_desc *m = &in->moe;
-    linear_shape wide = {m->width, d->hidden, m->expert_bias}, back = {d->hidden, m->width, m->expert_bias};
+    int64_t width = m->latent ? m->latent : d->hidden;
+    linear_shape wide = {m->width, width, m->expert_bias}, back = {width, m->width, m->expert_bias};
     three_names n = names_below(d->names.experts);
+    if (m->ungated) { /* mlx-lm switch_layers.py: SwitchMLP */
+        snprintf(n.up, sizeof n.up, "%s.fc1", d->names.experts);
+        snprintf(n.down, sizeof n.down, "%s.fc2", d->names.experts);
+    }
     out->router = load_router(l, (linear_shape){m->n, d->hidden, m->router_bias}, d->names.router);
     if (m->bias) out->d.moe.route.bias = load_vector(l, m->n, d->names.router_bias);
-    out->gate = load_experts(l, m->n, wide, n.gate);
+    if (!m->ungated) out->gate = load_experts(l, m->n, wide, n.gate);
     out->up = load_experts(l, m->n, wide, n.up);
     out->down = load_experts(l, m->n, back, n.down);
+    if (m->latent) {
+        out->latent_in = load_linear(l, (linear_shape){m->latent, d->hidden, in->bias}, d->names.latent_in);
+        out->latent_out = load_linear(l, (linear_shape){d->hidden, m->latent, in->bias}, d->names.latent_out);
+    }
     if (!m->shared) return;
-    n = names_below(d->names.shared);
-    out->mlp.gate = load_linear(l, (linear_shape){m->shared, d->hidden, in->bias}, n.gate);
-    out->mlp.up = load_linear(l, (linear_shape){m->shared, d->hidden, in->bias}, n.up);
-    out->mlp.down = load_linear(l, (linear_shape){d->hidden, m->shared, in->bias}, n.down);
+    load_shared(l, d, in, &out->mlp);
     if (m->shared_gate)
         out->shared_gate = load_linear(l, (linear_shape){1, d->hidden, false}, d->names.shared_gate);
 }
@@ -48,6 +70,7 @@ void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out) {
 
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     out->d = *in;
+    if (in->kind == FFN_NONE) return;
     if (in->kind != FFN_EXPERTS) load_mlp(l, d, in, &out->mlp);
     if (in->kind == FFN_EXPERTS || in->kind == FFN_BOTH) load_moe(l, d, in, out);
 }
@@ -59,6 +82,8 @@ tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
         int64_t n = m->down->shape[1];
         gate = part(g, both, 0, n);
         up = part(g, both, n, n);
+    } else if (!m->gate) {
+        return linear(g, activate(g, act, linear(g, x, m->up)), m->down);
     } else {
         linears(g, x, 2, (const weight *const[]){m->gate, m->up}, (tensor *const[]){&gate, &up});
     }
@@ -70,8 +95,10 @@ static tensor run_moe(graph *g, const ffn *f, tensor x) {
     tensor logits = linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router);
     if (d->moe.f32_scores) logits = as_f32(g, logits);
     if (d->moe.logit_cap != 0) logits = soft_cap(g, logits, (float)d->moe.logit_cap);
-    tensor y = experts(g, x, route(g, logits, &d->moe.route), d->act, f->gate, f->up, f->down);
+    tensor in = f->latent_in ? linear(g, x, f->latent_in) : x;
+    tensor y = experts(g, in, route(g, logits, &d->moe.route), d->act, f->gate, f->up, f->down);
     if (d->moe.result_scale != 0) y = scale(g, y, (float)d->moe.result_scale);
+    if (f->latent_out) y = linear(g, y, f->latent_out);
     if (!d->moe.shared) return y;
     tensor shared = run_mlp(g, &f->mlp, d->moe.own_shared_act ? d->moe.shared_act : d->act, x);
     if (f->shared_gate) shared = product(g, shared, activate(g, ACT_SIGMOID, linear(g, x, f->shared_gate)));
@@ -80,6 +107,5 @@ static tensor run_moe(graph *g, const ffn *f, tensor x) {
 
 tensor run_ffn(graph *g, const ffn *f, tensor x) {
     if (f->d.kind == FFN_EXPERTS) return run_moe(g, f, x);
-    if (f->d.kind == FFN_GATED) return run_mlp(g, &f->mlp, f->d.act, x);
-    return linear(g, activate(g, f->d.act, linear(g, x, f->mlp.up)), f->mlp.down);
+    return run_mlp(g, &f->mlp, f->d.act, x);
 }

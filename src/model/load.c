@@ -173,7 +173,7 @@ static const weight *take_vector(loader *l, int64_t n, weight_source source, con
 
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
     char path[NAME_SIZE];
-    weight_source source = {.name = full_name(l, path, name, ".weight"), .plus_one = offset == 1};
+    weight_source source = {.name = full_name(l, path, name, ".weight"), .offset = offset};
     if (l->failed || checkpoint_norm(l->checkpoint, path, n, 1 - (float)offset, &source.m)) {
         l->failed = true;
         return NULL;
@@ -183,6 +183,18 @@ const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
 
 const weight *load_vector(loader *l, int64_t n, const char *name) {
     return take_vector(l, n, (weight_source){0}, name);
+}
+
+const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name) {
+    char path[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, "")};
+    if (l->failed || checkpoint_plain(l->checkpoint, path, 2, (int64_t[]){rows, cols}, &source.m)) {
+        l->failed = true;
+        return NULL;
+    }
+    source.m.rank = source.m.values.rank = 1;
+    source.m.shape[0] = source.m.values.shape[0] = rows * cols;
+    return take(l, &source);
 }
 
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name) {

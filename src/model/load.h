@@ -75,6 +75,9 @@ const weight *load_norm(loader *l, int64_t n, double offset, const char *name);
 /* A vector of n by its whole name, which has no ".weight". */
 const weight *load_vector(loader *l, int64_t n, const char *name);
 
+/* [rows, cols], as a vector of rows * cols. */
+const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name);
+
 /* As load_vector, times factor. */
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name);
 

@@ -60,6 +60,10 @@ static const name_rule exaone_moe_rules[] = {
     {NAME_DROP, "mtp.", NULL},
     {NAME_PART, "mlp.e_score_correction_bias", "mlp.gate.e_score_correction_bias"},
     {NAME_END, NULL, NULL}};
+static const name_rule nemotron_h_rules[] = {{NAME_DROP, "mtp.", NULL},
+                                             {NAME_PART, ".experts.*.up_proj.", ".experts.*.fc1."},
+                                             {NAME_PART, ".experts.*.down_proj.", ".experts.*.fc2."},
+                                             {NAME_END, NULL, NULL}};
 
 /* mlx-lm utils.py: MODEL_REMAPPING has the names that are others' classes. */
 static const architecture architectures[] = {
@@ -173,6 +177,16 @@ static const architecture architectures[] = {
     {"laguna", "Laguna XS", .describe = describe_laguna, .layer = layer_laguna, .rules = laguna_rules},
     {"mimo_v2_flash", "MiMo-V2-Flash", .describe = describe_mimo_v2_flash, .layer = layer_mimo_v2_flash,
      .rules = mimo_v2_rules},
+    {"nemotron_h", "Nemotron-H, Nemotron Nano 2 and 3", .describe = describe_nemotron_h,
+     .layer = layer_nemotron_h, .rules = nemotron_h_rules},
+    {"granitemoehybrid", "Granite 4.0", .describe = describe_granitemoehybrid,
+     .layer = layer_granitemoehybrid, .slices = granite_slices},
+    {"falcon_h1", "Falcon-H1", .describe = describe_falcon_h1},
+    {"mamba2", "Mamba-2, Codestral Mamba", .describe = describe_mamba2},
+    {"mamba", "Mamba 130M to 2.8B", .describe = describe_mamba},
+    {"falcon_mamba", "Falcon Mamba 7B", .describe = describe_mamba},
+    {"jamba", "Jamba 1.5, Jamba Reasoning 3B", .describe = describe_jamba, .layer = layer_jamba},
+    {"plamo2", "PLaMo 2 1B, 8B", .describe = describe_plamo2, .layer = layer_plamo2},
     {"telechat3", "TeleChat3", .describe = describe_telechat3},
 };
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
@@ -264,6 +278,7 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                                               : latents ? "latent attention reads plain caches alone"
                                                         : NULL,
                            .own_caches = d->own_caches};
+    if (d->never_quantized) m->info.never_quantized = d->never_quantized;
     for (int64_t i = 0; d->predicts_more && i < MOST_FURTHER; i++) {
         char more[64];
         snprintf(more, sizeof more, "%s.%lld.", d->names.layers, (long long)(d->n_layers + i));
@@ -327,6 +342,11 @@ static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options 
                        .v_head_dim = (int)a->v_head_dim,
                        .dtype = of->kv_dtype};
     if (of->latent.o) latent_cache(&of->latent.d, &spec);
+    if (of->ssm.out) {
+        if (!of->ssm.d.beside) spec = (cache_spec){0};
+        ssm_cache(&of->ssm.d, of->kv_dtype, &spec);
+        return spec;
+    }
     if (of->delta.out) return delta_cache(&of->delta.d, of->kv_dtype);
     if (of->conv.conv) {
         struct cache_state rows = {of->conv.d.kernel - 1, m->info.hidden_size, of->kv_dtype};

@@ -12,6 +12,7 @@
 enum { EXPERTS = 6, D = 40, INNER = 24, TOKENS = 300 };
 
 static double activated(activation act, double x) {
+    if (act == ACT_RELU2) return x > 0 ? x * x : 0;
     double u = act == ACT_SILU ? x : 2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x);
     return x / (1 + exp(-u));
 }
@@ -22,12 +23,14 @@ static double dot(const double *x, const float *w, int n) {
     return sum;
 }
 
-/* out += share * the MLP of one expert: gate, up [INNER, D], down [D, INNER] */
+/* out += share * the MLP of one expert: gate (NULL: none), up [INNER, D], down [D, INNER] */
 static void add_expert(double *out, double share, activation act, const double *x, const float *gate,
                        const float *up, const float *down) {
     double inner[INNER];
-    for (int i = 0; i < INNER; i++)
-        inner[i] = activated(act, dot(x, gate + i * D, D)) * dot(x, up + i * D, D);
+    for (int i = 0; i < INNER; i++) {
+        double own = dot(x, up + i * D, D);
+        inner[i] = gate ? activated(act, dot(x, gate + i * D, D)) * own : activated(act, own);
+    }
     for (int i = 0; i < D; i++) out[i] += share * dot(inner, down + i * INNER, INNER);
 }
 
@@ -48,16 +51,16 @@ static void reference_token(double *out, const double *x, const double *logits, 
     for (int j = 0; j < k; j++) {
         int at = best[j] * INNER * D;
         double share = exp(logits[best[j]]) / sum / (renormalize ? chosen : 1);
-        add_expert(out, share, act, x, w[0] + at, w[1] + at, w[2] + at);
+        add_expert(out, share, act, x, w[0] ? w[0] + at : NULL, w[1] + at, w[2] + at);
     }
 }
 
 static void check_experts(engine *e, int n_tokens, int k, bool renormalize, activation act) {
-    float *table, *router, *w[3], *found = malloc(TOKENS * D * sizeof *found);
+    float *table, *router, *w[3] = {NULL}, *found = malloc(TOKENS * D * sizeof *found);
     double *wanted = malloc(TOKENS * D * sizeof *wanted);
     assert_true(found && wanted);
     const weight *wx = new_weight(e, TOKENS, D, 0, &table), *wr = new_weight(e, EXPERTS, D, 0, &router);
-    const weight *gate = new_weight(e, EXPERTS, INNER, D, &w[0]),
+    const weight *gate = act == ACT_RELU2 ? NULL : new_weight(e, EXPERTS, INNER, D, &w[0]),
                  *up = new_weight(e, EXPERTS, INNER, D, &w[1]);
     const weight *down = new_weight(e, EXPERTS, D, INNER, &w[2]);
     memcpy(router + 3 * D, router + D, D * sizeof *router); /* experts 1 and 3 always tie */
@@ -86,7 +89,11 @@ static void test_experts(void **state) {
         for (size_t i = 0; i < COUNT(counts); i++)
             for (int k = 1; k <= EXPERTS; k += k == 1 ? 1 : 4)
                 for (int renormalize = 0; renormalize < 2; renormalize++)
-                    check_experts(e, counts[i], k, renormalize, k == 2 ? ACT_GELU_TANH : ACT_SILU);
+                    for (int a = 0; a < 2; a++)
+                        check_experts(e, counts[i], k, renormalize,
+                                      a        ? ACT_RELU2
+                                      : k == 2 ? ACT_GELU_TANH
+                                               : ACT_SILU);
         engine_close(e);
     }
 }

@@ -53,6 +53,11 @@ static tensor of_biased_experts(graph *g, const side *s, cache *c, tensor x) {
     return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
                    ACT_OAI, s->gate, s->biased_up, s->biased_down);
 }
+static tensor of_ungated_experts(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
+                   ACT_RELU2, NULL, s->up, s->down);
+}
 
 static const agreement operations[] = {
     {.name = "all experts", .build = of_experts, .experts = true},
@@ -62,6 +67,7 @@ static const agreement operations[] = {
     {.name = "best groups", .build = of_best_groups, .experts = true, .choosy = true},
     {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
     {.name = "experts with biases", .build = of_biased_experts, .experts = true},
+    {.name = "experts without gate", .build = of_ungated_experts, .experts = true},
 };
 
 static void test_operations(void **state) {

@@ -188,7 +188,9 @@ static int check_preset(void *context, const char *name, const json *config) {
         "num_key_value_heads", "vocab_size",        "max_position_embeddings"};
     int64_t n;
     double eps;
-    const char *type, *eps_key = json_get(config, "norm_eps") ? "norm_eps" : "rms_norm_eps";
+    const char *type, *eps_key = json_get(config, "norm_eps")             ? "norm_eps"
+                                 : json_get(config, "layer_norm_epsilon") ? "layer_norm_epsilon"
+                                                                          : "rms_norm_eps";
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (json_get_int(config, name, fields[i], true, 1, 1 << 20, &n)) return -1;
     return json_get_float(config, name, eps_key, true, &eps) ||

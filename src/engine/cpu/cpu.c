@@ -128,17 +128,20 @@ static float *transposed(float *x, int64_t n_rows, int64_t cols) {
     return out;
 }
 
+static float rounded(float x, dtype type) {
+    if (type == DTYPE_BF16) return bf16_to_f32(f32_to_bf16(x));
+    return type == DTYPE_F16 ? f16_to_f32(f32_to_f16(x)) : x;
+}
+
 /* A vector as floats of its own: norms and biases are small and read at every token. */
-static float *convert(const matrix *m, bool plus_one, float factor) {
+static float *convert(const matrix *m, double offset, float factor) {
     int64_t n = array_count(&m->values);
     float *x = mem_new((size_t)n, sizeof *x, "a weight");
     if (!x) return NULL;
     floats_from(x, m->values.data, m->values.dtype, n);
-    for (int64_t i = 0; (plus_one || factor != 0) && i < n; i++) {
-        x[i] = plus_one ? x[i] + 1 : x[i] * factor;
-        if (m->values.dtype == DTYPE_BF16) x[i] = bf16_to_f32(f32_to_bf16(x[i]));
-        if (m->values.dtype == DTYPE_F16) x[i] = f16_to_f32(f32_to_f16(x[i]));
-    }
+    float plus = rounded((float)offset, m->values.dtype);
+    for (int64_t i = 0; (offset != 0 || factor != 0) && i < n; i++)
+        x[i] = rounded(offset != 0 ? x[i] + plus : x[i] * factor, m->values.dtype);
     return x;
 }
 
@@ -161,9 +164,9 @@ static weight *new_weight(engine *base, const weight_source *source) {
                      .bits = m->bits,
                      .group_size = m->group_size};
     bool floats = m->rank == 1 || is_convolution(m);
-    if (floats) w->floats = convert(m, source->plus_one, source->factor);
+    if (floats) w->floats = convert(m, source->offset, source->factor);
     if (floats && m->rank == 2) w->floats = transposed(w->floats, m->shape[0], m->shape[1]);
-    if (source->bias) w->bias = convert(source->bias, false, 0);
+    if (source->bias) w->bias = convert(source->bias, 0, 0);
     if ((floats && !w->floats) || (source->bias && !w->bias)) {
         free(w->floats);
         free(w->bias);

@@ -257,7 +257,7 @@ size_t cpu_linear_heads_scratch(const cpu *e, const node *x);
 size_t cpu_attend_latent_workspace(const cpu *e, const node *x);
 size_t cpu_attend_latent_scratch(const cpu *e, const node *x);
 
-/* ops_elementwise.c: out = act(gate) * up, n numbers */
+/* ops_elementwise.c: out = act(gate) * up, n numbers; up NULL: act(gate) */
 void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const float *up, int64_t n);
 
 /* ops_simple.c */

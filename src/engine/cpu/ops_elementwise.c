@@ -62,19 +62,20 @@ void cpu_gate(const cpu *e, activation act, float *out, const float *gate, const
     enum { SOME = 256 };
     float some[SOME];
     if (act == ACT_SILU_F32) act = ACT_SILU;
-    if (act == ACT_SILU || act == ACT_GELU_TANH) {
+    if (!up)
+        activate_row(act, out, gate, n);
+    else if (act == ACT_SILU || act == ACT_GELU_TANH)
         e->kernels->gated(out, act, gate, up, n);
-    } else if (act == ACT_OAI) {
+    else if (act == ACT_OAI)
         gate_oai(out, gate, up, n);
-    } else if (act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16) {
+    else if (act == ACT_CLAMPED_7 || act == ACT_CLAMPED_16)
         gate_clamped(out, gate, up, act == ACT_CLAMPED_7 ? 7 : 16, n);
-    } else {
+    else
         for (int64_t at = 0; at < n; at += SOME) {
             int64_t count = n - at < SOME ? n - at : SOME;
             activate_row(act, some, gate + at, count);
             for (int64_t i = 0; i < count; i++) out[at + i] = some[i] * up[at + i];
         }
-    }
 }
 
 void cpu_gated(cpu *e, const node *x, int thread) {

@@ -113,6 +113,7 @@ typedef struct block {
     atomic_long *taken;      /* work sharing: PHASES counters */
 } block;
 
+/* Experts without a gate have their only other matrix in its place, and no UP. */
 enum { GATE, UP, DOWN, WEIGHTS, PHASES = 2 * WEIGHTS + 1 };
 
 static int64_t count_blocks(const node *x) {
@@ -147,6 +148,7 @@ static size_t lay_out(const cpu *e, const node *x, char *base, block *b) {
            panels = 0;
     b->prepared_bytes = 0;
     for (int i = 0; i < WEIGHTS; i++) {
+        if (!x->w[i]) continue;
         const products *p = products_of(e, x, i);
         const rows *w = &cpu_weight_of(x, i)->rows;
         size_t one = cpu_prepared_bytes(p, w);
@@ -226,7 +228,7 @@ static void activate_pairs(const cpu *e, const node *x, const block *b, atomic_l
     while (pool_take(taken, b->used[0], 1, &i, &end)) {
         int32_t expert = b->used[1 + i];
         int64_t at = b->start[expert] * width, n = b->start[expert + 1] * width - at;
-        cpu_gate(e, x->act, b->gate + at, b->gate + at, b->up + at, n);
+        cpu_gate(e, x->act, b->gate + at, b->gate + at, x->w[UP] ? b->up + at : NULL, n);
         prepare_expert(e, x, DOWN, b, expert, b->gate);
     }
 }
@@ -297,12 +299,12 @@ static void run_block(cpu *e, const node *x, block *b, atomic_long *taken, int t
     take_inputs(e, x, b, &taken[0]);
     pool_barrier(e->pool, thread);
     multiply_pairs(e, x, GATE, b, b->in, b->gate, &taken[1], tile);
-    if (!same_kind(x, GATE, UP)) {
+    if (x->w[UP] && !same_kind(x, GATE, UP)) {
         pool_barrier(e->pool, thread);
         prepare_again(e, x, UP, b, &taken[2]);
         pool_barrier(e->pool, thread);
     }
-    multiply_pairs(e, x, UP, b, b->in, b->up, &taken[3], tile);
+    if (x->w[UP]) multiply_pairs(e, x, UP, b, b->in, b->up, &taken[3], tile);
     pool_barrier(e->pool, thread);
     activate_pairs(e, x, b, &taken[4]);
     pool_barrier(e->pool, thread);
@@ -324,6 +326,7 @@ static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
     char *at = base;
     size_t bytes = 0, n_rows = 0;
     for (int i = 0; i < WEIGHTS; i++) {
+        if (!x->w[i]) continue;
         size_t n = cpu_prepared_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
         n *= i == DOWN ? (size_t)x->in[1]->shape[1] : 1;
         bytes = n > bytes ? n : bytes;
@@ -352,14 +355,14 @@ static void multiply_one(const cpu *e, const node *x, int which, int64_t expert,
 static void gate_part(const cpu *e, const node *x, int64_t expert, const row_part *part, const one *o,
                       const float *in, float *out) {
     runs rs = part->rows;
-    bool same = same_kind(x, GATE, UP);
-    for (int which = GATE; which <= UP; which++) {
+    bool gated = x->w[UP], same = !gated || same_kind(x, GATE, UP);
+    for (int which = GATE; which <= (gated ? UP : GATE); which++) {
         if (!same) cpu_prepare(e, products_of(e, x, which), o->prepared, &cpu_weight_of(x, which)->rows, in);
         multiply_one(e, x, which, expert, part, in, o->prepared, which == GATE ? out : o->rows);
     }
     for (int k = 0; k < count_runs(rs); k++) {
         int64_t r = part->base + one_run(rs, k).first;
-        cpu_gate(e, x->act, out + r, out + r, o->rows + r, rs.end - rs.first);
+        cpu_gate(e, x->act, out + r, out + r, gated ? o->rows + r : NULL, rs.end - rs.first);
     }
 }
 
@@ -434,6 +437,7 @@ size_t cpu_experts_scratch(const cpu *e, const node *x) {
     size_t most = 0;
     if (x->shape[0] == 1) return lay_out_one(e, x, NULL, &o);
     for (int i = 0; i < WEIGHTS; i++) {
+        if (!x->w[i]) continue;
         size_t n = cpu_tile_bytes(products_of(e, x, i), &cpu_weight_of(x, i)->rows);
         most = n > most ? n : most;
     }

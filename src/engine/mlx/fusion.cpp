@@ -117,6 +117,7 @@ static bool is_plain(const node *x, const route_spec &s) {
 static void find_experts(mlx_engine &e, const node *x) {
     fusion &f = e.fused;
     const node *routing = x->in[1], *in = x->in[0];
+    if (!x->w[1]) return; /* no gate */
     bool type = x->dtype == routing->in[0]->dtype && x->dtype == x->w[0]->dtype;
     bool biases = x->w[0]->has_bias || x->w[1]->has_bias || x->w[2]->has_bias;
     if (!type || biases || !is_plain(x, routing->route) || sole_reader(e, routing, OP_EXPERTS) != x ||

@@ -218,8 +218,8 @@ static weight *new_weight(engine *base, const weight_source *source) {
     weight *made = nullptr;
     guarded(e, [&] {
         mx::array values = copy_of(*e, m.values, source->name);
-        if (source->plus_one) {
-            values = mx::add(constant(1, values), values);
+        if (source->offset != 0) {
+            values = mx::add(constant(source->offset, values), values);
             mx::eval(values);
         }
         if (source->factor != 0) {

@@ -215,8 +215,8 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
     return w.bias ? mx::add(y, mx::expand_dims(mx::take(*w.bias, experts, 0), -2)) : y;
 }
 
-/* mlx-lm switch_layers.py: SwitchGLU. Many tokens are sorted by expert, so that each one's weights are read
- * once. */
+/* mlx-lm switch_layers.py: SwitchGLU, SwitchMLP. Many tokens are sorted by expert, so that each
+ * one's weights are read once. */
 static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &routing, const node *at) {
     const mx::array &chosen = *routing.first;
     int k = chosen.shape(-1);
@@ -230,9 +230,11 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
         x = mx::take(mx::flatten(x, 0, -3), mx::floor_divide(order, mx::array(k, order.dtype())), 0);
         index = mx::take(index, order, 0);
     }
-    mx::array up = expert_linear(x, weight_of(at->w[1]), index, sort);
     mx::array gate = expert_linear(x, weight_of(at->w[0]), index, sort);
-    mx::array y = expert_linear(activate(e, at->act, gate, up), weight_of(at->w[2]), index, sort);
+    mx::array hidden = at->w[1]
+                           ? activate(e, at->act, gate, expert_linear(x, weight_of(at->w[1]), index, sort))
+                           : activated(at->act, gate);
+    mx::array y = expert_linear(hidden, weight_of(at->w[2]), index, sort);
     if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
     y = mx::squeeze(y, -2);
     mx::Dtype type = y.dtype();

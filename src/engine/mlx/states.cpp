@@ -46,29 +46,46 @@ static mx::array decays(const node *x, const mx::array &a) {
     return mx::exp(mx::multiply(constant(s.lower_bound, sum), mx::sigmoid(sum)));
 }
 
-/* gated_delta.py: gated_delta_ops, _gated_delta_step_ops */
+using arrays = std::vector<mx::array>;
+
+/* A token's q, k, v, decay and beta, and the state before it -> y, and the state after it.
+ * gated_delta.py: _gated_delta_step_ops */
+static arrays follow_token(const arrays &x) {
+    const mx::array &q = x[0], &k = x[1], &v = x[2], &decay = x[3], &beta = x[4];
+    mx::array key = mx::expand_dims(k, -2);
+    mx::array state = mx::multiply(
+        x[5], mx::expand_dims(decay, decay.ndim() == 2 ? std::vector<int>{-1, -2} : std::vector<int>{-2}));
+    mx::array known = mx::sum(mx::multiply(state, key), -1);
+    mx::array by = mx::multiply(mx::subtract(v, known), mx::expand_dims(beta, -1));
+    state = mx::add(state, mx::multiply(key, mx::expand_dims(by, -1)));
+    mx::array y = mx::sum(mx::multiply(state, mx::expand_dims(q, -2)), -1);
+    return {mx::astype(y, q.dtype()), state};
+}
+
+/* On a GPU with fewer kernels, as in mlx-lm; on the CPU MLX would start a C++ compiler for it. */
+static arrays follow(const mlx_engine &e, const arrays &x) {
+    static const auto fused = mx::compile(follow_token);
+    return e.stream.device == mx::Device::gpu ? fused(x) : follow_token(x);
+}
+
+/* gated_delta.py: gated_delta_ops */
 void mlx_delta_rule(mlx_engine &e, const graph *g, const node *x) {
     mx::array in[] = {rows_of(value_of(e, x->in[0])), rows_of(value_of(e, x->in[1])),
                       rows_of(value_of(e, x->in[2])), rows_of(value_of(e, x->in[3])),
                       *value_of(e, x->in[4]).first};
     int heads = static_cast<int>(x->shape[1]), dv = static_cast<int>(x->shape[2]), dk = in[0].shape(3);
-    mx::Dtype type = in[0].dtype();
     mx::array q = for_heads(in[0], heads), k = for_heads(in[1], heads), v = in[2];
     mx::array beta = mx::sigmoid(in[4]), decay = decays(x, in[3]);
     if (x->delta->negative_eigenvalues) beta = mx::multiply(beta, constant(2, beta));
     optional_array &kept = state_of(x, x->delta->slot);
     mx::Shape shape = {g->n_sequences, heads, dv, dk};
     mx::array state = kept ? mx::reshape(*kept, shape) : mx::zeros(shape, mx::float32);
-    std::vector<mx::array> out;
+    arrays out;
     for (int t = 0; t < q.shape(1); t++) {
-        mx::array now = token(decay, t), key = mx::expand_dims(token(k, t), -2);
-        state = mx::multiply(
-            state, mx::expand_dims(now, now.ndim() == 2 ? std::vector<int>{-1, -2} : std::vector<int>{-2}));
-        mx::array known = mx::sum(mx::multiply(state, key), -1);
-        mx::array by = mx::multiply(mx::subtract(token(v, t), known), mx::expand_dims(token(beta, t), -1));
-        state = mx::add(state, mx::multiply(key, mx::expand_dims(by, -1)));
-        mx::array y = mx::sum(mx::multiply(state, mx::expand_dims(token(q, t), -2)), -1);
-        out.push_back(mx::astype(y, type));
+        arrays now =
+            follow(e, {token(q, t), token(k, t), token(v, t), token(decay, t), token(beta, t), state});
+        out.push_back(now[0]);
+        state = now[1];
     }
     kept = state;
     value_of(e, x).first = mx::stack(out, 1);
