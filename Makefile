@@ -38,7 +38,7 @@ uninstall: ## remove what make install put below PREFIX
 cross: ## build for macOS (Apple and Intel) and Linux with glibc 2.28 (x86-64, ARM), and check it (TARGETS="macos-arm64 ...")
 	@sh scripts/cross/build.sh $(TARGETS)
 
-wheels: program ## Python wheels in dist/ for macOS (Apple) and Linux (x86-64, ARM), tested in an empty environment
+wheels: build/.packages-run build/.mlx program ## Python wheels in dist/ for macOS (Apple) and Linux (x86-64, ARM), tested in an empty environment
 	@sh scripts/wheels.sh
 
 deb: ## a Debian package in dist/, judged by lintian
