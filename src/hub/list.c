@@ -219,8 +219,12 @@ int hub_cached(const char *name, str *folder, hub_size *size) {
                           parsed.repo);
     if (cache_repo(parsed.repo, folder)) return -1;
     if (!dir_exists(folder->data)) {
-        str near = {0};
-        hub_put_nearest(&near, parsed.repo);
+        str near = {0}, elsewhere = {0};
+        if (!hub_find(name, HUB_MODEL, &elsewhere))
+            str_printf(&near, "; it is in %s, which is not removed from here", elsewhere.data);
+        else
+            hub_put_nearest(&near, parsed.repo);
+        str_free(&elsewhere);
         fail("%s is not in the Hugging Face cache: there is no %s%s", parsed.repo, folder->data,
              near.data ? near.data : "");
         str_free(&near);

@@ -305,6 +305,11 @@ static void test_remove(void **state) {
     assert_int_equal(hub_cached("owner/my-model@main", &path, &size), -1);
     assert_message("with all its revisions");
     str_clear(&path);
+    make_folders("home/.lmstudio/models/org/studio");
+    write_model("home/.lmstudio/models/org/studio");
+    assert_int_equal(hub_cached("org/studio", &path, &size), -1);
+    assert_message("/.lmstudio/models/org/studio, which is not removed from here");
+    str_clear(&path);
     assert_int_equal(hub_cached("owner/my-model", &path, &size), 0);
     assert_int_equal(hub_remove(path.data), 0);
     assert_false(dir_exists(in_folder("hub/models--owner--my-model")));
