@@ -77,4 +77,4 @@ for target in "$@"; do
         emulate dist/mlxbench-*aarch64.whl
     fi
 done
-ls -l dist | awk 'NR > 1 { printf "wheels: %s, %.2f MB\n", $9, $5 / 1e6 }'
+ls -l dist/*.whl | awk '{ printf "wheels: %s, %.2f MB\n", $9, $5 / 1e6 }'
