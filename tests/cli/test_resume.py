@@ -1,6 +1,7 @@
 """Result files that are there already: rows are added to them, and --resume measures only what one lacks."""
 
 import csv
+import io
 import json
 import os
 import pathlib
@@ -67,7 +68,10 @@ def test_other_columns(bench, tmp_path, form, old, new):
         text = text.replace(old, new)
     elif form == "csv":
         at = text.splitlines()[0].split(",").index(old)
-        text = "".join(",".join(cells[:at] + cells[at + 1:]) + "\n" for cells in csv.reader(text.splitlines()))
+        out = io.StringIO()
+        lines = csv.reader(text.splitlines())
+        csv.writer(out, lineterminator="\n").writerows(cells[:at] + cells[at + 1:] for cells in lines)
+        text = out.getvalue()
     else:
         text = re.sub(', "warmup": [0-9]+', "", text)
     file.write_text(text)
