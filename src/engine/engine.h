@@ -409,6 +409,7 @@ tensor linear_heads(graph *g, tensor x, const weight *w);
  * all entries. mlx-lm deepseek_v3.py: DeepseekV3Attention. */
 typedef struct latent_inputs {
     tensor q_nope, q_pe, latent, k_pe;
+    tensor selected; /* of select_entries; NULL: all entries */
 } latent_inputs;
 typedef struct latent_spec {
     float scale;
@@ -416,5 +417,11 @@ typedef struct latent_spec {
     bool whole_keys; /* mlx: of several tokens, keys are [nope, rotated] in one piece (mlx-lm mistral4.py) */
 } latent_spec;
 tensor attend_latent(graph *g, cache *c, const latent_inputs *in, const latent_spec *spec);
+
+/* The entries that attend_latent is to see, chosen by keys of their own: appends k [L, 1, d] to the
+ * cache (one head, v_head_dim 0), and gives each row the topk entries it may see with the largest
+ * sums over heads of weights[h] * max(0, q[h] . k); q [L, H, d], weights [L, H] -> [L, topk], for
+ * attend_latent alone. NULL while there are no more than topk. mlx-lm deepseek_v32.py: Indexer. */
+tensor select_entries(graph *g, cache *c, tensor q, tensor k, tensor weights, int64_t topk);
 
 #endif

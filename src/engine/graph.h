@@ -41,7 +41,9 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */                                               \
     OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */                                                 \
     OP(LINEAR_HEADS, linear_heads, PLAIN_OP)                                                                 \
-    OP(ATTEND_LATENT, attend_latent, PLAIN_OP) /* in: q_nope, the KV_WRITE before it, q_pe */
+    OP(ATTEND_LATENT, attend_latent,                                                                         \
+       PLAIN_OP) /* in: q_nope, the KV_WRITE before it, q_pe; SELECT_ENTRIES */                              \
+    OP(SELECT_ENTRIES, select_entries, PLAIN_OP) /* in: q, the KV_WRITE before it, weights */
 
 typedef enum op_kind {
 #define OP(name, ...) OP_##name,

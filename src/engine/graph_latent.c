@@ -1,6 +1,6 @@
-/* graph_latent.c - recording multi-head latent attention (MLA), whose cache has one short entry for all
- * heads. One token's queries go to the latents' space; of several tokens every head's keys and values are
- * made from the latents again. mlx-lm chooses in the same way. */
+/* graph_latent.c - recording multi-head latent attention (MLA), whose cache has one short entry for
+ * all heads. One token's queries go to the latents' space; of several tokens every head's keys and
+ * values are made from the latents again. mlx-lm chooses in the same way. */
 #include "engine/graph_record.h"
 
 static bool is_per_head(const weight *w, int64_t n_heads, int64_t out, int64_t in) {
@@ -19,12 +19,13 @@ tensor linear_heads(graph *g, tensor in, const weight *w) {
     return x;
 }
 
-static const node *write_latents(graph *g, cache *c, tensor latent, tensor k_pe) {
-    node *write = add_node(g, OP_KV_WRITE, latent->dtype);
+/* values NULL: there are none. */
+static const node *write_entries(graph *g, cache *c, tensor keys, tensor values) {
+    node *write = add_node(g, OP_KV_WRITE, keys->dtype);
     if (!write) return &nothing;
-    write->in[0] = latent;
-    write->in[1] = k_pe;
-    copy_shape(write, latent);
+    write->in[0] = keys;
+    write->in[1] = values;
+    copy_shape(write, keys);
     c->step = g->step;
     write->cache = c;
     write->position = c->offset;
@@ -48,14 +49,18 @@ tensor attend_latent(graph *g, cache *c, const latent_inputs *in, const latent_s
     if (s->n_sequences != g->n_sequences || q->shape[0] % g->n_sequences)
         return refuse(g, "attend_latent", latent, "the cache is of another number of sequences");
     if (c->step == g->step) return refuse(g, "attend_latent", latent, "this step wrote the cache before");
+    if (in->selected && (in->selected->op != OP_SELECT_ENTRIES || in->selected->shape[0] != q->shape[0] ||
+                         in->selected->cache->offset != c->offset || s->max_size))
+        return refuse(g, "attend_latent", in->selected, "these are no entries of a plain cache");
     bool one = q->shape[0] == g->n_sequences;
     if (one) q = linear_heads(g, q, spec->embed_q);
-    const node *write = write_latents(g, c, latent, k_pe);
+    const node *write = write_entries(g, c, latent, k_pe);
     node *x = add_node(g, OP_ATTEND_LATENT, q->dtype);
     if (!x) return &nothing;
     x->in[0] = q;
     x->in[1] = write;
     x->in[2] = pe;
+    x->in[3] = in->selected;
     x->w[0] = one ? NULL : spec->embed_q;
     x->w[1] = one ? NULL : spec->unembed_out;
     x->cache = c;
@@ -63,4 +68,28 @@ tensor attend_latent(graph *g, cache *c, const latent_inputs *in, const latent_s
     x->latent = *spec;
     set_shape(x, 3, q->shape[0], n_heads, one ? rank : v_dim);
     return one ? linear_heads(g, x, spec->unembed_out) : x;
+}
+
+tensor select_entries(graph *g, cache *c, tensor q, tensor k, tensor weights, int64_t topk) {
+    const cache_spec *s = &c->spec;
+    if (k->rank != 3 || k->shape[1] != 1 || s->n_kv_heads != 1 || k->shape[2] != s->head_dim ||
+        s->v_head_dim || s->max_size)
+        return refuse(g, "select_entries", k, "the cache has another shape");
+    if (q->rank != 3 || q->shape[0] != k->shape[0] || q->shape[2] != k->shape[2] || weights->rank != 2 ||
+        weights->shape[0] != q->shape[0] || weights->shape[1] != q->shape[1] || topk < 1)
+        return refuse(g, "select_entries", q, "queries, keys and weights do not fit together");
+    if (s->n_sequences != g->n_sequences || k->shape[0] % g->n_sequences)
+        return refuse(g, "select_entries", k, "the cache is of another number of sequences");
+    if (c->step == g->step) return refuse(g, "select_entries", k, "this step wrote the cache before");
+    const node *write = write_entries(g, c, k, NULL);
+    if (c->offset + k->shape[0] / g->n_sequences <= topk) return NULL;
+    node *x = add_node(g, OP_SELECT_ENTRIES, DTYPE_I32);
+    if (!x) return &nothing;
+    x->in[0] = q;
+    x->in[1] = write;
+    x->in[2] = weights;
+    x->cache = c;
+    x->position = write->position;
+    set_shape(x, 2, q->shape[0], topk, 0);
+    return x;
 }

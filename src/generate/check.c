@@ -62,7 +62,7 @@ static int check_quantized(const model *m, const generate_options *o) {
 
 int generate_check(const model *m, const generate_options *o) {
     if (generate_check_options(o)) return -1;
-    return o->kv_bits ? check_quantized(m, o) : 0;
+    return o->kv_bits && !model_describe(m)->ignores_kv_bits ? check_quantized(m, o) : 0;
 }
 
 /* Of one sequence with that many tokens. */

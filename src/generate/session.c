@@ -149,7 +149,7 @@ static bool stays_plain(const cache *c) {
 /* mlx-lm generate.py: maybe_quantize_kv_cache. */
 static int quantize_caches(session *s) {
     const generate_options *o = &s->spec.options;
-    if (!o->kv_bits) return 0;
+    if (!o->kv_bits || model_describe(s->model)->ignores_kv_bits) return 0;
     for (int i = 0; i < s->n_caches; i++)
         if (s->caches[i]->offset >= o->quantized_kv_start && !stays_plain(s->caches[i]) &&
             cache_quantize(s->engine, s->caches[i], (int)o->kv_bits, (int)o->kv_group_size))

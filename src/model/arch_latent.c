@@ -64,15 +64,20 @@ static void read_experts(loader *l, desc *d, const char *count, int64_t width, i
 }
 
 /* Experts chosen by sigmoids with a bias, within the best groups. */
-void describe_deepseek_v3(loader *l, desc *d) {
+static void describe_with_latents(loader *l, desc *d, bool nested) {
     read_decoder_or(l, d, &deepseek_sizes);
     read_latent(l, d, &deepseek_latents, 1e-6f);
     latent_desc *m = &d->layer.latent;
-    m->rope = read_rope(l, &(rope_wish){.dims = m->rope_dim, .theta = 10000, .traditional = true});
+    m->rope = read_rope(
+        l, &(rope_wish){.dims = m->rope_dim, .theta = 10000, .traditional = true, .nested = nested});
     m->scale *= score_factor(l, scaling_of(l));
     read_experts(l, d, "n_routed_experts", 1407, 1);
     if (d->layer.ffn.moe.n) read_sigmoid_routing(l, &d->layer.ffn.moe);
     d->predicts_more = true;
+}
+
+void describe_deepseek_v3(loader *l, desc *d) {
+    describe_with_latents(l, d, false);
 }
 
 /* DeepSeek-V3 with other sizes. */
@@ -180,4 +185,31 @@ void describe_youtu_llm(loader *l, desc *d) {
                                         .traditional = config_bool_or(l, "rope_traditional", true)});
     d->layer.ffn.bias = config_bool_or(l, "mlp_bias", false);
     d->tied = config_bool_or(l, "tie_word_embeddings", true);
+}
+
+/* DeepSeek-V3 whose tokens see the entries that keys of their own select. */
+static void describe_selecting(loader *l, desc *d, bool interleaved, bool nested) {
+    latent_desc *m = &d->layer.latent;
+    if (!m->q_rank) config_refuse(l, "q_lora_rank", "is missing");
+    m->index_heads = config_int_or(l, "index_n_heads", 1, MAX_HEADS, 64);
+    m->index_dim = config_int_or(l, "index_head_dim", 2, MAX_DIM, 128);
+    m->topk = config_int_or(l, "index_topk", 1, INT32_MAX, 2048);
+    m->index_rope =
+        read_rope(l, &(rope_wish){.dims = m->rope_dim,
+                                  .theta = 10000,
+                                  .nested = nested,
+                                  .traditional = config_bool_or(l, "indexer_rope_interleave", interleaved)});
+    if (!l->failed && m->index_dim < m->rope_dim)
+        config_refuse(l, "index_head_dim", "is less than qk_rope_head_dim");
+    d->own_caches = d->ignores_kv_bits = true;
+}
+
+void describe_deepseek_v32(loader *l, desc *d) {
+    describe_deepseek_v3(l, d);
+    describe_selecting(l, d, false, false);
+}
+
+void describe_glm_moe_dsa(loader *l, desc *d) {
+    describe_with_latents(l, d, true);
+    describe_selecting(l, d, true, true);
 }

@@ -146,6 +146,7 @@ static void give_cache(decoder *m, int64_t i) {
     int64_t reads = l->attention.d.reads;
     l->owns_cache = !reads;
     l->cache = reads ? m->layers[reads - 1].cache : m->n_caches++;
+    if (l->latent.d.topk) m->n_caches++; /* the second one */
 }
 
 static void normalize_head(loader *l, const desc *d) {
@@ -185,7 +186,8 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
 }
 
 /* x plus what the layer's first half makes of it. */
-static tensor run_mixer(graph *g, const layer *l, tensor x, cache *c, tensor projected[2]) {
+static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[], tensor projected[2]) {
+    cache *c = caches[0];
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
     float eps = l->eps;
     tensor in = pre ? rms_norm(g, x, l->pre, eps) : x, r;
@@ -193,7 +195,7 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *c, tensor pro
     if (l->delta.out)
         r = run_delta(g, &l->delta, in, eps, c);
     else if (l->latent.o)
-        r = run_latent(g, &l->latent, in, c);
+        r = run_latent(g, &l->latent, in, caches);
     else if (l->conv.conv)
         r = run_conv_mixer(g, &l->conv, in, c);
     else if (l->ssm.out && !l->ssm.d.beside)
@@ -204,9 +206,10 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *c, tensor pro
 }
 
 /* input: the layer's own, NULL where there is none. */
-static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *c, tensor projected[2]) {
+static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *const caches[],
+                        tensor projected[2]) {
     bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
-    tensor h = l->only_ffn ? x : run_mixer(g, l, x, c, projected), r;
+    tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, projected), r;
     if (l->ffn.d.kind == FFN_NONE) return h;
     if (l->ffn.d.kind == FFN_BOTH)
         r = run_both(g, l, h);
@@ -237,8 +240,7 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
         for (int64_t i = 0; i < d->n_layers; i++) {
             const layer *l = &m->layers[i];
             tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
-            cache *c = l->only_ffn ? NULL : caches[loop * m->n_caches + l->cache];
-            x = run_layer(g, l, x, input, c, projected);
+            x = run_layer(g, l, x, input, &caches[loop * m->n_caches + l->cache], projected);
         }
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }

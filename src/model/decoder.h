@@ -66,8 +66,10 @@ typedef struct latent_desc {
     position_scale temperature; /* of queries; n 0: none */
     float eps;                  /* of the norms on latents */
     bool bias;
-    bool expanded;   /* caches keep every head's keys and values, not latents */
-    bool whole_keys; /* latent_spec's */
+    bool expanded;                        /* caches keep every head's keys and values, not latents */
+    bool whole_keys;                      /* latent_spec's */
+    int64_t index_heads, index_dim, topk; /* keys of their own select the entries; topk 0: none do */
+    const rope_spec *index_rope;
 } latent_desc;
 
 /* A state space in place of attention, or beside it; n_heads 0: there is none. */
@@ -174,6 +176,7 @@ typedef struct desc {
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
     bool predicts_more; /* checkpoints have layers more, which predict further tokens and are left out */
     const char *never_quantized; /* model_info's */
+    bool ignores_kv_bits;        /* mlx-lm leaves its caches as they are, whatever kv_bits says */
     bool own_caches;             /* mlx-lm's class has make_cache: max_kv_size has no effect */
     layer_desc layer;            /* what all layers are made from */
 } desc;
@@ -213,6 +216,7 @@ typedef struct latent_mixer {
     const weight *q_a, *q_norm, *q, *kv_a, *kv_norm, *o; /* q: from q_a's result where there is one */
     const weight *kv_b;                                  /* of expanded caches, instead of rule's */
     latent_spec rule;
+    const weight *index_q, *index_k, *index_norm, *index_weights; /* of what selects entries */
 } latent_mixer;
 
 typedef struct state_space {
@@ -318,8 +322,8 @@ extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, d
     describe_minimax;
 extern layer_function layer_deepseek, layer_exaone_moe;
 
-extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v2,
-    describe_mistral4, describe_minicpm3, describe_youtu_llm;
+extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v32,
+    describe_glm_moe_dsa, describe_deepseek_v2, describe_mistral4, describe_minicpm3, describe_youtu_llm;
 extern layer_function layer_glm4_moe_lite;
 extern describe_function describe_step3p5, describe_hunyuan;
 extern layer_function layer_step3p5, layer_hunyuan;
@@ -380,9 +384,10 @@ void load_delta(loader *l, const desc *d, const delta_desc *in, delta *out);
 tensor run_delta(graph *g, const delta *m, tensor x, float eps, cache *c);
 
 void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *out);
-tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c);
-/* What a layer's cache keeps. */
-void latent_cache(const latent_desc *d, cache_spec *out);
+/* caches: the layer's, and that of the keys which select entries, if there are any. */
+tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *const caches[]);
+/* What a layer's cache keeps; selecting: its second one. */
+void latent_cache(const latent_desc *d, bool selecting, cache_spec *out);
 
 void load_ssm(loader *l, const desc *d, const ssm_desc *in, state_space *out);
 tensor run_ssm(graph *g, const state_space *m, tensor x, cache *c);

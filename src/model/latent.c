@@ -4,6 +4,8 @@
  * DeepseekV2Attention. */
 #include "model/decoder.h"
 
+#include <math.h>
+
 static void load_queries(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
     int64_t q = in->n_heads * (in->nope_dim + in->rope_dim);
     if (!in->q_rank) {
@@ -13,6 +15,16 @@ static void load_queries(loader *l, const desc *d, const latent_desc *in, latent
     out->q_a = load_linear(l, (linear_shape){in->q_rank, d->hidden, in->bias}, "self_attn.q_a_proj");
     out->q_norm = load_norm(l, in->q_rank, 0, "self_attn.q_a_layernorm");
     out->q = load_linear(l, (linear_shape){q, in->q_rank, false}, "self_attn.q_b_proj");
+}
+
+/* mlx-lm deepseek_v32.py: Indexer. */
+static void load_indexer(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
+    int64_t n = in->index_heads, dim = in->index_dim;
+    out->index_q = load_linear(l, (linear_shape){n * dim, in->q_rank, false}, "self_attn.indexer.wq_b");
+    out->index_k = load_linear(l, (linear_shape){dim, d->hidden, false}, "self_attn.indexer.wk");
+    out->index_norm = load_layer_norm(l, dim, "self_attn.indexer.k_norm");
+    out->index_weights =
+        load_linear(l, (linear_shape){n, d->hidden, false}, "self_attn.indexer.weights_proj");
 }
 
 void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
@@ -28,12 +40,19 @@ void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *
     else
         load_kv_b(l, &(kv_b_shape){n, in->nope_dim, in->v_dim, in->kv_rank}, &out->rule.embed_q,
                   &out->rule.unembed_out);
+    if (in->topk) load_indexer(l, d, in, out);
     out->rule.scale = (float)in->scale;
     out->rule.whole_keys = in->whole_keys;
     out->o = load_linear(l, (linear_shape){d->hidden, n * in->v_dim, in->bias}, "self_attn.o_proj");
 }
 
-void latent_cache(const latent_desc *d, cache_spec *out) {
+void latent_cache(const latent_desc *d, bool selecting, cache_spec *out) {
+    if (selecting) {
+        out->n_kv_heads = 1;
+        out->head_dim = (int)d->index_dim;
+        out->v_head_dim = 0;
+        return;
+    }
     out->latent = !d->expanded;
     out->n_kv_heads = d->expanded ? (int)d->n_heads : 1;
     out->head_dim = (int)(d->expanded ? d->nope_dim + d->rope_dim : d->kv_rank);
@@ -50,11 +69,24 @@ static tensor attend_expanded(graph *g, const latent_mixer *m, const latent_inpu
     return attend(g, c, concat(g, in->q_nope, in->q_pe), k, v, &(attend_spec){.scale = m->rule.scale});
 }
 
-tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c) {
+/* latent: the queries'. */
+static tensor select_by_index(graph *g, const latent_mixer *m, tensor x, tensor latent, cache *c) {
     const latent_desc *d = &m->d;
-    tensor q, kv;
+    tensor q = rope(g, heads(g, linear(g, latent, m->index_q), (int)d->index_heads), d->index_rope, c);
+    tensor k = layer_norm(g, linear(g, x, m->index_k), m->index_norm, 1e-5f);
+    double factor = pow((double)d->index_heads, -0.5) * pow((double)d->index_dim, -0.5);
+    tensor weights = scale(g, linear(g, x, m->index_weights), (float)factor);
+    return select_entries(g, c, q, rope(g, heads(g, k, 1), d->index_rope, c), weights, d->topk);
+}
+
+tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *const caches[]) {
+    const latent_desc *d = &m->d;
+    cache *c = caches[0];
+    tensor q, kv, selected = NULL;
     linears(g, x, 2, (const weight *const[]){m->q_a ? m->q_a : m->q, m->kv_a}, (tensor *const[]){&q, &kv});
-    if (m->q_a) q = linear(g, rms_norm(g, q, m->q_norm, d->eps), m->q);
+    if (m->q_a) q = rms_norm(g, q, m->q_norm, d->eps);
+    if (d->topk) selected = select_by_index(g, m, x, q, caches[1]);
+    if (m->q_a) q = linear(g, q, m->q);
     q = heads(g, q, (int)d->n_heads);
     if (d->q_factor != 0) q = scale(g, q, (float)d->q_factor);
     tensor latent = rms_norm(g, part(g, kv, 0, d->kv_rank), m->kv_norm, d->eps);
@@ -68,5 +100,6 @@ tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *c) {
     }
     if (d->expanded) return linear(g, attend_expanded(g, m, &in, latent, c), m->o);
     in.latent = heads(g, latent, 1);
+    in.selected = selected;
     return linear(g, flatten(g, attend_latent(g, c, &in, &m->rule)), m->o);
 }

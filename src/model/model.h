@@ -20,6 +20,7 @@ typedef struct model_info {
     int64_t n_layers, hidden_size, vocab_size;
     int64_t n_heads, n_kv_heads, head_dim;
     const char *never_quantized; /* why its caches cannot be, as in mlx-lm; NULL: they can */
+    bool ignores_kv_bits;        /* mlx-lm leaves its caches as they are, whatever kv_bits says */
     bool own_caches; /* mlx-lm's make_cache: the model chooses its caches, max_kv_size has no effect */
 } model_info;
 const model_info *model_describe(const model *m);

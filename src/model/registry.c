@@ -166,6 +166,8 @@ static const architecture architectures[] = {
      .layer = layer_deepseek},
     {"mistral4", "Mistral Small 4", .describe = describe_mistral4, .layer = layer_deepseek,
      .slices = qwen3_5_slices},
+    {"deepseek_v32", "DeepSeek-V3.2", .describe = describe_deepseek_v32, .layer = layer_deepseek},
+    {"glm_moe_dsa", "GLM-5", .describe = describe_glm_moe_dsa, .layer = layer_deepseek},
     {"minicpm3", "MiniCPM3 4B", .describe = describe_minicpm3},
     {"youtu_llm", "Youtu-LLM 2B", .describe = describe_youtu_llm},
     {"olmo_hybrid", "OLMo Hybrid", .describe = describe_olmo_hybrid, .layer = layer_olmo_hybrid},
@@ -277,6 +279,7 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
                                                   ? "attention with soft caps reads plain caches alone"
                                               : latents ? "latent attention reads plain caches alone"
                                                         : NULL,
+                           .ignores_kv_bits = d->ignores_kv_bits,
                            .own_caches = d->own_caches};
     if (d->never_quantized) m->info.never_quantized = d->never_quantized;
     for (int64_t i = 0; d->predicts_more && i < MOST_FURTHER; i++) {
@@ -334,14 +337,15 @@ static cache_spec delta_cache(const delta_desc *d, dtype type) {
         .states = {{d->kernel - 1, features, type}, {d->n_v_heads * d->v_dim, d->k_dim, DTYPE_F32}}};
 }
 
-static cache_spec cache_of_layer(const model *m, int64_t i, const cache_options *o) {
+/* which: of a layer's caches. */
+static cache_spec cache_of_layer(const model *m, int64_t i, int which, const cache_options *o) {
     const layer *of = &m->decoder.layers[i];
     const attention_desc *a = &of->attention.d;
     cache_spec spec = {.n_kv_heads = (int)a->n_kv_heads,
                        .head_dim = (int)a->head_dim,
                        .v_head_dim = (int)a->v_head_dim,
                        .dtype = of->kv_dtype};
-    if (of->latent.o) latent_cache(&of->latent.d, &spec);
+    if (of->latent.o) latent_cache(&of->latent.d, which > 0, &spec);
     if (of->ssm.out) {
         if (!of->ssm.d.beside) spec = (cache_spec){0};
         ssm_cache(&of->ssm.d, of->kv_dtype, &spec);
@@ -368,8 +372,9 @@ int model_caches(const model *m, const cache_options *o, cache_spec out[], int m
     int n = 0;
     for (int64_t i = 0; i < loops * d->d.n_layers; i++) {
         if (!d->layers[i % d->d.n_layers].owns_cache) continue;
-        if (n < max) out[n] = cache_of_layer(m, i % d->d.n_layers, o);
-        n++;
+        int each = d->layers[i % d->d.n_layers].latent.d.topk ? 2 : 1;
+        for (int which = 0; which < each; which++, n++)
+            if (n < max) out[n] = cache_of_layer(m, i % d->d.n_layers, which, o);
     }
     return n;
 }

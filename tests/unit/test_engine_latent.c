@@ -3,7 +3,10 @@
 #include "engine_values.h"
 
 enum { HEADS = 11, NOPE = 16, PE = 8, RANK = 24, V_DIM = 20, LONGEST = 700, SEQUENCES = 2 };
-enum { QUERY = HEADS * NOPE, QUERY_PE = HEADS * PE, WIDE = QUERY + QUERY_PE + RANK + PE };
+enum { QUERY = HEADS * NOPE, QUERY_PE = HEADS * PE, ENTRY = QUERY + QUERY_PE, INDEX = ENTRY + RANK + PE };
+/* What selects entries: queries of INDEX_HEADS, a key, weights. */
+enum { INDEX_HEADS = 3, INDEX_DIM = 16, INDEX_KEY = INDEX + INDEX_HEADS * INDEX_DIM, TOPK = 20 };
+enum { INDEX_WEIGHTS = INDEX_KEY + INDEX_DIM, WIDE = INDEX_WEIGHTS + INDEX_HEADS };
 static const double SCALE = 0.2;
 
 typedef struct setting {
@@ -60,13 +63,38 @@ static double score(const setting *s, const float *from, const float *entry, int
     return sum * SCALE;
 }
 
-/* Token t of sequence q, which sees tokens [low, t]; out [HEADS * V_DIM]. */
-static void reference(const setting *s, int q, int low, int t, double *out) {
+static double index_score(const setting *s, int q, int t, int k) {
+    const float *from = row_of(s, q, t), *key = row_of(s, q, k) + INDEX_KEY;
+    double all = 0;
+    for (int h = 0; h < INDEX_HEADS; h++) {
+        double sum = 0;
+        for (int i = 0; i < INDEX_DIM; i++) sum += (double)from[INDEX + h * INDEX_DIM + i] * key[i];
+        all += from[INDEX_WEIGHTS + h] * fmax(sum, 0);
+    }
+    return all;
+}
+
+/* Whether entry k is among the TOPK that token t selects of those up to itself: of equal ones the later. */
+static bool is_selected(const setting *s, int q, int t, int k) {
+    int better = 0;
+    double own = index_score(s, q, t, k);
+    for (int i = 0; i <= t; i++) {
+        double other = index_score(s, q, t, i);
+        better += other > own || (other == own && i > k);
+    }
+    return better < TOPK;
+}
+
+/* Token t of sequence q, which sees tokens [low, t], or of these those that it selects; out [HEADS * V_DIM].
+ */
+static void reference(const setting *s, int q, int low, int t, bool selects, double *out) {
     static double scores[LONGEST];
+    static bool seen[LONGEST];
+    for (int k = low; k <= t; k++) seen[k] = !selects || is_selected(s, q, t, k);
     for (int h = 0; h < HEADS; h++) {
         double max = -INFINITY, sum = 0, mean[RANK] = {0};
         for (int k = low; k <= t; k++) {
-            scores[k] = score(s, row_of(s, q, t), row_of(s, q, k), h);
+            scores[k] = seen[k] ? score(s, row_of(s, q, t), row_of(s, q, k), h) : -INFINITY;
             max = fmax(max, scores[k]);
         }
         for (int k = low; k <= t; k++) {
@@ -82,18 +110,24 @@ static void reference(const setting *s, int q, int low, int t, double *out) {
     }
 }
 
-static tensor record(const setting *s, graph *g, cache *c, const int32_t *ids, int n) {
+/* index: the cache that selects; NULL: there is none. */
+static tensor record(const setting *s, graph *g, cache *c, cache *index, const int32_t *ids, int n) {
     tensor x = embed(g, tokens(g, ids, n), s->table);
     latent_inputs in = {.q_nope = heads(g, part(g, x, 0, QUERY), HEADS),
                         .q_pe = heads(g, part(g, x, QUERY, QUERY_PE), HEADS),
                         .latent = heads(g, part(g, x, QUERY + QUERY_PE, RANK), 1),
                         .k_pe = heads(g, part(g, x, QUERY + QUERY_PE + RANK, PE), 1)};
+    if (index)
+        in.selected = select_entries(
+            g, index, heads(g, part(g, x, INDEX, INDEX_HEADS * INDEX_DIM), INDEX_HEADS),
+            heads(g, part(g, x, INDEX_KEY, INDEX_DIM), 1), part(g, x, INDEX_WEIGHTS, INDEX_HEADS), TOPK);
     return attend_latent(g, c, &in, &s->spec);
 }
 
 /* Tokens [first, first + n) of each sequence; the last one is compared, which sees `window`
  * entries. */
-static void check_step(const setting *s, cache *c, int n_sequences, int first, int n, int window) {
+static void check_step(const setting *s, cache *c, cache *index, int n_sequences, int first, int n,
+                       int window) {
     int32_t ids[SEQUENCES * LONGEST];
     int64_t count = (int64_t)n_sequences * n * HEADS * V_DIM;
     float *found = malloc((size_t)count * sizeof *found);
@@ -101,12 +135,12 @@ static void check_step(const setting *s, cache *c, int n_sequences, int first, i
     for (int q = 0; q < n_sequences; q++)
         for (int t = 0; t < n; t++) ids[q * n + t] = q * LONGEST + first + t;
     graph *g = graph_begin(s->e, n_sequences);
-    finish(g, record(s, g, c, ids, n_sequences * n), found, count);
+    finish(g, record(s, g, c, index, ids, n_sequences * n), found, count);
     for (int q = 0; q < n_sequences; q++)
         for (int t = n > 40 ? n - 40 : 0; t < n; t++) {
             double wanted[HEADS * V_DIM];
             int low = window && first + t + 1 > window ? first + t + 1 - window : 0;
-            reference(s, q, low, first + t, wanted);
+            reference(s, q, low, first + t, index != NULL, wanted);
             check_close(found + (int64_t)(q * n + t) * HEADS * V_DIM, wanted, HEADS * V_DIM, 2e-4);
         }
     free(found);
@@ -129,10 +163,10 @@ static void check_engine(const char *name, int threads, bool whole_keys) {
                 assert_int_equal(cache_copy(s.e, copy, c), 0);
                 copied = at;
             }
-            check_step(&s, c, n_sequences, at, steps[i], 0);
+            check_step(&s, c, NULL, n_sequences, at, steps[i], 0);
         }
-        check_step(&s, copy, n_sequences, copied, 1, 0);
-        check_step(&s, copy, n_sequences, copied + 1, 3, 0);
+        check_step(&s, copy, NULL, n_sequences, copied, 1, 0);
+        check_step(&s, copy, NULL, n_sequences, copied + 1, 3, 0);
         assert_int_equal(cache_quantize(s.e, c, 8, 8), -1);
         cache_free(s.e, c);
         cache_free(s.e, copy);
@@ -143,20 +177,40 @@ static void check_engine(const char *name, int threads, bool whole_keys) {
     assert_non_null(c);
     static const int turns[] = {1, 1, 5, 9, 1, 1, 1, 20, 1};
     int at = 0;
-    for (size_t i = 0; i < COUNT(turns); at += turns[i++]) check_step(&s, c, 1, at, turns[i], 12);
+    for (size_t i = 0; i < COUNT(turns); at += turns[i++]) check_step(&s, c, NULL, 1, at, turns[i], 12);
     cache_free(s.e, c);
+    tear_down(&s);
+}
+
+static void check_selecting(const char *name, int threads) {
+    static const int steps[] = {1, 7, 30, 1, 1, 300, 1, 17, 1, 1};
+    setting s = set_up(name, threads, false);
+    for (int n_sequences = 1; n_sequences <= SEQUENCES; n_sequences++) {
+        cache_spec spec = latents, keys = {.n_kv_heads = 1, .head_dim = INDEX_DIM};
+        spec.n_sequences = keys.n_sequences = n_sequences;
+        cache *c = cache_new(s.e, &spec), *index = cache_new(s.e, &keys);
+        assert_true(c && index);
+        int at = 0;
+        for (size_t i = 0; i < COUNT(steps); at += steps[i++])
+            check_step(&s, c, index, n_sequences, at, steps[i], 0);
+        assert_int_equal(index->offset, at);
+        cache_free(s.e, c);
+        cache_free(s.e, index);
+    }
     tear_down(&s);
 }
 
 static void test_cpu(void **state) {
     (void)state;
-    for (int threads = 1; threads <= 3; threads++) check_engine("cpu", threads, false);
+    for (int threads = 1; threads <= 3; threads++)
+        check_engine("cpu", threads, false), check_selecting("cpu", threads);
 }
 
 static void test_mlx(void **state) {
     (void)state;
     check_engine("mlx", 0, false);
     check_engine("mlx", 0, true);
+    check_selecting("mlx", 0);
 }
 
 static void refused(const setting *s, cache_spec spec) {
@@ -164,7 +218,7 @@ static void refused(const setting *s, cache_spec spec) {
     cache *c = cache_new(s->e, &spec);
     assert_non_null(c);
     graph *g = graph_begin(s->e, 1);
-    tensor x = record(s, g, c, &id, 1);
+    tensor x = record(s, g, c, NULL, &id, 1);
     assert_true(graph_failed(g));
     assert_int_equal(graph_end(g, 1, &x, &(result *){NULL}), -1);
     assert_non_null(strstr(error_message(), "attend_latent"));

@@ -281,6 +281,8 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_DELTA_RULE].thread_scratch = cpu_delta_rule_scratch,
     [OP_SSM].thread_scratch = cpu_ssm_scratch,
     [OP_LINEAR_HEADS].thread_scratch = cpu_linear_heads_scratch,
+    [OP_SELECT_ENTRIES].workspace = cpu_select_entries_workspace,
+    [OP_SELECT_ENTRIES].thread_scratch = cpu_select_entries_scratch,
     [OP_ATTEND_LATENT].workspace = cpu_attend_latent_workspace,
     [OP_ATTEND_LATENT].thread_scratch = cpu_attend_latent_scratch,
 };

@@ -254,6 +254,8 @@ void cpu_attention(const cpu *e, const attention *a, void *scratch);
 
 /* ops_latent.c */
 size_t cpu_linear_heads_scratch(const cpu *e, const node *x);
+size_t cpu_select_entries_workspace(const cpu *e, const node *x);
+size_t cpu_select_entries_scratch(const cpu *e, const node *x);
 size_t cpu_attend_latent_workspace(const cpu *e, const node *x);
 size_t cpu_attend_latent_scratch(const cpu *e, const node *x);
 

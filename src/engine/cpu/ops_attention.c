@@ -118,10 +118,11 @@ static void store_entry(const cpu *e, const node *x, int part, int64_t t, int64_
 }
 
 void cpu_kv_write(cpu *e, const node *x, int thread) {
-    int64_t n_heads = x->shape[1], i, end;
-    while (pool_take(&state_of(e, x)->taken[0], x->shape[0] * n_heads * 2, x->shape[0] > 1 ? 2 * n_heads : 1,
-                     &i, &end))
-        for (; i < end; i++) store_entry(e, x, (int)(i % 2), i / 2 / n_heads, i / 2 % n_heads, thread);
+    int64_t n_heads = x->shape[1], parts = x->in[1] ? 2 : 1, i, end;
+    while (pool_take(&state_of(e, x)->taken[0], x->shape[0] * n_heads * parts,
+                     x->shape[0] > 1 ? parts * n_heads : 1, &i, &end))
+        for (; i < end; i++)
+            store_entry(e, x, (int)(i % parts), i / parts / n_heads, i / parts % n_heads, thread);
 }
 
 /* How attention is cut into units: KV heads of all sequences x blocks of tokens x splits of the

@@ -13,6 +13,7 @@ enum {
     UNIT_KEYS = 256,       /* the same for any number of threads, as is then the order of sums */
     SEGMENT_KEYS = 1024,   /* of several tokens: entries that become keys and values at a time, */
     EXPANDED_ENTRIES = 64, /* so many of them together, */
+    SELECTED_KEYS = 64,    /* keys at a time, of which a token sees the selected */
     BLOCK_TOKENS = 128     /* and tokens that attend to them together */
 };
 
@@ -68,6 +69,8 @@ void cpu_linear_heads(cpu *e, const node *x, int thread) {
 typedef struct cut {
     const cpu_cache *cache;
     int64_t n_heads, n_blocks; /* of a sequence */
+    int64_t n;                 /* entries that are seen: all, or those selected, */
+    const char *gathered;      /* which are here, of each sequence; NULL: all */
     int64_t split, n_splits;   /* entries of a unit */
     int64_t rank, dim;         /* of a latent, of an entry */
 } cut;
@@ -76,8 +79,9 @@ static cut make_cut(const node *x) {
     const cpu_cache *c = (const cpu_cache *)x->cache;
     cut u = {.cache = c, .n_heads = x->shape[1], .rank = c->base.spec.head_dim, .dim = c->entries[0].dim};
     u.n_blocks = (u.n_heads + UNIT_HEADS - 1) / UNIT_HEADS;
-    u.n_splits = (c->n_visible + UNIT_KEYS - 1) / UNIT_KEYS;
-    u.split = (c->n_visible + u.n_splits - 1) / u.n_splits; /* alike */
+    u.n = x->in[3] ? x->in[3]->shape[1] : c->n_visible;
+    u.n_splits = (u.n + UNIT_KEYS - 1) / UNIT_KEYS;
+    u.split = (u.n + u.n_splits - 1) / u.n_splits; /* alike */
     return u;
 }
 
@@ -112,19 +116,20 @@ static void attend_unit(const cpu *e, const node *x, const cut *u, int64_t i, un
     int64_t sequence = i / u->n_splits / u->n_blocks, first = block * UNIT_HEADS, pe = u->dim - u->rank;
     int64_t n = u->n_heads - first < UNIT_HEADS ? u->n_heads - first : UNIT_HEADS;
     int64_t row = sequence * u->n_heads + first, first_key = split * u->split;
-    int64_t end_key = first_key + u->split < u->cache->n_visible ? first_key + u->split : u->cache->n_visible;
     const float *q = floats_of(e, x->in[0], thread) + row * u->rank;
     const float *q_pe = floats_of(e, x->in[2], thread) + row * pe;
     for (int64_t r = 0; r < n; r++) {
         float *to = m->q + r * u->dim;
         for (int64_t d = 0; d < u->rank; d++) to[d] = q[r * u->rank + d] * x->latent.scale;
         for (int64_t d = 0; d < pe; d++) to[u->rank + d] = q_pe[r * pe + d] * x->latent.scale;
-        m->seen[r] = cpu_visible(u->cache, 1, 0);
+        m->seen[r] = u->gathered ? (seen_keys){0, u->n} : cpu_visible(u->cache, 1, 0);
     }
     attention a = {.n_rows = n, .dim = u->dim, .v_dim = u->dim, .q = m->q, .seen = m->seen};
-    a.keys = a.values = cpu_cache_rows(u->cache, 0, sequence);
+    a.keys = cpu_cache_rows(u->cache, 0, sequence);
+    if (u->gathered) a.keys.values = u->gathered + sequence * u->n * row_bytes_of(&a.keys);
+    a.values = a.keys;
     a.first = first_key > m->seen[0].low ? first_key : m->seen[0].low;
-    a.end = end_key;
+    a.end = first_key + u->split < u->n ? first_key + u->split : u->n;
     a.out = m->out;
     a.state = m->states;
     cpu_attention(e, &a, m->inner);
@@ -152,11 +157,26 @@ static void join_parts(const cpu *e, const node *x, const cut *u, int64_t h) {
     for (int64_t d = 0; d < u->rank; d++) out[d] /= sum;
 }
 
+/* Copies the selected entries of each sequence to one place; threads share them out. */
+static void gather(const cpu *e, const node *x, cut *u, int thread) {
+    parts p = parts_of(e, x, u);
+    const int32_t *selected = state_of(e, x->in[3])->data;
+    char *to = (char *)(p.outs + x->shape[0] * u->n_heads * u->n_splits * u->rank);
+    for (int64_t i = thread; i < x->shape[0] * u->n; i += e->threads) {
+        rows from = cpu_cache_rows(u->cache, 0, i / u->n);
+        size_t bytes = (size_t)row_bytes_of(&from);
+        memcpy(to + (size_t)i * bytes, (const char *)from.values + (size_t)selected[i] * bytes, bytes);
+    }
+    u->gathered = to;
+    pool_barrier(e->pool, thread);
+}
+
 static void attend_one(cpu *e, const node *x, int thread) {
     cut u = make_cut(x);
     unit_memory m;
     int64_t i, end;
     place_unit(e, &u, e->thread_scratch[thread], &m);
+    if (x->in[3]) gather(e, x, &u, thread);
     while (pool_take(&state_of(e, x)->taken[0], x->shape[0] * u.n_blocks * u.n_splits, 1, &i, &end))
         attend_unit(e, x, &u, i, &m, thread);
     pool_barrier(e->pool, thread);
@@ -174,6 +194,7 @@ typedef struct head {
     float *entries, *keys, *values;      /* some entries in F32; a segment's keys and values */
     float *q, *part, *inner;             /* of a block of tokens */
     seen_keys *seen;                     /* the same, within the segment */
+    float *scores;                       /* [SELECTED_KEYS], of one token that sees selected entries */
     softmax_state *part_states, *states; /* of the block in this segment, of all tokens so far */
 } head;
 
@@ -197,6 +218,7 @@ static size_t place_head(const cpu *e, head *h, char *scratch) {
     h->values = carve(&at, SEGMENT_KEYS * h->v_dim);
     h->q = carve(&at, BLOCK_TOKENS * key);
     h->part = carve(&at, BLOCK_TOKENS * h->v_dim);
+    h->scores = carve(&at, SELECTED_KEYS);
     h->seen = (seen_keys *)(void *)carve(&at, BLOCK_TOKENS * (int64_t)(sizeof *h->seen / sizeof(float)));
     h->part_states = (softmax_state *)(void *)carve(&at, 2 * BLOCK_TOKENS);
     h->states = (softmax_state *)(void *)carve(&at, 2 * h->n_tokens);
@@ -233,6 +255,43 @@ static void add_part(float *out, softmax_state *state, const float *part, softma
     *state = (softmax_state){max, state->sum * old + of.sum * new};
 }
 
+/* Scores of keys that the row did not select become -inf. selected: in their order, -1 at the end;
+ * those before `first` may be dropped. */
+static void mask_scores(float *scores, int64_t first, int64_t n, const int32_t **selected,
+                        const int32_t *end) {
+    const int32_t *s = *selected;
+    for (int64_t i = 0; i < n; i++) {
+        while (s < end && *s >= 0 && *s < first + i) s++;
+        if (s == end || *s != first + i) scores[i] = -INFINITY;
+    }
+    *selected = s;
+}
+
+/* One token attends to those of the segment's keys that it selected. at: its place and the head's
+ * among all.
+ */
+static void attend_selected(const cpu *e, const node *x, const head *h, int64_t at, int64_t token,
+                            const float *q, piece keys) {
+    int64_t r = at / x->shape[1], k = x->in[3]->shape[1], key = h->nope + h->pe;
+    const int32_t *selected = (const int32_t *)state_of(e, x->in[3])->data + r * k, *end = selected + k;
+    float *out = (float *)state_of(e, x)->data + at * h->v_dim;
+    softmax_state *state = &h->states[token];
+    for (int64_t first = keys.first, n; first < keys.end; first += n) {
+        n = keys.end - first < SELECTED_KEYS ? keys.end - first : SELECTED_KEYS;
+        const float *of = h->keys + (first - keys.first) * key;
+        e->kernels->matmul(h->scores, n, q, key, 1, of, n, key);
+        mask_scores(h->scores, first, n, &selected, end);
+        float max = fmaxf(e->kernels->max(h->scores, n), state->max);
+        if (max == -INFINITY) continue;
+        float old = expf(state->max - max);
+        state->sum = state->sum * old + e->kernels->exp_sum(h->scores, n, max);
+        state->max = max;
+        for (int64_t d = 0; d < h->v_dim && old != 1; d++) out[d] *= old;
+        e->kernels->mix(out, h->v_dim, h->scores, n, 1, h->values + (first - keys.first) * h->v_dim, n,
+                        h->v_dim);
+    }
+}
+
 /* Tokens [first, first + n) attend to the segment of n_keys entries from first_key on. row: the
  * place of the sequence's first token and this head among all. */
 static void attend_block(const cpu *e, const node *x, const head *h, int64_t row, piece tokens, piece keys,
@@ -252,6 +311,12 @@ static void attend_block(const cpu *e, const node *x, const head *h, int64_t row
     }
     a.keys = (rows){.n = key, .values = h->keys, .dtype = DTYPE_F32};
     a.values = (rows){.n = h->v_dim, .values = h->values, .dtype = DTYPE_F32};
+    if (x->in[3]) {
+        for (int64_t t = 0; t < n; t++)
+            attend_selected(e, x, h, row + (tokens.first + t) * n_heads, tokens.first + t, h->q + t * key,
+                            keys);
+        return;
+    }
     a.first = h->seen[0].low;
     a.end = h->seen[n - 1].end;
     a.out = h->part;
@@ -305,8 +370,10 @@ size_t cpu_attend_latent_workspace(const cpu *e, const node *x) {
     (void)e;
     if (!is_one(x)) return 0;
     cut u = make_cut(x);
-    return (size_t)(x->shape[0] * u.n_heads * u.n_splits) *
-           (sizeof(softmax_state) + (size_t)u.rank * sizeof(float));
+    size_t gathered =
+        x->in[3] ? (size_t)(x->shape[0] * u.n * u.dim) * dtype_size(u.cache->base.spec.dtype) : 0;
+    return gathered + (size_t)(x->shape[0] * u.n_heads * u.n_splits) *
+                          (sizeof(softmax_state) + (size_t)u.rank * sizeof(float));
 }
 
 size_t cpu_attend_latent_scratch(const cpu *e, const node *x) {

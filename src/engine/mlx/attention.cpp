@@ -162,6 +162,10 @@ void mlx_kv_write(mlx_engine &e, const graph *, const node *x) {
     const cache &base = c.base;
     mx::Dtype type = mlx_dtype(base.spec.dtype);
     mx::array keys = mx::astype(heads_first(e.values[x->in[0]->index]), type);
+    if (!x->in[1]) { /* keys alone, of a plain cache */
+        append(c.keys, {keys}, x->position);
+        return;
+    }
     mx::array values = mx::astype(heads_first(e.values[x->in[1]->index]), type);
     if (base.spec.max_size) {
         rotate(c, keys, values, x->position);
