@@ -1,5 +1,6 @@
 /* models.c - `mlxbench models`: what can be measured here.
- * Presets and families are this program's own; the rest is what the Hub's cache and LM Studio hold. */
+ * Presets and families are this program's own; the rest is what the Hub's cache and LM Studio
+ * hold. */
 #include "cmd/cmd.h"
 #include "cmd/engines.h"
 #include "hub/hub.h"
@@ -86,7 +87,8 @@ typedef struct findings {
 } findings;
 
 /* Loads a model as a run does, into an engine that computes nothing: that maps its files and checks
- * everything about them. The bytes that its weights will take; -1 with a message when it does not load. */
+ * everything about them. The bytes that its weights will take; -1 with a message when it does not
+ * load. */
 static int64_t try_to_load(checkpoint *c) {
     checkpoint_skip_values(c);
     engine *fake = engine_open("fake", &(engine_options){.threads = 1});

@@ -1,5 +1,6 @@
-/* pull.c - what to download of a repository: asks the Hub for the commit and its files, and chooses.
- * The calls are those of huggingface_hub's snapshot_download: model_info, list_repo_tree, resolve. */
+/* pull.c - what to download of a repository: asks the Hub for the commit and its files, and
+ * chooses. The calls are those of huggingface_hub's snapshot_download: model_info, list_repo_tree,
+ * resolve. */
 #include "hub/cache.h"
 #include "hub/download.h"
 #include "hub/places.h"
@@ -88,7 +89,8 @@ static int fail_unreachable(const pull *p, const char *why) {
     return -1;
 }
 
-/* What to do about an answer: 1 it is good, 0 ask again, -1 with a message. url changes with a redirect. */
+/* What to do about an answer: 1 it is good, 0 ask again, -1 with a message. url changes with a
+ * redirect. */
 static int judge(pull *p, const http_transfer *x, str *url, int *attempts, int *redirects) {
     char text[500];
     const http_answer *a = &x->answer;
@@ -122,7 +124,8 @@ static int judge(pull *p, const http_transfer *x, str *url, int *attempts, int *
     return fail_answer(a, p->endpoint.data, p->name.repo, p->name.revision);
 }
 
-/* Gets a JSON answer. next, if not NULL, gets the address of the page after it, or becomes empty. */
+/* Gets a JSON answer. next, if not NULL, gets the address of the page after it, or becomes
+ * empty. */
 static int ask(pull *p, const char *address, str *body, str *next) {
     str url = {0};
     int attempts = 0, redirects = 0, good = 0;

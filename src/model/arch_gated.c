@@ -1,5 +1,5 @@
-/* arch_gated.c - architectures with windows in most layers whose layers differ in more than that - heads,
- * rope, gates, sinks: what each changes. mlx-lm: models/, the file of that name. */
+/* arch_gated.c - architectures with windows in most layers whose layers differ in more than that -
+ * heads, rope, gates, sinks: what each changes. mlx-lm: models/, the file of that name. */
 #include "model/decoder.h"
 
 #include <math.h>
@@ -50,7 +50,8 @@ void layer_spark2_5(loader *l, const desc *d, int64_t i, layer_desc *out) {
     out->attention.rope = rope_of_type(l, d, sliding, true);
 }
 
-/* Norms on both sides and on the embedding, a gate on attention; only layers with windows have positions. */
+/* Norms on both sides and on the embedding, a gate on attention; only layers with windows have
+ * positions. */
 void describe_muse_glimmer(loader *l, desc *d) {
     static const decoder_defaults defaults = {6656, 52, 202048, 32, 2, 128, 19968, 1e-5};
     read_decoder_or(l, d, &defaults);
@@ -83,7 +84,8 @@ void layer_muse_glimmer(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (theta ? json_number(theta) == 0 : !sliding) out->attention.rope = NULL;
 }
 
-/* Layers have numbers of heads of their own, and a gate for each; experts after the first layers. */
+/* Layers have numbers of heads of their own, and a gate for each; experts after the first
+ * layers. */
 void describe_laguna(loader *l, desc *d) {
     static const decoder_defaults defaults = {2048, 40, 100352, 48, 8, 128, 8192, 1e-6};
     read_decoder_or(l, d, &defaults);
@@ -129,7 +131,8 @@ void layer_laguna(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (kind ? !strcmp(kind, "sparse") : i > 0) out->ffn.kind = FFN_EXPERTS;
 }
 
-/* Heads of values are smaller than those of keys; layers with windows have other heads, and sinks. */
+/* Heads of values are smaller than those of keys; layers with windows have other heads, and
+ * sinks. */
 void describe_mimo_v2_flash(loader *l, desc *d) {
     read_decoder_keys(l, d, &(decoder_keys){.eps = "layernorm_epsilon"}, &(decoder_defaults){0});
     attention_desc *a = &d->layer.attention;

@@ -76,8 +76,8 @@ void layer_lfm2_moe(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (i >= config_int(l, "num_dense_layers", 0, MAX_LAYERS)) out->ffn.kind = FFN_EXPERTS;
 }
 
-/* ---- Qwen's hybrids: three of four layers follow the gated delta rule, attention has a gate beside its
- * queries ---- */
+/* ---- Qwen's hybrids: three of four layers follow the gated delta rule, attention has a gate
+ * beside its queries ---- */
 
 /* Never sanitized checkpoints have norms of w for 1 + w; their convolutions lie the other way. */
 static void find_norm_offset(loader *l, desc *d) {
@@ -162,8 +162,8 @@ void layer_qwen3_5(loader *l, const desc *d, int64_t i, layer_desc *out) {
     if (!l->failed && (i + 1) % interval == 0) out->delta.n_v_heads = 0;
 }
 
-/* Norms before layers that follow the delta rule, after those of attention, which has them over the whole
- * width of query and key, too. */
+/* Norms before layers that follow the delta rule, after those of attention, which has them over the
+ * whole width of query and key, too. */
 void describe_olmo_hybrid(loader *l, desc *d) {
     read_decoder(l, d);
     attention_desc *a = &d->layer.attention;

@@ -1,6 +1,6 @@
-/* delta.c - the gated delta rule in place of attention: a convolution over queries, keys and values, then
- * what each head remembers, corrected token by token. mlx-lm models/qwen3_5.py: GatedDeltaNet;
- * models/qwen3_next.py: Qwen3NextGatedDeltaNet. */
+/* delta.c - the gated delta rule in place of attention: a convolution over queries, keys and
+ * values, then what each head remembers, corrected token by token. mlx-lm models/qwen3_5.py:
+ * GatedDeltaNet; models/qwen3_next.py: Qwen3NextGatedDeltaNet. */
 #include "model/decoder.h"
 
 #include <math.h>
