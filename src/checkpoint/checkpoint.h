@@ -1,6 +1,7 @@
-/* checkpoint.h - a model's files as configuration plus named weights: a Hugging Face / MLX folder, a GGUF
- * file, or random weights of a real model's shapes ("synthetic:PRESET"). All give the same names and layouts.
- * Files are mapped; a weight's data is borrowed from the checkpoint and lives until checkpoint_close. */
+/* checkpoint.h - a model's files as configuration plus named weights: a Hugging Face / MLX folder,
+ * a GGUF file, or random weights of a real model's shapes ("synthetic:PRESET"). All give the same
+ * names and layouts. Files are mapped; a weight's data is borrowed from the checkpoint and lives
+ * until checkpoint_close. */
 #ifndef CHECKPOINT_CHECKPOINT_H
 #define CHECKPOINT_CHECKPOINT_H
 
@@ -8,14 +9,14 @@
 
 typedef struct checkpoint checkpoint;
 
-/* Opens path: a folder (config.json + model*.safetensors), a file (GGUF), or "synthetic:PRESET". seed is for
- * synthetic weights only. NULL with one clear message on anything malformed. checkpoint_close(NULL) is
- * harmless. */
+/* Opens path: a folder (config.json + model*.safetensors), a file (GGUF), or "synthetic:PRESET".
+ * seed is for synthetic weights only. NULL with one clear message on anything malformed.
+ * checkpoint_close(NULL) is harmless. */
 checkpoint *checkpoint_open(const char *path, uint64_t seed);
 void checkpoint_close(checkpoint *c);
 
-/* config.json (for GGUF: made from the metadata with config.json's field names; for synthetic: the preset's,
- * with "quantization" as the suffix says). Lives as long as the checkpoint. */
+/* config.json (for GGUF: made from the metadata with config.json's field names; for synthetic: the
+ * preset's, with "quantization" as the suffix says). Lives as long as the checkpoint. */
 const json *checkpoint_config(const checkpoint *c);
 
 /* For messages: the path of config.json, the GGUF file or the preset. */
@@ -26,8 +27,8 @@ bool checkpoint_is_gguf(const checkpoint *c);
 /* The folder that holds tokenizer.json; NULL for GGUF and synthetic. */
 const char *checkpoint_folder(const checkpoint *c);
 
-/* End-of-sequence ids: generation_config.json's eos_token_id over config.json's (one or a list), as mlx-lm.
- * Returns how many were written, at most max. */
+/* End-of-sequence ids: generation_config.json's eos_token_id over config.json's (one or a list), as
+ * mlx-lm. Returns how many were written, at most max. */
 int checkpoint_eos_ids(const checkpoint *c, int32_t *ids, int max);
 
 /* The vocabulary a GGUF file carries; NULL for the others. Lives as long as the checkpoint. */
@@ -41,8 +42,8 @@ int checkpoint_add_note(checkpoint *c, const char *format, ...) PRINTF_LIKE(2, 3
 
 /* ---- names ---- */
 
-/* How published names become mlx-lm's. A list ends with {NAME_END}; all rules apply to a name, in their
- * order. */
+/* How published names become mlx-lm's. A list ends with {NAME_END}; all rules apply to a name, in
+ * their order. */
 typedef enum name_rule_kind {
     NAME_END,
     NAME_DROP,      /* a tensor whose name begins with `from` is left out */
@@ -56,14 +57,15 @@ typedef struct name_rule {
     const char *from, *to;
 } name_rule;
 
-/* Applies the rules, before any weight is taken. Tensors that were left out are counted in a note. */
+/* Applies the rules, before any weight is taken. Tensors that were left out are counted in a
+ * note. */
 int checkpoint_rename(checkpoint *c, const name_rule *rules);
 
 /* Which rows of each expert's matrix. */
 typedef enum slice_rows { ROWS_ALL, ROWS_FIRST_HALF, ROWS_SECOND_HALF, ROWS_EVEN, ROWS_ODD } slice_rows;
 
-/* A tensor [experts, rows, ...] whose name ends with `from` has these rows of mlx-lm's tensor, whose name
- * ends with `to` instead; several may take from one. A list ends with {NULL}. */
+/* A tensor [experts, rows, ...] whose name ends with `from` has these rows of mlx-lm's tensor,
+ * whose name ends with `to` instead; several may take from one. A list ends with {NULL}. */
 typedef struct slice_rule {
     const char *from, *to;
     slice_rows rows;
@@ -71,10 +73,12 @@ typedef struct slice_rule {
     bool packed;     /* its rows are groups of 16 bytes, which MLX has as words */
 } slice_rule;
 
-/* Applies them after checkpoint_rename and before any weight is taken. The data is copied when it is. */
+/* Applies them after checkpoint_rename and before any weight is taken. The data is copied when it
+ * is. */
 int checkpoint_slice(checkpoint *c, const slice_rule *rules);
 
-/* Divides each column of the plain matrix `name` by its length + 1e-7, computed in F32. Before it is taken.
+/* Divides each column of the plain matrix `name` by its length + 1e-7, computed in F32. Before it
+ * is taken.
  */
 int checkpoint_unit_columns(checkpoint *c, const char *name);
 
@@ -92,7 +96,8 @@ int checkpoint_module_prefix(checkpoint *c, const char *prefix);
 
 /* ---- weights, by mlx-lm's parameter names ---- */
 
-/* Is there a tensor of that exact name? For synthetic checkpoints always false: optional tensors are absent.
+/* Is there a tensor of that exact name? For synthetic checkpoints always false: optional tensors
+ * are absent.
  */
 bool checkpoint_has(const checkpoint *c, const char *name);
 
@@ -102,21 +107,21 @@ bool checkpoint_has_shape(const checkpoint *c, const char *name, int rank, const
 /* The parameter `name` exactly (norm weights, linear biases): plain, of that shape. */
 int checkpoint_plain(checkpoint *c, const char *name, int rank, const int64_t *shape, matrix *out);
 
-/* The weight of module `path` (path.weight, and path.scales / path.biases when quantized): rank 2 [out, in]
- * or rank 3 [experts, out, in] logical shape. Bits and group size are inferred from the shapes, config.json's
- * per-module overrides win (mlx-lm utils.py: infer_quant_config). Errors name the tensor, the wanted and the
- * found shape. */
+/* The weight of module `path` (path.weight, and path.scales / path.biases when quantized): rank 2
+ * [out, in] or rank 3 [experts, out, in] logical shape. Bits and group size are inferred from the
+ * shapes, config.json's per-module overrides win (mlx-lm utils.py: infer_quant_config). Errors name
+ * the tensor, the wanted and the found shape. */
 int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out);
 
-/* As checkpoint_plain of n, and as checkpoint_matrix of [n_experts, in]. They say what a synthetic checkpoint
- * is to make: weights of a norm lie around `center`, and a router of a quantized model has 8 bits, as
- * mlx-lm's quant_predicate of such models wants. */
+/* As checkpoint_plain of n, and as checkpoint_matrix of [n_experts, in]. They say what a synthetic
+ * checkpoint is to make: weights of a norm lie around `center`, and a router of a quantized model
+ * has 8 bits, as mlx-lm's quant_predicate of such models wants. */
 int checkpoint_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out);
 int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out);
 
-/* Latent attention's kv_b_proj [n_heads * (nope + v_dim), rank], taken apart as mlx-lm does (deepseek_v3.py:
- * sanitize): embed_q [n_heads, rank, nope], unembed_out [n_heads, v_dim, rank], in memory of the
- * checkpoint's. */
+/* Latent attention's kv_b_proj [n_heads * (nope + v_dim), rank], taken apart as mlx-lm does
+ * (deepseek_v3.py: sanitize): embed_q [n_heads, rank, nope], unembed_out [n_heads, v_dim, rank], in
+ * memory of the checkpoint's. */
 typedef struct kv_b_shape {
     int64_t n_heads, nope, v_dim, rank;
 } kv_b_shape;
@@ -131,15 +136,17 @@ int checkpoint_ignore(checkpoint *c, const char *part);
 /* To be called when all weights were taken: -1 naming a surplus tensor that nothing used. */
 int checkpoint_check_all_used(const checkpoint *c);
 
-/* Bytes of all tensors in the files, before any is taken; 0 for synthetic ones, which are made one by one. */
+/* Bytes of all tensors in the files, before any is taken; 0 for synthetic ones, which are made one
+ * by one. */
 int64_t checkpoint_stored_bytes(const checkpoint *c);
 
-/* For a synthetic checkpoint: the same once more, of weights without values, whose memory is never touched. A
- * model that is loaded from it tells by checkpoint_bytes what its weights will take. NULL on error. */
+/* For a synthetic checkpoint: the same once more, of weights without values, whose memory is never
+ * touched. A model that is loaded from it tells by checkpoint_bytes what its weights will take.
+ * NULL on error. */
 checkpoint *checkpoint_sizes(const checkpoint *of);
 
-/* Weights that are taken from now on and would be converted get memory of the right size, without values. For
- * who wants to know whether a model loads, and what it will take, at no cost. */
+/* Weights that are taken from now on and would be converted get memory of the right size, without
+ * values. For who wants to know whether a model loads, and what it will take, at no cost. */
 void checkpoint_skip_values(checkpoint *c);
 
 /* Facts for results: parameters and bytes of the weights taken so far, and a short text such as
@@ -148,8 +155,8 @@ int64_t checkpoint_parameters(const checkpoint *c);
 int64_t checkpoint_bytes(const checkpoint *c);
 const char *checkpoint_quantization(checkpoint *c);
 
-/* Names of the presets, for `mlxbench models`: calls each(context, name, config) until it returns nonzero. -1
- * when the folder of presets is not found. */
+/* Names of the presets, for `mlxbench models`: calls each(context, name, config) until it returns
+ * nonzero. -1 when the folder of presets is not found. */
 int checkpoint_presets(int (*each)(void *context, const char *name, const json *config), void *context);
 
 #endif

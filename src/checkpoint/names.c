@@ -1,6 +1,6 @@
-/* names.c - what a published checkpoint calls its tensors, turned into mlx-lm's names before any is asked
- * for. Rules change the table of tensors alone: no data is touched (mlx-lm: the sanitize function of a
- * model). */
+/* names.c - what a published checkpoint calls its tensors, turned into mlx-lm's names before any is
+ * asked for. Rules change the table of tensors alone: no data is touched (mlx-lm: the sanitize
+ * function of a model). */
 #include "checkpoint/internal.h"
 
 #include <stdarg.h>

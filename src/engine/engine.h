@@ -1,16 +1,17 @@
 /* engine.h - the operation set: all a model needs, documented to the letter, and what an engine is.
- * A model is written once in these operations; an engine is one implementation of them (engine/cpu, ...).
+ * A model is written once in these operations; an engine is one implementation of them (engine/cpu,
+ * ...).
  *
- * Life of one step: graph_begin, operations (each records a node and returns a handle borrowed from the
- * graph), graph_end, which runs what the requested outputs and the caches need - nothing else - and drops the
- * rest. A failing operation records the error once, and all later ones of that graph do nothing: model code
- * has no error ladder; graph_end reports it.
+ * Life of one step: graph_begin, operations (each records a node and returns a handle borrowed from
+ * the graph), graph_end, which runs what the requested outputs and the caches need - nothing else -
+ * and drops the rest. A failing operation records the error once, and all later ones of that graph
+ * do nothing: model code has no error ladder; graph_end reports it.
  *
  * Shapes: L tokens (rows), D features, H heads, hd = head_dim, V vocabulary. Several sequences are
  * [n_sequences * L], one after another.
- * Number types: a value has the dtype mlx-lm would give it (that of the checkpoint's activations). An engine
- * may compute and keep values in a wider one: engine/cpu holds every value in F32. Constants are rounded to
- * the activation dtype, as MLX's weakly typed Python scalars are. */
+ * Number types: a value has the dtype mlx-lm would give it (that of the checkpoint's activations).
+ * An engine may compute and keep values in a wider one: engine/cpu holds every value in F32.
+ * Constants are rounded to the activation dtype, as MLX's weakly typed Python scalars are. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -26,8 +27,10 @@ typedef struct result result;      /* a value that outlives its graph */
 /* ---- engines ---- */
 
 /* A setting by name, as users give it and rows show it (results/params.def lists them):
- *   graph        mlx: "mlx-lm", exactly its operations, or "fused", kernels of our own where there are some
- *   activations  cpu: "exact", or "int8": what quantized weights are multiplied with is rounded to 8 bits
+ *   graph        mlx: "mlx-lm", exactly its operations, or "fused", kernels of our own where there
+ *                are some
+ *   activations  cpu: "exact", or "int8": what quantized weights are multiplied with is rounded to
+ *                8 bits
  *   affinity     cpu: "none", or "cores": each thread stays on a CPU of its own
  * Both strings are borrowed for the call alone; value NULL: not given. */
 typedef struct engine_setting {
@@ -44,12 +47,14 @@ typedef struct engine_options {
     engine_setting settings[ENGINE_MAX_SETTINGS];
 } engine_options;
 
-/* Whether setting `name` was given this value. One that was not given is the engine's own choice. */
+/* Whether setting `name` was given this value. One that was not given is the engine's own
+ * choice. */
 bool engine_asks(const engine_options *o, const char *name, const char *value);
 
-/* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says from where);
- * "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says why, or lists the known
- * ones. One graph and one thread at a time may use it. engine_close(NULL) does nothing. */
+/* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says
+ * from where); "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says
+ * why, or lists the known ones. One graph and one thread at a time may use it. engine_close(NULL)
+ * does nothing. */
 engine *engine_open(const char *name, const engine_options *options);
 void engine_close(engine *e);
 
@@ -70,12 +75,12 @@ engine_info engine_describe(const engine *e);
 /* The value of a setting that is in use; NULL where it means nothing to this engine. */
 const char *engine_setting_used(const engine *e, const char *name);
 
-/* Names of this build's engines, for help and `mlxbench models`: i = 0, 1, ... until NULL. (The engine
- * "fake", which computes nothing, is there for tests alone and not among them.) */
+/* Names of this build's engines, for help and `mlxbench models`: i = 0, 1, ... until NULL. (The
+ * engine "fake", which computes nothing, is there for tests alone and not among them.) */
 const char *engine_name(int i);
 
-/* Bytes held, from the engine's own allocator. weights counts mapped checkpoint bytes in use, too. peak is
- * the highest total since engine_reset_peak. */
+/* Bytes held, from the engine's own allocator. weights counts mapped checkpoint bytes in use, too.
+ * peak is the highest total since engine_reset_peak. */
 typedef struct engine_memory {
     int64_t weights, kv, scratch, peak;
 } engine_memory;
@@ -111,12 +116,13 @@ void engine_drop_weights(engine *e);
 
 /* ---- caches: what a sequence remembers ---- */
 
-/* Keys and values, an array of states, or both. max_size 0: plain, grows without limit (mlx-lm cache.py:
- * KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries, max_size in all after
- * single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier entries through a causal window
- * of max_size (RotatingKVCache, make_mask included). States are zero at first, always written, and never
- * rotated, quantized or trimmed (ArraysCache). cache_new refuses what no engine has yet: a rotating cache
- * with a window other than max_size, and chunks. */
+/* Keys and values, an array of states, or both. max_size 0: plain, grows without limit (mlx-lm
+ * cache.py: KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries,
+ * max_size in all after single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier
+ * entries through a causal window of max_size (RotatingKVCache, make_mask included). States are
+ * zero at first, always written, and never rotated, quantized or trimmed (ArraysCache). cache_new
+ * refuses what no engine has yet: a rotating cache with a window other than max_size, and
+ * chunks. */
 enum { CACHE_MAX_STATES = 4 };
 typedef struct cache_spec {
     int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
@@ -143,37 +149,38 @@ typedef struct cache {
     int bits, group_size; /* 0, 0 while not quantized */
 } cache;
 
-/* A new, empty cache; NULL on error (out of memory: the message names the size). cache_free(NULL) does
- * nothing. */
+/* A new, empty cache; NULL on error (out of memory: the message names the size). cache_free(NULL)
+ * does nothing. */
 cache *cache_new(engine *e, const cache_spec *spec);
 void cache_free(engine *e, cache *c);
 
-/* Makes `to` hold what `from` holds, at its position, in memory of its own; nothing of it is left to be done
- * afterwards. Both were made for the same spec, but for capacity and aside. Between graphs only. -1 on error:
- * then `to` may only be freed. */
+/* Makes `to` hold what `from` holds, at its position, in memory of its own; nothing of it is left
+ * to be done afterwards. Both were made for the same spec, but for capacity and aside. Between
+ * graphs only. -1 on error: then `to` may only be freed. */
 int cache_copy(engine *e, cache *to, const cache *from);
 
 /* Quantizes what the cache holds and all that follows: affine, along head_dim, as mx.quantize does
- * (KVCache.to_quantized). Harmless when it is quantized already. -1 for a rotating cache or a head_dim that
- * group_size does not divide. Between graphs only. */
+ * (KVCache.to_quantized). Harmless when it is quantized already. -1 for a rotating cache or a
+ * head_dim that group_size does not divide. Between graphs only. */
 int cache_quantize(engine *e, cache *c, int bits, int group_size);
 
 /* ---- graphs ---- */
 
-/* Starts a step of n_sequences sequences, which advance by the same number of tokens: row r of a value
- * belongs to sequence r / L, where L is that number. Only one graph of an engine exists at a time. Never
- * NULL: an error shows at graph_end. */
+/* Starts a step of n_sequences sequences, which advance by the same number of tokens: row r of a
+ * value belongs to sequence r / L, where L is that number. Only one graph of an engine exists at a
+ * time. Never NULL: an error shows at graph_end. */
 graph *graph_begin(engine *e, int n_sequences);
 
-/* Runs the step: every cache write recorded, and the n outputs with all they need; then drops the graph. The
- * caches that it wrote are at the next position afterwards; while recording, all see the position before it.
- * results[i] receives outputs[i] (free it with result_free). n = 0 is a prefill chunk: in the last layer only
- * keys and values are computed, as mlx-lm evaluates nothing but cache states there. -1 on error: then no
- * result is set, and the caches used must not be used again. fail_interrupted when Ctrl-C was seen. */
+/* Runs the step: every cache write recorded, and the n outputs with all they need; then drops the
+ * graph. The caches that it wrote are at the next position afterwards; while recording, all see the
+ * position before it. results[i] receives outputs[i] (free it with result_free). n = 0 is a prefill
+ * chunk: in the last layer only keys and values are computed, as mlx-lm evaluates nothing but cache
+ * states there. -1 on error: then no result is set, and the caches used must not be used again.
+ * fail_interrupted when Ctrl-C was seen. */
 int graph_end(graph *g, int n, const tensor outputs[], result *results[]);
 
-/* Waits for a result and copies it: F32 values for float tensors, int32_t for ids. count elements must fit
- * the tensor exactly. -1 on error. */
+/* Waits for a result and copies it: F32 values for float tensors, int32_t for ids. count elements
+ * must fit the tensor exactly. -1 on error. */
 int result_read(result *r, void *out, int64_t count);
 void result_free(result *r); /* NULL is harmless */
 
@@ -185,33 +192,36 @@ int64_t tensor_dim(tensor x, int i);
 
 /* ---- operations ---- */
 
-/* Token ids, copied -> I32 [n], n / n_sequences of each sequence. An id outside the vocabulary is an error of
- * embed. */
+/* Token ids, copied -> I32 [n], n / n_sequences of each sequence. An id outside the vocabulary is
+ * an error of embed. */
 tensor tokens(graph *g, const int32_t *ids, int64_t n);
 
-/* An earlier step's result (an argmax) as this step's ids, without waiting for it -> I32 [n]. The result must
- * stay alive until this graph ended. mlx-lm generate.py: _step(y). */
+/* An earlier step's result (an argmax) as this step's ids, without waiting for it -> I32 [n]. The
+ * result must stay alive until this graph ended. mlx-lm generate.py: _step(y). */
 tensor token_result(graph *g, result *r);
 
-/* Rows of w [V, D] by id, dequantized -> [L, D] in w's dtype. mlx nn.Embedding, nn.QuantizedEmbedding. */
+/* Rows of w [V, D] by id, dequantized -> [L, D] in w's dtype. mlx nn.Embedding,
+ * nn.QuantizedEmbedding. */
 tensor embed(graph *g, tensor ids, const weight *w);
 
-/* x [L, in] times w [out, in] transposed, plus w's bias -> [L, out]. mlx nn.Linear, mx.quantized_matmul. */
+/* x [L, in] times w [out, in] transposed, plus w's bias -> [L, out]. mlx nn.Linear,
+ * mx.quantized_matmul. */
 tensor linear(graph *g, tensor x, const weight *w);
 
 /* n linears over one input, recorded together so that an engine can run them as one. */
 void linears(graph *g, tensor x, int n, const weight *const w[], tensor *const out[]);
 
-/* x / sqrt(mean(x^2) + eps) * w over the last dimension, in F32, rounded once at the end. w [last] or NULL
- * for none. x of any rank. mx.fast.rms_norm. */
+/* x / sqrt(mean(x^2) + eps) * w over the last dimension, in F32, rounded once at the end. w [last]
+ * or NULL for none. x of any rank. mx.fast.rms_norm. */
 tensor rms_norm(graph *g, tensor x, const weight *w, float eps);
 
 /* [L, n * hd] seen as [L, n, hd]; no work. */
 tensor heads(graph *g, tensor x, int n);
 
-/* Rotary embedding: for position p and pair i of the first dims features, the angle is scale * p / freqs[i].
- * Pairs are (i, i + dims / 2), or (2i, 2i + 1) when traditional. The rotated features are first multiplied
- * by mscale (rounded to the activation dtype). mx.fast.rope; variants: mlx-lm rope_utils.py. */
+/* Rotary embedding: for position p and pair i of the first dims features, the angle is scale * p /
+ * freqs[i]. Pairs are (i, i + dims / 2), or (2i, 2i + 1) when traditional. The rotated features are
+ * first multiplied by mscale (rounded to the activation dtype). mx.fast.rope; variants: mlx-lm
+ * rope_utils.py. */
 typedef struct rope_spec {
     int dims;
     bool traditional;
@@ -225,11 +235,11 @@ typedef struct rope_spec {
 /* Rotates x [L, H, hd]; row r has position c->offset + r % L. */
 tensor rope(graph *g, tensor x, const rope_spec *spec, const cache *c);
 
-/* Appends k [L, Hkv, hd] and v [L, Hkv, hd_v] to the cache, then softmax(scale * q k^T) v over what the cache
- * shows to each row (causal; the window of a rotating cache) -> [L, H * hd_v]. Query head h uses KV head
- * h / (H / Hkv). A quantized cache is read as it is stored. One step
- * writes a cache at most once.
- * mlx-lm base.py: scaled_dot_product_attention, quantized_scaled_dot_product_attention. */
+/* Appends k [L, Hkv, hd] and v [L, Hkv, hd_v] to the cache, then softmax(scale * q k^T) v over what
+ * the cache shows to each row (causal; the window of a rotating cache) -> [L, H * hd_v]. Query head
+ * h uses KV head h / (H / Hkv). A quantized cache is read as it is stored. One step writes a cache
+ * at most once. mlx-lm base.py: scaled_dot_product_attention,
+ * quantized_scaled_dot_product_attention. */
 typedef struct attend_spec {
     float scale;
     const weight *sinks; /* [H], NULL: none. A head's sum of exponentials gains that of its sink, which has no
@@ -238,21 +248,22 @@ typedef struct attend_spec {
 } attend_spec;
 tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, const attend_spec *spec);
 
-/* Causal convolution of every feature by itself: y[t, d] = sum over j < K of w[d, j] * in[t + j, d], plus w's
- * bias, then x * sigmoid(x) when silu; in is the K - 1 rows of the cache's state `slot`, then x [L, D]. The
- * state [K - 1, D] keeps the last K - 1 rows. w [D, K]. mlx nn.Conv1d with as many groups as channels; mlx-lm
- * qwen3_next.py, lfm2.py. */
+/* Causal convolution of every feature by itself: y[t, d] = sum over j < K of w[d, j] * in[t + j,
+ * d], plus w's bias, then x * sigmoid(x) when silu; in is the K - 1 rows of the cache's state
+ * `slot`, then x [L, D]. The state [K - 1, D] keeps the last K - 1 rows. w [D, K]. mlx nn.Conv1d
+ * with as many groups as channels; mlx-lm qwen3_next.py, lfm2.py. */
 tensor short_conv(graph *g, cache *c, int slot, tensor x, const weight *w, bool silu);
 
-/* As attend, with the keys and values that another layer wrote to its cache in this step: nothing is written.
- * mlx-lm gemma4_text.py: shared_kv */
+/* As attend, with the keys and values that another layer wrote to its cache in this step: nothing
+ * is written. mlx-lm gemma4_text.py: shared_kv */
 tensor attend_shared(graph *g, cache *c, tensor q, const attend_spec *spec);
 
-/* Functions of one number. SILU: x sigmoid(x). GELU_TANH: mlx nn.gelu_approx. GELU: x (1 + erf(x / sqrt 2))
- * / 2. RELU2: max(x, 0)^2. SOFTPLUS: log(1 + e^x). OAI, in gated() and experts() alone (mlx-lm
- * activations.py: swiglu_oai): the gate g is at most 7, up u within -7 .. 7, and the result is g
- * sigmoid(1.702 g) (u + 1). CLAMPED_7 and CLAMPED_16, there, too (mlx-lm step3p5.py: clamped_swiglu): silu(g)
- * is at most that number, u within its two signs; the result is their product. */
+/* Functions of one number. SILU: x sigmoid(x). GELU_TANH: mlx nn.gelu_approx. GELU: x (1 + erf(x /
+ * sqrt 2)) / 2. RELU2: max(x, 0)^2. SOFTPLUS: log(1 + e^x). OAI, in gated() and experts() alone
+ * (mlx-lm activations.py: swiglu_oai): the gate g is at most 7, up u within -7 .. 7, and the result
+ * is g sigmoid(1.702 g) (u + 1). CLAMPED_7 and CLAMPED_16, there, too (mlx-lm step3p5.py:
+ * clamped_swiglu): silu(g) is at most that number, u within its two signs; the result is their
+ * product. */
 typedef enum activation {
     ACT_SILU,
     ACT_GELU_TANH,
@@ -268,8 +279,8 @@ typedef enum activation {
     ACT_CLAMPED_16,
 } activation;
 
-/* act(gate) * up, elementwise, in the wider of their types. ACT_SILU_F32 computes both in F32 and rounds
- * once, to up's type (mlx-lm activations.py: precise_swiglu). */
+/* act(gate) * up, elementwise, in the wider of their types. ACT_SILU_F32 computes both in F32 and
+ * rounds once, to up's type (mlx-lm activations.py: precise_swiglu). */
 tensor gated(graph *g, activation act, tensor gate, tensor up);
 
 /* act(x), elementwise, any shape. */
@@ -298,22 +309,23 @@ tensor product_weight(graph *g, tensor x, const weight *w);
 /* Columns first .. first + n of the last dimension of [L, D] or [L, H, D]. mx.split */
 tensor part(graph *g, tensor x, int64_t first, int64_t n);
 
-/* Columns of a, then those of b: [L, D1], [L, D2] -> [L, D1 + D2]; [L, H, D1], [L, H or 1, D2] -> [L, H, D1 +
- * D2], where all heads share b. mx.concatenate */
+/* Columns of a, then those of b: [L, D1], [L, D2] -> [L, D1 + D2]; [L, H, D1], [L, H or 1, D2] ->
+ * [L, H, D1 + D2], where all heads share b. mx.concatenate */
 tensor concat(graph *g, tensor a, tensor b);
 
 /* [L, H, hd] seen as [L, H * hd]; no work. */
 tensor flatten(graph *g, tensor x);
 
-/* x [L, H, hd] times 1 + beta log(1 + floor((p + shift) / n)), p the row's position, rounded to x's dtype.
- * Longer texts get sharper attention. mlx-lm ministral3.py, llama4.py. */
+/* x [L, H, hd] times 1 + beta log(1 + floor((p + shift) / n)), p the row's position, rounded to x's
+ * dtype. Longer texts get sharper attention. mlx-lm ministral3.py, llama4.py. */
 typedef struct position_scale {
     float beta, shift, n;
 } position_scale;
 tensor scale_positions(graph *g, tensor x, position_scale s, const cache *c);
 
-/* Choosing experts: the k with the largest scores (ties: lowest index) -> routing [L, k], for experts() only.
- * mlx-lm: the MoE classes of models/, e.g. qwen3_moe.py, glm4_moe.py (group_expert_select), mixtral.py. */
+/* Choosing experts: the k with the largest scores (ties: lowest index) -> routing [L, k], for
+ * experts() only. mlx-lm: the MoE classes of models/, e.g. qwen3_moe.py, glm4_moe.py
+ * (group_expert_select), mixtral.py. */
 typedef enum score_kind {
     SCORE_SOFTMAX,    /* of all logits, in F32 */
     SCORE_SIGMOID,    /* in F32 */
@@ -353,16 +365,16 @@ tensor logprobs(graph *g, tensor x);
 /* Index of the largest element of each row (ties: lowest) -> I32 [L]. x [L, V]. */
 tensor argmax(graph *g, tensor x);
 
-/* (x - mean) / sqrt(variance + eps) over the last dimension, times w, plus w's bias, in F32, rounded once at
- * the end. w [last] or NULL for none. mx.fast.layer_norm. */
+/* (x - mean) / sqrt(variance + eps) over the last dimension, times w, plus w's bias, in F32,
+ * rounded once at the end. w [last] or NULL for none. mx.fast.layer_norm. */
 tensor layer_norm(graph *g, tensor x, const weight *w, float eps);
 
-/* The gated delta rule: what a head remembers is a matrix S [dv, dk], which follows the text token by token:
- * S = decay S, S += (v - S k) beta k^T, and the result is y = S q. decay is exp(-exp(A_log) softplus(a +
- * dt_bias)), or exp(lower_bound sigmoid(exp(A_log) (a + dt_bias))); beta is sigmoid(b), or twice that. q, k
- * [L, Hk, dk], v [L, Hv, dv], b [L, Hv]; a [L, Hv], or [L, Hv, dk] with a decay for every feature of the key
- * -> [L, Hv, dv]. Value head h uses key head h / (Hv / Hk). The state has rows Hv * dv, cols dk, F32. mlx-lm
- * gated_delta.py. */
+/* The gated delta rule: what a head remembers is a matrix S [dv, dk], which follows the text token
+ * by token: S = decay S, S += (v - S k) beta k^T, and the result is y = S q. decay is
+ * exp(-exp(A_log) softplus(a + dt_bias)), or exp(lower_bound sigmoid(exp(A_log) (a + dt_bias)));
+ * beta is sigmoid(b), or twice that. q, k [L, Hk, dk], v [L, Hv, dv], b [L, Hv]; a [L, Hv], or [L,
+ * Hv, dk] with a decay for every feature of the key -> [L, Hv, dv]. Value head h uses key head h /
+ * (Hv / Hk). The state has rows Hv * dv, cols dk, F32. mlx-lm gated_delta.py. */
 typedef struct delta_inputs {
     tensor q, k, v, a, b;
 } delta_inputs;
@@ -376,12 +388,13 @@ typedef struct delta_spec {
 /* spec lives as long as the model. */
 tensor delta_rule(graph *g, cache *c, const delta_inputs *in, const delta_spec *spec);
 
-/* A selective state space, Mamba's: what a head remembers is a matrix S [hd, N], which follows the text token
- * by token: S = decay S + delta x B^T, and the result is y = S C + D x. delta is softplus(dt + dt_bias), at
- * least dt_min and at most dt_max; decay is exp(-exp(A_log) delta). x [L, H, hd], dt [L, H], B, C [L, G, N]
- * -> [L, H, hd]. Head h uses group h / (H / G). The state has rows H * hd, cols N; F32 for Mamba-2.
- * Mamba-2: A_log is [H]. Mamba-1: A_log is [H * N], a decay for every feature of B, and hd is 1; all is
- * computed in the activations' dtype. mlx-lm ssm.py; mamba.py, jamba.py. */
+/* A selective state space, Mamba's: what a head remembers is a matrix S [hd, N], which follows the
+ * text token by token: S = decay S + delta x B^T, and the result is y = S C + D x. delta is
+ * softplus(dt + dt_bias), at least dt_min and at most dt_max; decay is exp(-exp(A_log) delta). x
+ * [L, H, hd], dt [L, H], B, C [L, G, N] -> [L, H, hd]. Head h uses group h / (H / G). The state has
+ * rows H * hd, cols N; F32 for Mamba-2. Mamba-2: A_log is [H]. Mamba-1: A_log is [H * N], a decay
+ * for every feature of B, and hd is 1; all is computed in the activations' dtype. mlx-lm ssm.py;
+ * mamba.py, jamba.py. */
 typedef struct ssm_inputs {
     tensor x, B, C, dt;
 } ssm_inputs;
@@ -396,17 +409,18 @@ typedef struct ssm_spec {
 /* spec lives as long as the model. */
 tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
 
-/* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own -> [L, H, out]. mlx-lm
- * mla.py: MultiLinear. */
+/* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own -> [L, H, out].
+ * mlx-lm mla.py: MultiLinear. */
 tensor linear_heads(graph *g, tensor x, const weight *w);
 
-/* Multi-head latent attention. A token's entry is a latent [c], of which every head makes its key (embed_q)
- * and value (unembed_out), and a rotated key [r] that all heads share. The scores of head h are scale *
- * (q_nope . (latent embed_q[h]) + q_pe . k_pe), and what is summed up is unembed_out[h] latent. Appends to
- * the cache, which is `latent`, with head_dim c and v_head_dim r. q_nope [L, H, n], q_pe [L, H, r], latent
- * [L, 1, c], k_pe [L, 1, r], embed_q [H, c, n], unembed_out [H, v, c] -> [L, H, v]. One token of a sequence
- * multiplies its query with embed_q and the sum of latents with unembed_out; several make keys and values of
- * all entries. mlx-lm deepseek_v3.py: DeepseekV3Attention. */
+/* Multi-head latent attention. A token's entry is a latent [c], of which every head makes its key
+ * (embed_q) and value (unembed_out), and a rotated key [r] that all heads share. The scores of head
+ * h are scale * (q_nope . (latent embed_q[h]) + q_pe . k_pe), and what is summed up is
+ * unembed_out[h] latent. Appends to the cache, which is `latent`, with head_dim c and v_head_dim r.
+ * q_nope [L, H, n], q_pe [L, H, r], latent [L, 1, c], k_pe [L, 1, r], embed_q [H, c, n],
+ * unembed_out [H, v, c] -> [L, H, v]. One token of a sequence multiplies its query with embed_q and
+ * the sum of latents with unembed_out; several make keys and values of all entries. mlx-lm
+ * deepseek_v3.py: DeepseekV3Attention. */
 typedef struct latent_inputs {
     tensor q_nope, q_pe, latent, k_pe;
     tensor selected; /* of select_entries; NULL: all entries */

@@ -5,9 +5,10 @@
 
 #include "engine/engine.h"
 
-/* One line per operation an engine implements: its name, its function's name in every engine, and what it is.
- * SOURCE: its value is there already. VIEW: its value is in[0]'s, seen in another shape. EFFECT: it changes a
- * cache, and so always runs. SMALL: of one token a thread computes it sooner than it waits for another. */
+/* One line per operation an engine implements: its name, its function's name in every engine, and
+ * what it is. SOURCE: its value is there already. VIEW: its value is in[0]'s, seen in another
+ * shape. EFFECT: it changes a cache, and so always runs. SMALL: of one token a thread computes it
+ * sooner than it waits for another. */
 enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
 #define ENGINE_OPS(OP)                                                                                       \
     OP(TOKENS, tokens, SOURCE)             /* ids copied into the graph */                                   \
@@ -62,7 +63,8 @@ typedef struct conv_options {
     bool silu;
 } conv_options;
 
-/* A value, and how it comes about. It holds nothing of an engine's: engines keep what they need by index. */
+/* A value, and how it comes about. It holds nothing of an engine's: engines keep what they need by
+ * index. */
 typedef struct node {
     op_kind op;
     enum dtype dtype;
@@ -97,8 +99,8 @@ typedef struct node {
     const ssm_spec *ssm;     /* SSM */
 } node;
 
-/* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are recorded.
- * The memory is kept from graph to graph. */
+/* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are
+ * recorded. The memory is kept from graph to graph. */
 enum { GRAPH_BLOCK = 256 }; /* nodes */
 struct graph {
     struct engine *engine;
@@ -187,8 +189,8 @@ typedef struct engine_module {
 typedef const engine_module *engine_module_get(void);
 #define ENGINE_MODULE_SYMBOL "mlxbench_engine_module"
 
-/* The class of the engine in module `mlxbench-NAME`, loaded at the first call; NULL with a message that says
- * where it was looked for. It stays loaded. */
+/* The class of the engine in module `mlxbench-NAME`, loaded at the first call; NULL with a message
+ * that says where it was looked for. It stays loaded. */
 const engine_class *engine_module_load(const char *name);
 
 #endif

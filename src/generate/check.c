@@ -1,5 +1,5 @@
-/* check.c - what a model can't do, said before anything runs, and how much memory its caches will take.
- * Refuses what mlx-lm refuses, with the reason. */
+/* check.c - what a model can't do, said before anything runs, and how much memory its caches will
+ * take. Refuses what mlx-lm refuses, with the reason. */
 #include "generate/generate.h"
 
 #include <stdio.h>
@@ -96,8 +96,8 @@ int64_t session_bytes(const model *m, const session_spec *spec) {
     return bytes < (double)INT64_MAX ? (int64_t)bytes : INT64_MAX;
 }
 
-/* What the weights of a synthetic checkpoint will take. 0 when it can't be loaded, for what is wrong shows
- * when it is loaded in earnest. */
+/* What the weights of a synthetic checkpoint will take. 0 when it can't be loaded, for what is
+ * wrong shows when it is loaded in earnest. */
 static int64_t synthetic_bytes(const checkpoint *of) {
     model_weights weights = {0};
     if (model_weigh(of, &weights)) error_clear();

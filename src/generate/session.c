@@ -177,7 +177,8 @@ static int end_steps(session *s) {
     return run_chunk(s, s->last, 1);
 }
 
-/* Tokens [first, first + n) of each sequence's total; without a copy where there is one sequence. */
+/* Tokens [first, first + n) of each sequence's total; without a copy where there is one
+ * sequence. */
 static const int32_t *chunk_of(session *s, const int32_t *ids, int64_t total, int64_t first, int64_t n) {
     int64_t n_sequences = s->spec.n_sequences;
     if (n_sequences == 1) return ids + first;

@@ -17,8 +17,8 @@ typedef struct walk {
     void *context;
 } walk;
 
-/* Bytes and last use of the files below a folder. Links are followed where they are what a folder consists
- * of. */
+/* Bytes and last use of the files below a folder. Links are followed where they are what a folder
+ * consists of. */
 static void measure(const char *folder, int depth, hub_entry *e) {
     str path = {0};
     DIR *dir = opendir(folder);
@@ -183,8 +183,8 @@ int hub_list(int (*each)(void *context, const hub_entry *entry), void *context) 
 
 /* ---- removing ---- */
 
-/* Blobs that are links lead to the cache's own blobs/, where huggingface_hub keeps what models have in
- * common.
+/* Blobs that are links lead to the cache's own blobs/, where huggingface_hub keeps what models have
+ * in common.
  */
 static void measure_blobs(const char *repo_folder, hub_size *size) {
     str path = {0};

@@ -73,9 +73,9 @@ static dtype promoted(dtype a, const weight *w) {
     return DTYPE_F32; /* as MLX does with two different types of floats */
 }
 
-/* Keys and values have the type that MLX promotes to on the way to them. `x` is the type of what enters the
- * layer; afterwards of what leaves it. A GGUF file's norms are always F32, which says nothing of what its
- * caches need: llama.cpp's are F16. */
+/* Keys and values have the type that MLX promotes to on the way to them. `x` is the type of what
+ * enters the layer; afterwards of what leaves it. A GGUF file's norms are always F32, which says
+ * nothing of what its caches need: llama.cpp's are F16. */
 static void find_dtypes(const loader *l, layer *out, dtype *x) {
     bool gguf = checkpoint_is_gguf(l->checkpoint);
     const attention *a = &out->attention;

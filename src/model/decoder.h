@@ -1,5 +1,5 @@
-/* decoder.h - what a decoder is made of: an architecture fills in a description, one loader takes the weights
- * that it names, one function runs it (private to model/).
+/* decoder.h - what a decoder is made of: an architecture fills in a description, one loader takes
+ * the weights that it names, one function runs it (private to model/).
  */
 #ifndef MODEL_DECODER_H
 #define MODEL_DECODER_H
@@ -12,12 +12,12 @@
  * rope, one per head after rope; a norm without weight per head, then weights for all of them. */
 typedef enum qk_norm { QK_NONE, QK_HEADS, QK_WIDTH, QK_AFTER_ROPE, QK_ALL_HEADS } qk_norm;
 
-/* How query, key and value are stored: three matrices; one, with the rows of each after those of the other;
- * one, with the rows of a KV head's queries, its key and its value together. */
+/* How query, key and value are stored: three matrices; one, with the rows of each after those of
+ * the other; one, with the rows of a KV head's queries, its key and its value together. */
 typedef enum packing { PACKING_SEPARATE, PACKING_ROWS, PACKING_GROUPS } packing;
 
-/* What the result is multiplied with: a gate for each number, or one for each head; both from the layer's
- * input. IN_Q: the gate's rows stand beside each head's query. */
+/* What the result is multiplied with: a gate for each number, or one for each head; both from the
+ * layer's input. IN_Q: the gate's rows stand beside each head's query. */
 typedef enum out_gate { GATE_NONE, GATE_SIGMOID, GATE_SIGMOID_HEAD, GATE_SOFTPLUS_HEAD, GATE_IN_Q } out_gate;
 
 typedef struct attention_desc {
@@ -257,8 +257,8 @@ typedef struct decoder {
 
 /* ---- architectures ---- */
 
-/* How a vision model's config.json holds that of its text model, `text_config`; a config.json without it is
- * the text model's. JSON objects; NULL: none. */
+/* How a vision model's config.json holds that of its text model, `text_config`; a config.json
+ * without it is the text model's. JSON objects; NULL: none. */
 typedef struct wrapper {
     const char *forced; /* fields that win over text_config's */
     const char *top;    /* a number of config.json's top, not an object: wins over both, where it is there */
@@ -348,7 +348,8 @@ typedef struct decoder_keys {
     const char *hidden, *n_layers, *n_heads, *n_kv_heads, *width, *eps;
 } decoder_keys;
 
-/* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms before. */
+/* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms
+ * before. */
 void read_decoder(loader *l, desc *d);
 void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults);
 void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decoder_defaults *defaults);
@@ -359,7 +360,8 @@ void read_sigmoid_routing(loader *l, moe_desc *e);
 /* partial_rotary_factor of head_dim, as an even number. */
 int64_t partial_dims(loader *l, const desc *d, double otherwise);
 
-/* Experts chosen by sigmoids with a bias, perhaps within the best groups; e->n and e->route.k are read. */
+/* Experts chosen by sigmoids with a bias, perhaps within the best groups; e->n and e->route.k are
+ * read. */
 void read_sigmoid_routing(loader *l, moe_desc *e);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
@@ -375,7 +377,8 @@ extern const slice_rule gemma4_slices[], qwen3_5_slices[], qwen3_vl_slices[], gr
 /* ---- the parts ---- */
 
 void load_attention(loader *l, const desc *d, const attention_desc *in, attention *out);
-/* projected: keys and values that the last layer with such matrices projected; this one may replace them. */
+/* projected: keys and values that the last layer with such matrices projected; this one may replace
+ * them. */
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c, tensor projected[2]);
 void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out);
 tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
@@ -401,7 +404,8 @@ tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out);
 tensor run_ffn(graph *g, const ffn *f, tensor x);
 
-/* An MLP and experts beside each other, each with norms of its own, and routing by the sum before the norm.
+/* An MLP and experts beside each other, each with norms of its own, and routing by the sum before
+ * the norm.
  */
 void load_both(loader *l, const desc *d, const layer_desc *in, layer *out);
 tensor run_both(graph *g, const layer *l, tensor h);

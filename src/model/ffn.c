@@ -1,5 +1,6 @@
-/* ffn.c - a layer's second half: an MLP, or a router and its experts, with an MLP for all tokens beside them.
- * mlx-lm: the MLP and SparseMoeBlock classes of most models, e.g. models/qwen3_moe.py. */
+/* ffn.c - a layer's second half: an MLP, or a router and its experts, with an MLP for all tokens
+ * beside them. mlx-lm: the MLP and SparseMoeBlock classes of most models, e.g.
+ * models/qwen3_moe.py. */
 #include "model/decoder.h"
 
 #include <stdio.h>

@@ -1,13 +1,13 @@
-/* load.h - reading config.json's fields and taking weights, with errors that stick (private to model/).
- * So that a description reads as the list of what an architecture has.
+/* load.h - reading config.json's fields and taking weights, with errors that stick (private to
+ * model/). So that a description reads as the list of what an architecture has.
  */
 #ifndef MODEL_LOAD_H
 #define MODEL_LOAD_H
 
 #include "model/model.h"
 
-/* The first error sticks: later calls do nothing and return zero values, so a description is a plain list and
- * `failed` is checked once. */
+/* The first error sticks: later calls do nothing and return zero values, so a description is a
+ * plain list and `failed` is checked once. */
 typedef struct loader {
     checkpoint *checkpoint;
     engine *engine;
@@ -61,12 +61,12 @@ const weight *load_router(loader *l, linear_shape shape, const char *name);
 /* One matrix per expert: [n, shape.out, shape.in]; biases [n, shape.out]. */
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 
-/* What makes keys ([n_heads, rank, nope]) and values ([n_heads, v_dim, rank]) of latents: as mlx-lm has them,
- * self_attn.embed_q and unembed_out, or as published, self_attn.kv_b_proj. */
+/* What makes keys ([n_heads, rank, nope]) and values ([n_heads, v_dim, rank]) of latents: as mlx-lm
+ * has them, self_attn.embed_q and unembed_out, or as published, self_attn.kv_b_proj. */
 void load_kv_b(loader *l, const kv_b_shape *shape, const weight **embed_q, const weight **unembed_out);
 
-/* A convolution of each of n features by itself, over `kernel` rows: [n, kernel], stored as [n, kernel, 1]
- * or, as published, [n, 1, kernel]. */
+/* A convolution of each of n features by itself, over `kernel` rows: [n, kernel], stored as [n,
+ * kernel, 1] or, as published, [n, 1, kernel]. */
 const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name);
 
 /* A vector of n that a norm multiplies with; offset is added to it (1: Gemma's 1 + w). */
@@ -104,8 +104,8 @@ typedef struct rope_wish {
     bool plain;       /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */
 } rope_wish;
 
-/* mlx-lm rope_utils.py: initialize_rope. Equal wishes give the same spec. rope_parameters, where transformers
- * 5 writes rope_theta and rope_scaling, is read where those two are missing. */
+/* mlx-lm rope_utils.py: initialize_rope. Equal wishes give the same spec. rope_parameters, where
+ * transformers 5 writes rope_theta and rope_scaling, is read where those two are missing. */
 const rope_spec *read_rope(loader *l, const rope_wish *wish);
 
 #endif

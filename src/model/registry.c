@@ -224,7 +224,8 @@ static json *parse(const char *text) {
     return json_parse(text, strlen(text), "the registry");
 }
 
-/* A copy of config.json, or of the text model's part of it as mlx-lm's wrapper class hands it on. */
+/* A copy of config.json, or of the text model's part of it as mlx-lm's wrapper class hands it
+ * on. */
 static json *unwrapped(const json *config, const wrapper *w) {
     const json *text = w ? json_get(config, "text_config") : NULL;
     const json *top = text && w->top ? json_get(config, w->top) : NULL;

@@ -1,5 +1,5 @@
-/* step3p5.c - Step 3.5: layers with windows have other heads, and lists say much of what a layer is.
- * mlx-lm models/step3p5.py. */
+/* step3p5.c - Step 3.5: layers with windows have other heads, and lists say much of what a layer
+ * is. mlx-lm models/step3p5.py. */
 #include "model/decoder.h"
 
 #include <stdio.h>

@@ -126,7 +126,8 @@ def test_help(run):
     assert run("models", "--nonsense").returncode == 2
 
 
-# Billions of parameters of the text model, as the makers name them: some round, and some count other parts, too.
+# Billions of parameters of the text model, as the makers name them: some round, and some count
+# other parts, too.
 PARAMETERS = {"gemma-4-26b-a4b": 25.2, "glm-4.5-air": 106, "gpt-oss-20b": 20.9, "lfm2-1.2b": 1.17, "lfm2-8b-a1b": 8.3,
               "llama-3.1-8b": 8.03, "minimax-m2": 230, "ministral-3-8b": 8.4, "mistral-small-3.2-24b": 24,
               "nemotron-nano-9b-v2": 8.9, "phi-4": 14.7, "qwen3-30b-a3b": 30.5, "qwen3-next-80b-a3b": 80,

@@ -74,7 +74,8 @@ static double index_score(const setting *s, int q, int t, int k) {
     return all;
 }
 
-/* Whether entry k is among the TOPK that token t selects of those up to itself: of equal ones the later. */
+/* Whether entry k is among the TOPK that token t selects of those up to itself: of equal ones the
+ * later. */
 static bool is_selected(const setting *s, int q, int t, int k) {
     int better = 0;
     double own = index_score(s, q, t, k);
@@ -85,7 +86,8 @@ static bool is_selected(const setting *s, int q, int t, int k) {
     return better < TOPK;
 }
 
-/* Token t of sequence q, which sees tokens [low, t], or of these those that it selects; out [HEADS * V_DIM].
+/* Token t of sequence q, which sees tokens [low, t], or of these those that it selects; out [HEADS
+ * * V_DIM].
  */
 static void reference(const setting *s, int q, int low, int t, bool selects, double *out) {
     static double scores[LONGEST];

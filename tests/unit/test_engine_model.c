@@ -1,5 +1,5 @@
-/* test_engine_model.c - what a model's steps rely on: experts, any number of threads, memory that stays flat.
- * A made-up layer of every operation is run as a prompt and token by token. */
+/* test_engine_model.c - what a model's steps rely on: experts, any number of threads, memory that
+ * stays flat. A made-up layer of every operation is run as a prompt and token by token. */
 #include "engine/cpu/kernels/kernels.h"
 #include "engine_values.h"
 
@@ -214,7 +214,8 @@ static tensor forward(graph *g, const layer *m, tensor ids) {
 
 enum { PROMPT = 40, PASSAGE = 560, STEPS = 6 };
 
-/* Some tokens' log-probabilities: of a prompt, then, after a long passage, of single tokens and their choice.
+/* Some tokens' log-probabilities: of a prompt, then, after a long passage, of single tokens and
+ * their choice.
  */
 static float *run_layer(const layer *m) {
     float *out = malloc((PROMPT + STEPS) * VOCABULARY * sizeof *out);

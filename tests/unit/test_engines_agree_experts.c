@@ -1,5 +1,5 @@
-/* test_engines_agree_experts.c - routing and experts on engine/cpu and engine/mlx; what MLX refuses.
- * What is compared, and how closely, is in engines_agree.h. */
+/* test_engines_agree_experts.c - routing and experts on engine/cpu and engine/mlx; what MLX
+ * refuses. What is compared, and how closely, is in engines_agree.h. */
 #include "engines_agree.h"
 
 static tensor of_experts(graph *g, const side *s, cache *c, tensor x) {

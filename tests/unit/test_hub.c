@@ -1,5 +1,5 @@
-/* test_hub.c - finding models: paths, presets and names in a cache laid out as huggingface_hub does.
- * The cache is built here, so no network and no model is needed. */
+/* test_hub.c - finding models: paths, presets and names in a cache laid out as huggingface_hub
+ * does. The cache is built here, so no network and no model is needed. */
 #include "folder.h"
 #include "hub/hub.h"
 

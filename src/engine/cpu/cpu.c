@@ -1,5 +1,6 @@
 /* cpu.c - the CPU engine as an engine: opening, weights, results, memory, and running a graph.
- * Threads run the whole graph together and meet only where a value made by one is read by another. */
+ * Threads run the whole graph together and meet only where a value made by one is read by
+ * another. */
 #include "engine/cpu/cpu.h"
 
 #include <stdlib.h>
@@ -189,8 +190,8 @@ static void run_thread(void *context, int thread) {
         if (!is_run(e, x)) continue;
         if (state_of(e, x)->barrier) {
             barriers++;
-            /* Thread 0 announces the barrier at which all stop, so that no thread waits at one for another
-             * that left. */
+            /* Thread 0 announces the barrier at which all stop, so that no thread waits at one for
+             * another that left. */
             if (thread == 0 && interrupted()) atomic_store(&e->stop_at, barriers);
             pool_barrier(e->pool, thread);
             if (atomic_load(&e->stop_at) == barriers) return;

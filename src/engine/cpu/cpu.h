@@ -1,5 +1,6 @@
 /* cpu.h - the CPU engine's inner structures (private to engine/cpu/).
- * All values are F32; weights are used where the checkpoint has them, KV caches keep the checkpoint's dtype.
+ * All values are F32; weights are used where the checkpoint has them, KV caches keep the
+ * checkpoint's dtype.
  */
 #ifndef ENGINE_CPU_CPU_H
 #define ENGINE_CPU_CPU_H
@@ -87,16 +88,17 @@ typedef struct cpu {
 
 /* ---- memory.c ---- */
 
-/* Memory for n bytes, aligned to a cache line and counted in *account of e->memory; NULL with an error naming
- * what and the size. Released before cpu_free_memory, which ends what is kept for reuse. */
+/* Memory for n bytes, aligned to a cache line and counted in *account of e->memory; NULL with an
+ * error naming what and the size. Released before cpu_free_memory, which ends what is kept for
+ * reuse. */
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what);
 void cpu_release(cpu *e, void *memory, size_t n, int64_t *account);
 void cpu_free_memory(cpu *e);
 
 /* ---- cache.c ---- */
 
-/* One of keys or values: [n_sequences * n_kv_heads][capacity] entries of head_dim numbers, or of their
- * quantized form. */
+/* One of keys or values: [n_sequences * n_kv_heads][capacity] entries of head_dim numbers, or of
+ * their quantized form. */
 typedef struct cpu_entries {
     int dim;
     void *values; /* dtype, or uint32 words when quantized */
@@ -119,8 +121,8 @@ void cpu_cache_free(engine *e, cache *c);
 int cpu_cache_copy(engine *e, cache *to, const cache *from);
 int cpu_cache_quantize(engine *e, cache *c, int bits, int group_size);
 
-/* Makes room for n_tokens of each sequence that the running step appends at position, and sets where they go
- * and what they see. */
+/* Makes room for n_tokens of each sequence that the running step appends at position, and sets
+ * where they go and what they see. */
 int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens);
 
 /* Stores one entry of KV head h of all sequences' at index i. part: 0 keys, 1 values. */
@@ -131,8 +133,9 @@ rows cpu_cache_rows(const cpu_cache *c, int part, int64_t h);
 
 /* ---- join.c ---- */
 
-/* Sets which nodes are computed together with others (by, n_joined, ending), which by every thread for itself
- * (own) and which, though the graph has them, not at all (skipped), so that threads meet less often. */
+/* Sets which nodes are computed together with others (by, n_joined, ending), which by every thread
+ * for itself (own) and which, though the graph has them, not at all (skipped), so that threads meet
+ * less often. */
 void cpu_join(const cpu *e, const graph *g, int n, const tensor outputs[]);
 
 /* ---- plan.c ---- */
@@ -140,8 +143,8 @@ void cpu_join(const cpu *e, const graph *g, int n, const tensor outputs[]);
 /* Gives every live node its memory and sets where threads must meet. */
 int cpu_plan(cpu *e, graph *g, int n, const tensor outputs[], result *results[]);
 
-/* After the run: fills the results of values that live elsewhere, such as ids and values that are an output
- * twice. */
+/* After the run: fills the results of values that live elsewhere, such as ids and values that are
+ * an output twice. */
 void cpu_copy_outputs(const cpu *e, int n, const tensor outputs[], result *const results[]);
 
 /* ---- operations: called by every thread of the pool, in the same order ---- */
@@ -171,30 +174,32 @@ static inline bool is_run(const cpu *e, const node *x) {
 size_t cpu_linear_workspace(const cpu *e, const node *x);
 size_t cpu_linear_scratch(const cpu *e, const node *x);
 
-/* Whether linears with one input can share it once it is prepared: they are multiplied in one way. */
+/* Whether linears with one input can share it once it is prepared: they are multiplied in one
+ * way. */
 bool cpu_same_products(const cpu *e, const node *a, const node *b);
 
 /* Rows from `first` on. */
 rows cpu_rows_from(const rows *w, int64_t first);
 
-/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul. sensitive: 8
- * bits are not enough for them. */
+/* How activations of that dtype are multiplied with w; NULL: by the table's matvec and matmul.
+ * sensitive: 8 bits are not enough for them. */
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
 
-/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows of w: y[r] for row r. */
+/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows of w: y[r] for
+ * row r. */
 enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */
 size_t cpu_prepared_bytes(const products *p, const rows *w);
 void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x);
 void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs rs, const float *x,
                 const void *prepared);
 
-/* Many tokens: with products, panel i of the tokens is packed first, by any thread, of cpu_token_panels(..)
- * in all; in F32 there are none. */
+/* Many tokens: with products, panel i of the tokens is packed first, by any thread, of
+ * cpu_token_panels(..) in all; in F32 there are none. */
 int64_t cpu_token_panels(const products *p, int64_t n_tokens);
 void cpu_pack_tokens(const products *p, char *panels, const rows *w, int64_t i, const float *x,
                      int64_t n_tokens);
-/* out[t * out_stride + r] = token t (x in F32, panels with products) times row r < n_rows. tile: thread
- * scratch of cpu_tile_bytes. */
+/* out[t * out_stride + r] = token t (x in F32, panels with products) times row r < n_rows. tile:
+ * thread scratch of cpu_tile_bytes. */
 void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_stride, const rows *w,
                   int64_t n_rows, const float *x, int64_t n_tokens, const char *panels, void *tile);
 size_t cpu_tile_bytes(const products *p, const rows *w);
@@ -222,11 +227,12 @@ typedef struct row_part {
     runs rows;
 } row_part;
 
-/* n_rows[i] rows of matrix i < n, which have rows as long as w's, to be shared out by all threads, each of
- * which calls this. */
+/* n_rows[i] rows of matrix i < n, which have rows as long as w's, to be shared out by all threads,
+ * each of which calls this. */
 row_share cpu_share(const cpu *e, int thread, const rows *w, const int64_t *n_rows, int n);
 
-/* The next part: of the thread's own rows, or, once these are done, of others'. False: there is none. */
+/* The next part: of the thread's own rows, or, once these are done, of others'. False: there is
+ * none. */
 bool cpu_take_rows(const cpu *e, int thread, row_share *s, row_part *part);
 
 /* ops_experts.c */
@@ -247,8 +253,8 @@ size_t cpu_attend_scratch(const cpu *e, const node *x);
 /* The keys that token t of n_tokens sees. */
 seen_keys cpu_visible(const cpu_cache *c, int64_t n_tokens, int64_t t);
 
-/* Attention by the table's own kernels, where they fit, or block by block, without soft caps. scratch: bytes
- * of the first, aligned to 64. */
+/* Attention by the table's own kernels, where they fit, or block by block, without soft caps.
+ * scratch: bytes of the first, aligned to 64. */
 size_t cpu_attention_scratch(const cpu *e, int64_t n_rows, int64_t dim, int64_t v_dim);
 void cpu_attention(const cpu *e, const attention *a, void *scratch);
 
@@ -281,8 +287,8 @@ typedef struct piece {
     int64_t first, end;
 } piece;
 
-/* Work sharing: the next piece of up to `step` of n items; where each thread computes a copy of its own, all
- * of them, once. p begins as zeros. */
+/* Work sharing: the next piece of up to `step` of n items; where each thread computes a copy of its
+ * own, all of them, once. p begins as zeros. */
 static inline bool cpu_take(const cpu *e, const node *x, int64_t n, int64_t step, piece *p) {
     node_state *s = state_of(e, x);
     if (!s->own) return pool_take(&s->taken[0], n, step, &p->first, &p->end);

@@ -1,5 +1,6 @@
 /* ops_experts.c - choosing experts and running them.
- * Tokens are grouped by expert, so that each chosen expert's weights are read once per block of tokens. */
+ * Tokens are grouped by expert, so that each chosen expert's weights are read once per block of
+ * tokens. */
 #include "engine/cpu/cpu.h"
 
 #include <math.h>
@@ -100,7 +101,8 @@ void cpu_route(cpu *e, const node *x, int thread) {
         }
 }
 
-/* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] / k. */
+/* A block's (token, choice) pairs, ordered by expert: pair order[j] belongs to token order[j] /
+ * k. */
 typedef struct block {
     int64_t first_token, n_tokens, n_pairs;
     int32_t *start;          /* of each expert's pairs in order, n_experts + 1 of them */
@@ -130,7 +132,8 @@ static bool same_kind(const node *x, int a, int b) {
     return v->kind == w->kind && v->bits == w->bits && v->group_size == w->group_size && v->dtype == w->dtype;
 }
 
-/* Panels of an expert begin where they would if all pairs before it filled whole ones, and one more each. */
+/* Panels of an expert begin where they would if all pairs before it filled whole ones, and one more
+ * each. */
 static int64_t first_panel(const products *p, const block *b, int64_t expert) {
     return p ? b->start[expert] / p->panel_tokens + expert : 0;
 }
@@ -239,7 +242,8 @@ static void add_bias(const cpu_weight *w, int64_t expert, float *out, int64_t fi
     for (int64_t r = first; r < end; r++) out[r] += bias[r];
 }
 
-/* out[pair] = in[pair] times its expert's weight, for all experts that have pairs; work is (expert, rows). */
+/* out[pair] = in[pair] times its expert's weight, for all experts that have pairs; work is (expert,
+ * rows). */
 static void multiply_pairs(const cpu *e, const node *x, int which, const block *b, const float *in,
                            float *out, atomic_long *taken, void *tile) {
     const cpu_weight *w = cpu_weight_of(x, which);
@@ -379,7 +383,8 @@ static void gate_one(cpu *e, const node *x, const routed *chosen, const one *o, 
         gate_part(e, x, chosen[part.matrix].expert, &part, o, in, hidden + part.matrix * width);
 }
 
-/* The rows of the part of the sum over the chosen experts of their weight times down times hidden. */
+/* The rows of the part of the sum over the chosen experts of their weight times down times
+ * hidden. */
 static void down_part(const cpu *e, const node *x, const routed *chosen, const row_part *part, const one *o,
                       const float *hidden, float *out, const float *other) {
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];

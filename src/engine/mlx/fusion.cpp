@@ -1,5 +1,6 @@
-/* fusion.cpp - decode steps with fewer kernels: finds, in the recorded graph, neighbours that one kernel can
- * do. A step's time on a GPU is mostly the number of its kernels; models stay as they are written. */
+/* fusion.cpp - decode steps with fewer kernels: finds, in the recorded graph, neighbours that one
+ * kernel can do. A step's time on a GPU is mostly the number of its kernels; models stay as they
+ * are written. */
 #include "engine/mlx/mlx.hpp"
 
 /* ---- which values are read where ---- */
@@ -15,8 +16,8 @@ struct linear_group {
     const node *linears[3] = {};
 };
 
-/* The linears from node i on that were recorded together and have one kind of weight; none where the kernel
- * cannot do it. */
+/* The linears from node i on that were recorded together and have one kind of weight; none where
+ * the kernel cannot do it. */
 static linear_group group_at(const graph *g, int i) {
     linear_group group;
     for (; i < g->n_nodes && group.n < 3; i++) {
@@ -41,7 +42,8 @@ static bool kernels_normalize(const node *x) {
     return x->op == OP_RMS_NORM && x->rank == 2 && x->w[0] && x->w[0]->dtype == x->dtype;
 }
 
-/* A norm that only a group of linears reads (and experts, see below) becomes part of their kernels. */
+/* A norm that only a group of linears reads (and experts, see below) becomes part of their
+ * kernels. */
 static bool norm_is_part(mlx_engine &e, const graph *g, const node *x) {
     linear_group group = group_at(g, x->index + 1);
     return kernels_normalize(x) && group.n && group.linears[0]->in[0] == x &&
@@ -53,7 +55,8 @@ static const node *norm_in_kernel(const mlx_engine &e, const node *in) {
     return in->op == OP_RMS_NORM && e.fused.done[in->index] ? in : nullptr;
 }
 
-/* A sum with x, and nothing else that reads x: the kernel that computes x can add what was there before. */
+/* A sum with x, and nothing else that reads x: the kernel that computes x can add what was there
+ * before. */
 static const node *sum_with(const mlx_engine &e, const node *x) {
     const node *sum = sole_reader(e, x, OP_ADD);
     if (!sum || (sum->clip && sum->dtype == DTYPE_F16)) return nullptr;
@@ -65,7 +68,8 @@ static optional_array other_part(const mlx_engine &e, const node *sum, const nod
     return sum ? e.values[(sum->in[0] == x ? sum->in[1] : sum->in[0])->index].first : std::nullopt;
 }
 
-/* What the group's kernel does with its products; *at: the node whose value that is, null when it is theirs.
+/* What the group's kernel does with its products; *at: the node whose value that is, null when it
+ * is theirs.
  */
 static matvec_ending ending_of(const mlx_engine &e, const linear_group &group, const node **at) {
     const node *first = group.linears[0], *second = group.linears[1];
@@ -112,8 +116,8 @@ static bool is_plain(const node *x, const route_spec &s) {
     return s.score == SCORE_SOFTMAX && !more && (x->act == ACT_SILU || x->act == ACT_GELU_TANH);
 }
 
-/* Leaves the choice to the experts' kernels, if they can do it. They normalize for themselves, too: then only
- * the router counts as a reader of the norm. */
+/* Leaves the choice to the experts' kernels, if they can do it. They normalize for themselves, too:
+ * then only the router counts as a reader of the norm. */
 static void find_experts(mlx_engine &e, const node *x) {
     fusion &f = e.fused;
     const node *routing = x->in[1], *in = x->in[0];

@@ -1,6 +1,6 @@
 /* mlx.cpp - the MLX engine as an engine: opening, weights, results, memory, and running a graph.
- * The module's border: no MLX type and no exception leaves it. All work of an engine is on one stream of its
- * own. */
+ * The module's border: no MLX type and no exception leaves it. All work of an engine is on one
+ * stream of its own. */
 #include "engine/mlx/mlx.hpp"
 
 #include <cstring>
@@ -10,8 +10,8 @@
 #define TEXT(x)       TEXT_OF(x)
 #define BUILT_AGAINST TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
 
-/* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error, and
- * false. */
+/* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error,
+ * and false. */
 template <typename F> static bool guarded(const mlx_engine *e, const F &work) noexcept {
     try {
         mx::StreamContext context(e->stream);
@@ -146,8 +146,8 @@ static void reset_peak(engine *base) {
     });
 }
 
-/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when they
- * don't. */
+/* Throws unless `bytes` more fit into the device's memory: MLX's CPU backend ends the program when
+ * they don't. */
 static void check_memory(const mlx_engine &e, double bytes, const char *what) {
     double left = e.total_memory - static_cast<double>(mx::get_active_memory());
     if (bytes <= left) return;
@@ -203,9 +203,9 @@ static mx::array copy_of(const mlx_engine &e, const array &a, const char *name) 
     memcpy(data, a.data, bytes);
     file_map_release(a.data, bytes);
     mx::array x(std::move(memory), shape, mlx_dtype(a.dtype));
-    /* Metal's memory is the system's, and this is where its kernels read: a copy would be a second one for a
-     * moment. No copy at all - MLX takes pages of a mapped file as they are - is not had: Metal asks for
-     * whole pages, and a checkpoint's tensors begin anywhere. */
+    /* Metal's memory is the system's, and this is where its kernels read: a copy would be a second
+     * one for a moment. No copy at all - MLX takes pages of a mapped file as they are - is not had:
+     * Metal asks for whole pages, and a checkpoint's tensors begin anywhere. */
     if (e.stream.device == mx::Device::cpu || mx::metal::is_available()) return x;
     x = mx::copy(x); /* into memory of the GPU's own */
     mx::eval(x);
@@ -239,8 +239,8 @@ static weight *new_weight(engine *base, const weight_source *source) {
 
 /* ---- KV caches ---- */
 
-/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in use, which is while there are
- * caches: every way out of a run frees them. */
+/* mlx-lm generate.py: wired_limit. Metal keeps a model resident while it is in use, which is while
+ * there are caches: every way out of a run frees them. */
 static void raise_wired_limit(mlx_engine &e) {
     if (e.wired_limit && !e.wired_before)
         e.wired_before = mx::set_wired_limit(static_cast<size_t>(e.wired_limit));
@@ -255,7 +255,7 @@ static void restore_wired_limit(mlx_engine &e) {
 
 static void close_mlx(engine *base) {
     mlx_engine *e = engine_of(base);
-    guarded(e, [&] { restore_wired_limit(*e); }); /* raised, and then the first cache was not to be had */
+    guarded(e, [&] { restore_wired_limit(*e); }); /* raised, and then there was no memory for the first cache */
     drop_weights(base);
     delete e;
 }
@@ -306,8 +306,8 @@ static int quantize_cache(engine *base, cache *plain, int bits, int group_size) 
 
 /* ---- running a graph ---- */
 
-/* What a node's result may take, or its largest intermediate: attention's scores, which MLX's CPU backend
- * stores. */
+/* What a node's result may take, or its largest intermediate: attention's scores, which MLX's CPU
+ * backend stores. */
 static double bytes_of(const node *x) {
     double bytes = static_cast<double>(tensor_count(x)) * 4;
     if (x->op == OP_EXPERTS)
@@ -354,11 +354,11 @@ static std::vector<std::vector<mx::array>> cache_states(const graph *g, int n_la
     return groups;
 }
 
-/* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is evaluated.
- * On CUDA it keeps what kernels read until the work they were submitted with is done, and lets the host be
- * ten submissions of up to a hundred kernels ahead: in one evaluation nearly all intermediate values of a
- * chunk are there at a time. So a few layers are queued while a few others run, but no more. mlx-lm evaluates
- * all at once. */
+/* MLX reuses a buffer in place only when nobody else holds it: our handles go before anything is
+ * evaluated. On CUDA it keeps what kernels read until the work they were submitted with is done,
+ * and lets the host be ten submissions of up to a hundred kernels ahead: in one evaluation nearly
+ * all intermediate values of a chunk are there at a time. So a few layers are queued while a few
+ * others run, but no more. mlx-lm evaluates all at once. */
 static void prefill(mlx_engine *e, const graph *g) {
     e->values.clear();
     auto groups = cache_states(g, fuses(*e) && g->n_sequences == 1 ? PREFILL_LAYERS : g->n_nodes);
@@ -380,7 +380,8 @@ static mx::array output_of(const mlx_engine &e, tensor x) {
     return x->dtype == DTYPE_I32 ? out : mx::astype(out, mx::float32);
 }
 
-/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller gets. */
+/* Queues a decode step. mlx-lm evaluates the log-probabilities, too: they are what its caller
+ * gets. */
 static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[], result *results[]) {
     std::vector<mx::array> wanted;
     for (int i = 0; i < n; i++) wanted.push_back(output_of(*e, outputs[i]));
@@ -395,8 +396,8 @@ static void decode(mlx_engine *e, const graph *g, int n, const tensor outputs[],
     e->steps++;
 }
 
-/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512, ... was read, when one more
- * step is under way. */
+/* mlx-lm gives unused memory back between chunks, and after token 0, 256, 512, ... was read, when
+ * one more step is under way. */
 static bool clears_now(mlx_engine *e) {
     bool clear = e->clear_next || (e->steps >= 2 && (e->steps - 2) % 256 == 0);
     e->clear_next = false;

@@ -1,5 +1,5 @@
-/* ops.cpp - the operations but for attention, each as mlx-lm writes it: same calls, same order, same dtypes.
- * Nothing is computed here: MLX collects the expressions until they are evaluated. */
+/* ops.cpp - the operations but for attention, each as mlx-lm writes it: same calls, same order,
+ * same dtypes. Nothing is computed here: MLX collects the expressions until they are evaluated. */
 #include "engine/mlx/mlx.hpp"
 
 #include <cmath>
@@ -121,8 +121,8 @@ static mx::array activated(activation act, const mx::array &x) {
     throw std::invalid_argument("this activation has two inputs");
 }
 
-/* One kernel on a GPU, as in mlx-lm. On the CPU MLX would start a C++ compiler for it; the result is the
- * same. */
+/* One kernel on a GPU, as in mlx-lm. On the CPU MLX would start a C++ compiler for it; the result
+ * is the same. */
 static mx::array activate(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up) {
     bool fuse = e.stream.device == mx::Device::gpu;
     if (act == ACT_SILU) {

@@ -1,5 +1,6 @@
 /* states.cpp - LayerNorm, and the gated delta rule and state spaces as mlx-lm writes them.
- * A state is replaced by a new array at every step; what it held is dropped once that is evaluated. */
+ * A state is replaced by a new array at every step; what it held is dropped once that is
+ * evaluated. */
 #include "engine/mlx/mlx.hpp"
 
 static optional_array &state_of(const node *x, int slot) {
@@ -91,7 +92,8 @@ void mlx_delta_rule(mlx_engine &e, const graph *g, const node *x) {
     value_of(e, x).first = mx::stack(out, 1);
 }
 
-/* ---- Mamba-2: ssm.py, ssm_attn, for one token, too; its kernel for Metal has no counterpart here ---- */
+/* ---- Mamba-2: ssm.py, ssm_attn, for one token, too; its kernel for Metal has no counterpart here
+ * ---- */
 
 enum { SSM_STEP = 256 }; /* tokens that attend to each other at once */
 
@@ -161,7 +163,8 @@ static mx::array scan_chunks(const node *x, const mx::array &v, const mx::array 
     return mx::concatenate(out, 1);
 }
 
-/* ---- Mamba-1: mamba.py, ssm_step; token by token, with what does not hang on the state before ---- */
+/* ---- Mamba-1: mamba.py, ssm_step; token by token, with what does not hang on the state before
+ * ---- */
 
 static mx::array scan_tokens(const node *x, const mx::array &v, const mx::array in[2], const mx::array &dt,
                              optional_array &state) {
