@@ -1,5 +1,7 @@
 """Memory does not grow with the number of generated tokens, except by the KV cache."""
 
+import pytest
+
 import files
 from rows import runs_of
 
@@ -23,7 +25,9 @@ def test_active_memory_is_flat(run, good_folder):
     assert (long["kv_gb"] - short["kv_gb"]) * 1e9 <= growth
 
 
-def test_resident_memory_is_flat(run, good_folder):
+def test_resident_memory_is_flat(run, good_folder, mlxbench):
+    if b"__asan_init" in mlxbench.read_bytes():
+        pytest.skip("the address sanitizer keeps what is freed, so that resident memory grows")
     short, long = measure(run, good_folder, 200), measure(run, good_folder, 1200)
     # The rest are a timestamp and an id per token, and pages of the allocator.
     assert (long["peak_rss_gb"] - short["peak_rss_gb"]) * 1e9 <= 2.5 * 1512 * KV_BYTES_PER_TOKEN + 2e6
