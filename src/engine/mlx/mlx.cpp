@@ -255,7 +255,8 @@ static void restore_wired_limit(mlx_engine &e) {
 
 static void close_mlx(engine *base) {
     mlx_engine *e = engine_of(base);
-    guarded(e, [&] { restore_wired_limit(*e); }); /* raised, and then there was no memory for the first cache */
+    guarded(e,
+            [&] { restore_wired_limit(*e); }); /* raised, and then there was no memory for the first cache */
     drop_weights(base);
     delete e;
 }
