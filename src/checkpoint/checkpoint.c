@@ -40,11 +40,22 @@ static struct owned_memory *new_block(checkpoint *c, size_t size, const char *wh
     return block;
 }
 
+/* Asking the system takes some 0.1 ms, and a model has hundreds of tensors: what it said is used up
+ * first. */
+static int take_free_memory(checkpoint *c, size_t bytes, const char *what) {
+    if (bytes > c->free_memory) {
+        int64_t available = sys_available_memory();
+        c->free_memory = available ? (uint64_t)available : UINT64_MAX;
+    }
+    if (bytes > c->free_memory)
+        return fail("out of memory: %s needs %.2f GB, %.2f GB are free", what, (double)bytes / 1e9,
+                    (double)c->free_memory / 1e9);
+    c->free_memory -= bytes;
+    return 0;
+}
+
 void *own_memory(checkpoint *c, size_t bytes, const char *what) {
-    int64_t available = sys_available_memory();
-    if (available && bytes > (uint64_t)available && !c->sizes_only)
-        return fail_null("out of memory: %s needs %.2f GB, %.2f GB are free", what, (double)bytes / 1e9,
-                         (double)available / 1e9);
+    if (!c->sizes_only && take_free_memory(c, bytes, what)) return NULL;
     struct owned_memory *owned = c->owned;
     size_t size = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     if ((!owned || size > owned->size - owned->used) && !(owned = new_block(c, size, what))) return NULL;

@@ -73,6 +73,7 @@ struct checkpoint {
     stored *tensors; /* on the heap; sorted by name once all are known */
     size_t n_tensors;
     struct owned_memory *owned;
+    uint64_t free_memory; /* of what the system said last, not yet given out by own_memory */
     struct ignored_part *ignored;
     struct checkpoint_note *notes;
     const gguf_vocabulary *vocabulary;
