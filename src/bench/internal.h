@@ -78,8 +78,9 @@ typedef struct series {
     int64_t configuration; /* its number, from 1 */
     int64_t n_warm, n;     /* unmeasured runs; measured ones */
     bool warm, done;
-    bool settled;             /* unmeasured runs agreed, or their number was given */
+    bool settled;             /* unmeasured runs no longer changed, or their number was given */
     double last[N_SPEEDS];    /* of the last unmeasured run */
+    double change[N_SPEEDS];  /* from the one before it */
     double *speeds[N_SPEEDS]; /* of measured runs; NAN where there is none */
     int64_t capacity;
     int64_t n_rows;     /* of runs, and of the error that ended them */

@@ -18,11 +18,11 @@ static void speeds_of(const sample *run, double out[N_SPEEDS]) {
     out[1] = last > first ? n * (double)(run->n_tokens - 1) / (double)(last - first) : NAN;
 }
 
-/* A speed that is not there, as that of a single token, agrees with everything. */
-static bool agree(const double a[N_SPEEDS], const double b[N_SPEEDS]) {
-    for (int i = 0; i < N_SPEEDS; i++)
-        if (fabs(a[i] - b[i]) > AGREEMENT * fmin(a[i], b[i])) return false;
-    return true;
+/* Has warming up ended in this speed? It moves in one direction: a change against the one before is
+ * noise. A speed that is not there, as that of a single token, does not change. */
+static bool levels_off(double now, double before, double change_before) {
+    double change = now - before;
+    return !(fabs(change) > AGREEMENT * fmin(now, before)) || change * change_before < 0;
 }
 
 void series_begin(series *s, const bench_options *o) {
@@ -38,10 +38,14 @@ void series_free(series *s) {
 }
 
 static void add_warm(series *s, const bench_options *o, const double speeds[N_SPEEDS]) {
-    bool agreed = s->n_warm && agree(speeds, s->last);
+    bool level = s->n_warm > 0;
+    for (int i = 0; i < N_SPEEDS && s->n_warm; i++) {
+        level &= levels_off(speeds[i], s->last[i], s->change[i]);
+        s->change[i] = speeds[i] - s->last[i];
+    }
     s->n_warm++;
-    s->settled = agreed || o->warmup > 0;
-    s->warm = o->warmup >= 0 ? s->n_warm >= o->warmup : agreed || s->n_warm >= WARMUP_MOST;
+    s->settled = level || o->warmup > 0;
+    s->warm = o->warmup >= 0 ? s->n_warm >= o->warmup : level || s->n_warm >= WARMUP_MOST;
     memcpy(s->last, speeds, sizeof s->last);
 }
 
