@@ -68,7 +68,7 @@ if [ -n "${QUICK:-}" ]; then
     exit 0
 fi
 
-step "unit tests, address and undefined-behaviour sanitizers" "4 min"
+step "unit tests, address and undefined-behaviour sanitizers" "5 min"
 unit asan build-asan
 echo "not run with them: test_cuda_kernels, test_cuda_steps, whose emulated threads swap stacks under the sanitizers"
 
@@ -81,7 +81,7 @@ else
     echo "not run: a program built with the thread sanitizer does not start on this system"
 fi
 
-step "ARM kernels, emulated" "2 min"
+step "ARM kernels, emulated" "3 min"
 if command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64 >/dev/null &&
     [ -e /usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1 ]; then
     configure aarch64
@@ -127,7 +127,7 @@ fi
 step "command line and downloads under the sanitizers" "4 min"
 MLXBENCH=build-asan/mlxbench pytest tests/cli tests/hub
 
-step "all other tests" "4 min"
+step "all other tests" "5 min"
 pytest --ignore=tests/hub tests
 
 if [ -n "${FULL:-}" ]; then

@@ -77,7 +77,7 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->warmup,
          .standard = "auto",
          .rare = true,
-         .help = "unmeasured runs before them; auto: until two in a row agree, at most 5"},
+         .help = "unmeasured runs before them; auto: until speeds level off, at most 5"},
         {.name = "delay",
          .metavar = "TIME",
          .kind = OPTION_TEXT,
