@@ -1,6 +1,7 @@
-"""What a snapshot in the cache should look like."""
+"""What a snapshot in the cache should look like, and waiting for one that is being made."""
 
 import os
+import time
 
 NEEDED = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}
 
@@ -21,3 +22,14 @@ def needed(repo_files):
     """What a run needs of a repository's files."""
     return {name: data for name, data in repo_files.items()
             if name in NEEDED or (name.startswith("model") and "/" not in name)}
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def incomplete(cache):
+    return list((cache / "models--org--tiny" / "blobs").glob("*.incomplete"))
