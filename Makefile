@@ -56,7 +56,7 @@ help: ## this list
 
 # cmake's own make must not inherit this one's flags.
 program: build/Makefile
-	@sh scripts/step.sh "building build/mlxbench (the first time takes minutes)" \
+	@sh scripts/step.sh "building build/mlxbench$$([ -x build/mlxbench ] || echo ', which takes minutes')" \
 	    env MAKEFLAGS= cmake --build build -j $(JOBS) --target mlxbench -- --no-print-directory -s
 
 build/Makefile: | build/.packages-build
