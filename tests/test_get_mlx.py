@@ -1,8 +1,8 @@
 """scripts/get_mlx.py: which of MLX's wheels a machine gets, by recorded values, and what is said without any."""
 
 import os
-import re
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
