@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "oracle"), str(ROOT / "tests")]
+from schema import check_outputs  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +24,14 @@ def mlxbench():
 @pytest.fixture(scope="session")
 def run(mlxbench):
     """run("generate", "--model", ...) -> CompletedProcess with text output. env adds to the environment, which keeps
-    the program off the network."""
+    the program off the network. What it writes as json or jsonl is validated."""
 
     def run(*args, input=None, env=None, check=False, timeout=120):
         done = subprocess.run([str(mlxbench), *map(str, args)], input=input, text=True, capture_output=True,
                               env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}, timeout=timeout,
                               stdin=subprocess.DEVNULL if input is None else None)
+        if done.returncode in (0, 1, 3):
+            check_outputs(mlxbench, [str(a) for a in args], done.stdout)
         if check:
             assert done.returncode == 0, f"exit {done.returncode}: {done.stderr}"
         return done

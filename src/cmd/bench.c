@@ -6,6 +6,7 @@
 #include "cmd/common.h"
 #include "cmd/fetch.h"
 #include "cmd/gate.h"
+#include "cmd/kept.h"
 #include "cmd/units.h"
 #include "report/report.h"
 
@@ -21,9 +22,9 @@ typedef struct command {
     gate gate;
     option_texts outputs;
     report_options report;
-    bool offline;
+    bool offline, history;
     bench_options bench;
-    str prompt_text, output_help;
+    str prompt_text, output_help, kept;
     plan plan;
     results resumed, before;
 } command;
@@ -119,6 +120,10 @@ static int parse_options(command *c, int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &c->report.force,
          .help = "replace result files that are there, instead of adding to them"},
+        {.name = "history",
+         .kind = OPTION_FLAG,
+         .value = &c->history,
+         .help = "keep the runs, too, for mlxbench history (-o sqlite:FILE keeps them elsewhere)"},
         {.name = "resume",
          .metavar = "FILE",
          .kind = OPTION_TEXT,
@@ -273,15 +278,41 @@ static void print_line(const writer *w) {
     fprintf(stderr, "%s\n", w->line.data);
 }
 
-/* A file that is not there yet has nothing: so the same command begins and resumes. */
+static bool is_empty(const char *path) {
+    file_map map;
+    bool empty = !file_map_open(&map, path) && !map.size;
+    file_map_close(&map);
+    return empty;
+}
+
+/* A file that is not there yet has nothing: so the same command begins and resumes. So has a
+ * database whose first row a killed program did not finish. */
 static int read_resumed(command *c) {
     bench_options *o = &c->bench;
     c->report.append = true;
     if (!c->resume || !file_exists(c->resume)) return 0;
-    if (results_read(&c->resumed, c->resume)) return -1;
+    if (results_read(&c->resumed, c->resume)) {
+        if (!is_empty(c->resume)) return -1;
+        results_free(&c->resumed);
+        error_clear();
+        return 0;
+    }
     c->report.resumed = c->resume;
     c->report.resumed_rows = o->earlier = &c->resumed;
     results_last(&c->resumed, &o->last_run, &o->last_configuration);
+    return 0;
+}
+
+/* The history is an output like others, beside what was asked for or the usual one. */
+static int add_history(command *c) {
+    option_texts *o = &c->outputs;
+    if (!c->history) return 0;
+    if (o->n + 2 > OPTION_MAX_TEXTS) return fail_usage("--history: there are too many outputs");
+    if (!o->n) o->items[o->n++] = report_usual_output();
+    str_puts(&c->kept, "sqlite:");
+    if (kept_path(&c->kept) || kept_make_folder(c->kept.data + strlen("sqlite:"))) return -1;
+    o->items[o->n++] = c->kept.data;
+    c->report.kept = c->kept.data + strlen("sqlite:");
     return 0;
 }
 
@@ -293,7 +324,7 @@ static int run(command *c) {
     if (!inputs || get_prompt(c) || check_engines(&c->plan) || find_models(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
-    if (read_resumed(c) || gate_parse(&c->gate)) return -1;
+    if (read_resumed(c) || gate_parse(&c->gate) || add_history(c)) return -1;
     if (c->gate.fail_slower && !c->against) return fail_usage("--fail-slower needs --against FILE");
     if (c->against && results_read(&c->before, c->against)) return -1;
     sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
@@ -326,5 +357,6 @@ int cmd_bench(int argc, char **argv) {
     str_free(&c.models);
     str_free(&c.prompt_text);
     str_free(&c.output_help);
+    str_free(&c.kept);
     return done < 0 ? -1 : 0;
 }

@@ -9,6 +9,7 @@
     COMMAND(bench, "measure prompt and generation speed (the default command)")                              \
     COMMAND(compare, "compare result files: what became faster or slower, and what is chance")               \
     COMMAND(generate, "run a model on a prompt and stream what it says")                                     \
+    COMMAND(history, "show kept runs over time, and where a speed changed")                                  \
     COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
     COMMAND(models, "list presets, families, engines and the models on this machine; remove one")            \
     COMMAND(pull, "download a model from the Hugging Face Hub, or complete it")                              \

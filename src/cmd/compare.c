@@ -10,7 +10,8 @@
 static const option_usage usage = {
     .synopsis = "mlxbench compare A B... [options]",
     .about =
-        "Compares result files (csv, json or jsonl of bench) with the first one: for each configuration that "
+        "Compares result files (csv, json, jsonl, sql or sqlite of bench) with the first one: for each "
+        "configuration that "
         "both "
         "have, the change of the median speed, its 95 % interval, and \"~\" where the difference may be "
         "chance. A "
@@ -56,7 +57,7 @@ int cmd_compare(int argc, char **argv) {
         {.metavar = "A B...",
          .kind = OPTION_TEXTS,
          .value = &c.files,
-         .help = "result files: csv, json or jsonl"},
+         .help = "result files: csv, json, jsonl, sql or sqlite"},
         {.name = "format",
          .short_name = "f",
          .metavar = "FORMAT",

@@ -4,9 +4,12 @@
 #include "report/report.h"
 #include "cmd/cmd.h"
 
+#include <stdio.h>
+
 static const option_usage usage = {
     .synopsis = "mlxbench report FILE [options]",
-    .about = "Shows the results in FILE, which bench wrote as csv, json or jsonl: a line per configuration "
+    .about = "Shows the results in FILE, which bench wrote as csv, json, jsonl, sql or sqlite: a line per "
+             "configuration "
              "with the median of "
              "its runs, or any other format.",
     .example = "mlxbench report results.csv -o md -o json:results.json\na table to read, and the same rows "
@@ -32,8 +35,18 @@ static int show(const option_texts *files, const option_texts *outputs, report_o
     return failed ? -1 : 0;
 }
 
+static int print_schema(void) {
+    str text = {0};
+    report_schema(&text);
+    int failed = text.failed ? -1 : 0;
+    if (!failed) fwrite(text.data, 1, text.length, stdout);
+    str_free(&text);
+    return failed;
+}
+
 int cmd_report(int argc, char **argv) {
     option_texts files = {0}, outputs = {0};
+    bool schema = false;
     report_options how = {0};
     str help = {0};
     report_output_help(&help);
@@ -41,7 +54,7 @@ int cmd_report(int argc, char **argv) {
         {.metavar = "FILE",
          .kind = OPTION_TEXTS,
          .value = &files,
-         .help = "a result file: csv, json or jsonl"},
+         .help = "a result file: csv, json, jsonl, sql or sqlite"},
         {.name = "output",
          .short_name = "o",
          .metavar = "FORMAT[:FILE]",
@@ -52,10 +65,17 @@ int cmd_report(int argc, char **argv) {
          .kind = OPTION_FLAG,
          .value = &how.force,
          .help = "replace result files that are there"},
+        {.name = "schema",
+         .kind = OPTION_FLAG,
+         .value = &schema,
+         .help = "print the JSON Schema of the formats json and jsonl instead"},
     };
     int done =
         help.failed ? -1 : options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);
-    if (!done) done = show(&files, &outputs, &how);
+    if (!done && schema)
+        done = print_schema();
+    else if (!done)
+        done = show(&files, &outputs, &how);
     str_free(&help);
     return done < 0 ? -1 : 0;
 }

@@ -7,8 +7,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 enum { MAX_GAP = 1 << 30 }; /* bytes */
@@ -105,6 +107,33 @@ bool out_file_is_of(const out_file *f, const char *path) {
     return found;
 }
 
+/* ---- what killed programs left ---- */
+
+/* Is it NAME.PID.part of a program that is gone? Nothing of value is in such a file: its first row
+ * did not come, or all its rows are in the file that it would have replaced. The process number may
+ * be that of another machine, which has the file locked. */
+static bool is_left(const char *name, const char *of, int folder) {
+    size_t n = strlen(of);
+    char *end;
+    if (strncmp(name, of, n) || name[n] != '.') return false;
+    long pid = strtol(name + n + 1, &end, 10);
+    if (pid <= 0 || strcmp(end, ".part") || !kill((pid_t)pid, 0) || errno != ESRCH) return false;
+    int fd = openat(folder, name, O_WRONLY | O_CLOEXEC);
+    bool left = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB);
+    if (fd >= 0) close(fd);
+    return left;
+}
+
+static void remove_leftovers(const out_file *f) {
+    const char *slash = strrchr(f->target.data, '/');
+    char *path = strndup(f->target.data, (size_t)(slash - f->target.data) + 1);
+    DIR *folder = path ? opendir(path) : NULL;
+    for (struct dirent *entry; folder && (entry = readdir(folder));)
+        if (is_left(entry->d_name, slash + 1, dirfd(folder))) unlinkat(dirfd(folder), entry->d_name, 0);
+    if (folder) closedir(folder);
+    free(path);
+}
+
 /* ---- writing ---- */
 
 int out_file_open(out_file *f) {
@@ -115,8 +144,10 @@ int out_file_open(out_file *f) {
     } else {
         str_printf(&f->part, "%s.%ld.part", f->target.data, (long)getpid());
         if (f->part.failed) return -1;
+        remove_leftovers(f);
         f->fd = open(f->part.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (f->fd < 0) str_free(&f->part); /* whoever made it, it is not ours */
+        if (f->fd < 0) str_free(&f->part);     /* whoever made it, it is not ours */
+        if (f->fd >= 0) flock(f->fd, LOCK_EX); /* where locks work: others see that it is in use */
     }
     return f->fd < 0 ? fail_write(f) : 0;
 }
@@ -176,17 +207,25 @@ int out_file_write(out_file *f, const str *text, const out_tail *tail) {
     return end < before && ftruncate(f->fd, end) ? fail_write(f) : 0;
 }
 
+/* Under a name that is not taken for something left over. */
+static int keep_beside(out_file *f) {
+    str name = {0};
+    str_printf(&name, "%s.%ld.rows", f->target.data, (long)getpid());
+    bool renamed = !name.failed && !rename(f->part.data, name.data);
+    fail("%s was written by someone else meanwhile; the rows are in %s", f->path,
+         renamed ? name.data : f->part.data);
+    str_free(&name);
+    str_free(&f->part);
+    close_fd(f);
+    return -1;
+}
+
 int out_file_keep(out_file *f, bool force) {
     struct stat now;
     if (!f->part.length) return 0;
     bool there = !stat(f->target.data, &now) && now.st_size,
          as_before = same(&now, &f->target_info) && now.st_size == f->target_info.st_size;
-    if (!force && there && !as_before) {
-        fail("%s was written by someone else meanwhile; the rows are in %s", f->path, f->part.data);
-        str_free(&f->part);
-        close_fd(f);
-        return -1;
-    }
+    if (!force && there && !as_before) return keep_beside(f);
     if (rename(f->part.data, f->target.data)) return fail_write(f);
     str_free(&f->part);
     return 0;

@@ -5,13 +5,15 @@
 
 #include "report/report.h"
 
-/* One line per format; the name is also the file's. */
+/* One line per format; the name is also the file's (sqlite's is sql.c). */
 #define FORMATS(FORMAT)                                                                                      \
     FORMAT(csv)                                                                                              \
     FORMAT(mlxbench)                                                                                         \
     FORMAT(md)                                                                                               \
     FORMAT(json)                                                                                             \
-    FORMAT(jsonl)
+    FORMAT(jsonl)                                                                                            \
+    FORMAT(sql)                                                                                              \
+    FORMAT(sqlite)
 
 /* What a format appends to. The text is written and emptied after each call. The tail is kept: it
  * stands behind all text, a second list for example. shared is the format's own. */

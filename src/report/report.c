@@ -20,8 +20,14 @@ typedef struct report {
     const format *format;
     out_file file;
     output output;
-    results earlier; /* what is in the file already */
+    results earlier;  /* what is in the file already */
+    run_table *table; /* of the format sqlite: rows go there, and the file is only looked at */
+    bool resumed;     /* it has the rows that come first */
 } report;
+
+static bool is_database(const report *r) {
+    return r->format == &format_sqlite;
+}
 
 struct reports {
     bool force, at_end;
@@ -76,11 +82,14 @@ static const format *find_format(const char *name, size_t length) {
 /* What becomes of a file that is there. */
 static int look_into(report *r, const report_options *o) {
     const char *path = r->file.path;
-    bool resumed = o->resumed && out_file_is_of(&r->file, o->resumed);
+    bool resumed = r->resumed = o->resumed && out_file_is_of(&r->file, o->resumed);
+    if (is_database(r) && r->file.direct)
+        return fail_usage("--output: sqlite makes a database, which needs a file: sqlite:FILE");
     if (o->force || !out_file_has_content(&r->file)) return 0;
     if (!r->format->readable || !(o->append || resumed))
         return fail_usage("--output: %s is there already; choose another name, or replace it with --force",
                           path);
+    if (is_database(r)) return 0; /* it is not read: rows go beside those that are there */
     if (!resumed && results_read(&r->earlier, path))
         return fail_usage(
             "--output: no rows can be added to a file that is no result file: %s; choose another name, or "
@@ -128,12 +137,26 @@ static int write_earlier(void *context, const row *r) {
     return write_text(context, TEXT_ONLY);
 }
 
-static int open_report(report *r, const sweep *s) {
+static int open_database(report *r, const report_options *o) {
+    bool kept = o->kept && !strcmp(o->kept, r->file.path);
+    table_options how = {.replace = o->force && !r->resumed && !kept};
+    int64_t run = 0;
+    if (r->resumed) results_last(o->resumed_rows, &run, &how.last_configuration);
+    r->table = table_open(r->file.path, &how);
+    return r->table ? 0 : -1;
+}
+
+static int open_report(report *r, const report_options *o, const sweep *s) {
     r->output.sweep = s;
+    if (is_database(r)) return open_database(r, o);
     if (out_file_open(&r->file)) return -1;
     if (r->format->begin) r->format->begin(&r->output);
     if (write_text(r, TEXT_ONLY)) return -1;
     return r->earlier.n ? results_each(&r->earlier, write_earlier, r) : 0;
+}
+
+const char *report_usual_output(void) {
+    return isatty(STDOUT_FILENO) ? "md" : "csv";
 }
 
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s) {
@@ -143,9 +166,9 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
     all->force = o->force;
     all->at_end = o->at_end;
     if (o->resumed) all->n_held = o->resumed_rows->n;
-    if (!specs->n) failed = find_output(all, isatty(STDOUT_FILENO) ? "md" : "csv", o);
+    if (!specs->n) failed = find_output(all, report_usual_output(), o);
     for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o);
-    for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], s);
+    for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], o, s);
     if (!failed) return all;
     reports_close(all);
     return NULL;
@@ -153,11 +176,21 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
 
 /* ---- rows ---- */
 
+/* Those of a resumed database are in it already. */
+static int add_to_table(const reports *all, report *r, const row *next) {
+    if (next->kind != ROW_RUN || (r->resumed && all->n_runs <= all->n_held)) return 0;
+    return table_add(r->table, next);
+}
+
 int reports_row(reports *all, const row *next) {
     int failed = 0;
     all->n_runs += next->kind == ROW_RUN;
     for (int i = 0; i < all->n; i++) {
         report *r = &all->items[i];
+        if (r->table) {
+            failed |= add_to_table(all, r, next);
+            continue;
+        }
         make_text(r, next);
         failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
         if (!failed && all->n_runs >= all->n_held) failed = out_file_keep(&r->file, all->force);
@@ -186,6 +219,7 @@ static int close_report(report *r) {
         failed = write_text(r, COMPLETE_AND_LAST);
     }
     failed |= out_file_close(&r->file);
+    table_close(r->table);
     results_free(&r->earlier);
     str_free(&r->output.text);
     str_free(&r->output.tail);

@@ -12,6 +12,7 @@ typedef struct report_options {
     bool append;         /* rows are added to those that are there already, where a format can be read */
     const char *resumed; /* a result file whose rows come first, and may go to the file itself; or NULL */
     const results *resumed_rows; /* what is in it */
+    const char *kept;            /* a database that rows are added to whatever `force` says; or NULL */
     bool at_end;                 /* rows come quickly: files are completed at the end, not after each row */
     int n_inputs;
     const char *const *inputs; /* paths of models and files that are read, which no output may replace */
@@ -24,6 +25,9 @@ typedef struct report_options {
  * unknown format, standard output or a file named twice, a file that is there already and no rows
  * can be added to, or is a model's (usage), a file that can't be written. */
 reports *reports_open(const option_texts *specs, const report_options *o, const sweep *s);
+
+/* The format on standard output where none is asked for. */
+const char *report_usual_output(void);
 
 /* Writes a row everywhere. -1 when one could not be written (disk full, closed pipe). */
 int reports_row(reports *r, const row *next);
@@ -48,6 +52,13 @@ void report_line(str *out, const row *summary);
 int report_comparison(str *out, const char *form, const char *a, const char *b, const comparison *c,
                       bool first);
 void report_comparison_end(str *out, const char *form);
+
+/* What was measured over time, appended to out as text or json; each: every measurement, not only
+ * the last one of each configuration. -1 with a usage error when the format is none of them. */
+int report_history(str *out, const char *form, const trends *t, bool each);
+
+/* The JSON Schema of the formats json and jsonl, appended to out. */
+void report_schema(str *out);
 
 /* The help of the option --output, appended to out. */
 void report_output_help(str *out);

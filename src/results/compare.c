@@ -9,6 +9,10 @@
 
 static const int compared[N_COMPARED] = {COLUMN_prompt_tps, COLUMN_generation_tps};
 
+int compared_column(int k) {
+    return compared[k];
+}
+
 /* What varies in neither file may differ between them: it is what is compared. */
 static bool same_configuration(const comparison *c, const row *a, const row *b) {
     for (int i = COLUMN_FIRST_PARAM; i < COLUMN_FIRST_METRIC; i++)

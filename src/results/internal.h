@@ -23,6 +23,17 @@ void grades_add(grades *g, value quality);
  */
 char grades_of(const grades *g);
 
+/* ---- ranks of two groups, or of one ---- */
+
+typedef struct ranks {
+    int64_t n_a, n_b;
+    int64_t *of; /* [n_a + n_b] twice the rank in the whole, a's first; equal numbers share theirs */
+    double ties; /* sum of t^3 - t over groups of t equal numbers */
+} ranks;
+
+/* -1 when out of memory. Free r->of. */
+int rank_all(ranks *r, const double *a, int64_t n_a, const double *b, int64_t n_b);
+
 /* ---- reading ---- */
 
 typedef struct reader {
@@ -36,6 +47,19 @@ typedef struct reader {
 int read_csv(reader *r, const char *text, size_t n);
 int read_json(reader *r, const char *text, size_t n);
 int read_jsonl(reader *r, const char *text, size_t n);
+int read_sql(reader *r, const char *text, size_t n);
+bool is_sql(const char *text, size_t n);
+
+/* Those of the SQLite file r->name. */
+int read_database(reader *r);
+
+/* A value of column c from its text, as csv and sql have it; an empty one is unset. */
+int read_text_cell(reader *r, int c, const char *text, value *out);
+
+/* Which of our columns the table of runs has, and whether it has others. Returns how many it has in
+ * all, 0 when there is no such table; -1 on an error. */
+struct sqlite3;
+int table_columns(struct sqlite3 *db, const char *path, bool has[N_COLUMNS], bool *others);
 
 /* A new run at the end, unset; NULL when out of memory. */
 row *reader_add(reader *r);

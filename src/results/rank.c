@@ -2,7 +2,7 @@
  * Exact up to EXACT numbers, ties included; above that by the normal distribution, which is as good
  * there.
  */
-#include "results/results.h"
+#include "results/internal.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,18 +16,12 @@ static int compare(const void *a, const void *b) {
 
 /* ---- ranks ---- */
 
-typedef struct ranks {
-    int64_t n_a, n_b;
-    int64_t *of; /* [n_a + n_b] twice the rank in the whole, a's first; equal numbers share theirs */
-    double ties; /* sum of t^3 - t over groups of t equal numbers */
-} ranks;
-
 typedef struct numbered {
     double x;
     int64_t i;
 } numbered;
 
-static int rank_all(ranks *r, const double *a, int64_t n_a, const double *b, int64_t n_b) {
+int rank_all(ranks *r, const double *a, int64_t n_a, const double *b, int64_t n_b) {
     int64_t n = n_a + n_b;
     numbered *all = mem_new((size_t)n, sizeof *all, "ranks");
     *r = (ranks){n_a, n_b, mem_new((size_t)n, sizeof *r->of, "ranks"), 0};

@@ -2,6 +2,7 @@
  * again. Summaries are not read: they are what the same code makes of the same runs.
  */
 #include "results/internal.h"
+#include "results/sqlite.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,25 +103,36 @@ int results_each(const results *r, int (*on_row)(void *context, const row *r), v
 
 /* ---- files ---- */
 
-int results_parse(results *r, const char *text, size_t n, const char *name) {
+static int begin(reader *to, results *r, const char *name) {
     *r = (results){.memory = arena_new()};
-    reader to = {.results = r, .name = name};
+    *to = (reader){.results = r, .name = name};
+    return r->memory ? 0 : -1;
+}
+
+/* What has been read must be runs of this program. */
+static int complete(reader *to) {
+    results *r = to->results;
+    to->line = 0;
+    for (int64_t i = 0; i < r->n; i++)
+        if (r->runs[i].cells[COLUMN_configuration].kind != VALUE_NUMBER)
+            return reader_fail(to, "row %lld has no configuration, so it is no result of this program",
+                               (long long)i + 1);
+    return r->n ? find_sweep(r) : fail("%s: there are no results in it", to->name);
+}
+
+int results_parse(results *r, const char *text, size_t n, const char *name) {
+    reader to;
     size_t start = 0;
-    if (!r->memory) return -1;
+    if (begin(&to, r, name)) return -1;
     while (start < n && strchr(" \t\r\n", text[start])) start++;
     if (n && memchr(text, '\0', n)) return fail("%s: not a result file: it has zero bytes", name);
     if (start == n) return fail("%s: there are no results in it", name);
     bool object = text[start] == '{', lines = n - start >= 7 && !strncmp(text + start, "{\"kind\"", 7);
     int failed = lines                          ? read_jsonl(&to, text, n)
                  : object || text[start] == '[' ? read_json(&to, text, n)
+                 : is_sql(text, n)              ? read_sql(&to, text, n)
                                                 : read_csv(&to, text, n);
-    to.line = 0;
-    for (int64_t i = 0; !failed && i < r->n; i++)
-        if (r->runs[i].cells[COLUMN_configuration].kind != VALUE_NUMBER)
-            failed = reader_fail(&to, "row %lld has no configuration, so it is no result of this program",
-                                 (long long)i + 1);
-    if (!failed && !r->n) failed = fail("%s: there are no results in it", name);
-    return failed ? -1 : find_sweep(r);
+    return failed ? -1 : complete(&to);
 }
 
 int results_add(results *r, const row *run) {
@@ -154,10 +166,13 @@ void results_last(const results *r, int64_t *run, int64_t *number_of_configurati
 
 int results_read(results *r, const char *path) {
     file_map map;
+    reader to;
     *r = (results){0};
     if (file_map_open(&map, path)) return -1;
-    int failed = results_parse(r, map.data, map.size, path);
+    bool database = is_sqlite(map.data, map.size);
+    int failed = database ? 0 : results_parse(r, map.data, map.size, path);
     file_map_close(&map);
+    if (database) failed = begin(&to, r, path) || read_database(&to) || complete(&to) ? -1 : 0;
     return failed;
 }
 

@@ -43,7 +43,7 @@ static int fail_cell(const reader *r, int c, const char *text, const char *what)
     return reader_fail(r, "column %s: \"%.40s\" is not %s", column_table[c].name, text, what);
 }
 
-static int read_cell(reader *r, int c, const char *text, value *out) {
+int read_text_cell(reader *r, int c, const char *text, value *out) {
     char *end;
     if (!*text) return 0;
     errno = 0;
@@ -99,7 +99,7 @@ static int read_lines(reader *r, csv *c) {
         do {
             failed = next_field(c) ? reader_fail(r, "a quoted field has no end") : 0;
             if (!failed && i < n && columns[i] >= 0)
-                failed = read_cell(r, columns[i], c->field.data, &to->cells[columns[i]]);
+                failed = read_text_cell(r, columns[i], c->field.data, &to->cells[columns[i]]);
             i++;
         } while (!failed && !c->line_ended);
         if (!failed && i != n) failed = reader_fail(r, "%d fields, where the first line has %d", i, n);

@@ -90,6 +90,7 @@ enum {
 };
 enum { COLUMN_FIRST_PARAM = COLUMN_repeat + 1 }; /* parameter i is column COLUMN_FIRST_PARAM + i */
 enum { COLUMN_FIRST_METRIC = COLUMN_FIRST_PARAM + N_PARAMS };
+enum { COLUMN_FIRST_FACT = COLUMN_FIRST_METRIC + N_METRICS };
 
 typedef enum value_kind { VALUE_NONE, VALUE_TEXT, VALUE_NUMBER, VALUE_REAL, VALUE_BOOL } value_kind;
 
@@ -221,9 +222,9 @@ typedef struct results {
     bool other_columns; /* it lacks some of ours, or has some that we don't know */
 } results;
 
-/* Reads a file that one of our formats json, jsonl or csv wrote, of any length; it may end in the
- * middle of its last line, as a killed program leaves it. -1 with a message that names the file and
- * the line, when it is none. */
+/* Reads a file that one of our formats json, jsonl, csv, sql or sqlite wrote, of any length; a text
+ * may end in the middle of its last line, as a killed program leaves it. -1 with a message that
+ * names the file and the line, when it is none. results_parse knows no databases. */
 int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
@@ -240,6 +241,28 @@ void results_last(const results *r, int64_t *run, int64_t *number_of_configurati
 /* Calls on_row for every run in order, and for each configuration once it and all before it are
  * complete, until it returns nonzero: that. */
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
+
+/* A table "runs" in an SQLite file, with a column for each of ours: BIGINT, DOUBLE PRECISION,
+ * BOOLEAN or TEXT. Several programs may add to one at the same time. */
+typedef struct run_table run_table;
+
+typedef struct table_options {
+    bool replace; /* the runs that are there go, in the same moment as the first new one comes */
+    int64_t last_configuration; /* numbers of configurations up to it mean those in the table; larger ones
+                                   are counted from what is there */
+} table_options;
+
+/* Finds out whether runs can be added to the file `path` (borrowed), which is made with the first
+ * one. Columns that an earlier table lacks are added then. NULL with a message. */
+run_table *table_open(const char *path, const table_options *how);
+
+/* Adds a run, in a transaction of its own: afterwards it is there, whatever happens to the program.
+ * Its `run` becomes the next number in the table. -1 with a message. */
+int table_add(run_table *t, const row *run);
+void table_close(run_table *t); /* harmless on NULL */
+
+/* The statement that makes such a table, without a semicolon, appended to out. */
+void put_create_table(str *out);
 
 /* ---- two files side by side ---- */
 
@@ -282,5 +305,52 @@ bool difference_is_sure(const difference *d);
 
 /* Has either side a quality below B? Then the machine may have made the difference. */
 bool difference_is_disturbed(const difference *d);
+
+/* ---- one configuration over time ---- */
+
+/* How likely it is that n numbers in the order of time fall apart at some place as clearly as they
+ * do, if their order means nothing; *at is the place: numbers from there on are of the new level.
+ * The largest of Mann and Whitney's statistics over all places (Hawkins and Deng 2010), its
+ * distribution by 9,999 random orders. NAN below 4 numbers, and when out of memory. */
+double change_test(const double *x, int64_t n, int64_t *at);
+
+/* What was measured of a configuration in one go: rows with one number of configuration. */
+typedef struct measurement {
+    const row *first, *last; /* of its runs that succeeded */
+    int64_t n;
+    spread speeds[N_COMPARED];
+    char grade; /* quality of the runs; 0: unknown */
+} measurement;
+
+/* From measurement `at` on, the speed is `ratio` of that before it, back to the change before. */
+typedef struct level_change {
+    int column;
+    int64_t at;
+    double ratio, p; /* p: adjusted for all that was asked of all configurations */
+} level_change;
+
+typedef struct trend {
+    int64_t n, n_changes;
+    measurement *items;    /* in the order of time */
+    level_change *changes; /* by metric, then in the order of time */
+} trend;
+
+typedef struct trends {
+    int64_t n;
+    trend *items;
+    measurement *measurements; /* of all */
+} trends;
+
+/* The column of compared metric k. */
+int compared_column(int k);
+
+/* The measurements in r, by what is the same in them: parameters, weights, machine and what else
+ * sets the speed, but versions; and where each speed changed. Those of quality D and F are shown,
+ * and not asked about changes. r must outlive t. -1 when out of memory. */
+int results_trends(trends *t, const results *r);
+void trends_free(trends *t);
+
+/* Has quality D or F? */
+bool measurement_is_disturbed(const measurement *m);
 
 #endif

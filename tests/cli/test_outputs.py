@@ -187,3 +187,28 @@ def test_models_own_caches_are_one_configuration(run, good_folder, qwen_folder):
     done = run("--model", f"{good_folder},{qwen_folder}", *SMALL, "--max-kv-size", "50,60", "-o", "jsonl", check=True)
     rows = runs_of(done.stdout)
     assert [(row["model_type"], row["max_kv_size"]) for row in rows] == [("llama", None), ("qwen3", 50), ("qwen3", 60)]
+
+
+def test_what_a_killed_program_left_is_removed(mlxbench, run, good_folder, tmp_path):
+    """With the next run to the same file; what belongs to others, or to a program that runs, stays."""
+    command = [mlxbench, "--model", good_folder, *map(str, SMALL), "-o", f"csv:{tmp_path}/rows.csv"]
+    for number in (signal.SIGKILL, signal.SIGSTOP):
+        process = subprocess.Popen([*command, "-np", "100000", "-n", "100000"])
+        wait_for(lambda: len(os.listdir(tmp_path)) == 1)
+        process.send_signal(number)
+        if number == signal.SIGKILL:
+            process.wait()
+            others = ["other.csv.9999999.part", "rows.csv.9999999.part.gz", "rows.csv.x.part", "rows.csv.9999999.rows"]
+            for name in others:
+                (tmp_path / name).write_text("theirs")
+            run(*command[1:], check=True)
+            assert sorted(os.listdir(tmp_path)) == sorted([*others, "rows.csv"])
+            for name in [*others, "rows.csv"]:
+                (tmp_path / name).unlink()
+    run(*command[1:], check=True)
+    part = f"rows.csv.{process.pid}.part"
+    assert sorted(os.listdir(tmp_path)) == ["rows.csv", part]
+    process.kill()
+    process.wait()
+    run(*command[1:], check=True)
+    assert os.listdir(tmp_path) == ["rows.csv"]

@@ -8,6 +8,7 @@ import pathlib
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -23,13 +24,19 @@ def bench(run, good_folder):
 
 
 def rows_in(path, form):
+    if form in ("sql", "sqlite"):
+        database = sqlite3.connect(path if form == "sqlite" else ":memory:")
+        if form == "sql":
+            database.executescript(pathlib.Path(path).read_text())
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute("SELECT * FROM runs ORDER BY rowid")]
     text = pathlib.Path(path).read_text()
     if form == "csv":
         return [{k: v for k, v in row.items()} for row in csv.DictReader(text.splitlines())]
     return json.loads(text)["runs"] if form == "json" else runs_of(text)
 
 
-FORMS = ["csv", "json", "jsonl"]
+FORMS = ["csv", "json", "jsonl", "sql", "sqlite"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -57,7 +64,7 @@ def test_formats_that_cannot_be_read_are_not_added_to(bench, tmp_path):
         assert done.returncode == 2 and "--force" in done.stderr and (tmp_path / form).read_text() == before
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["csv", "json", "jsonl"])
 @pytest.mark.parametrize("old, new", [("warmup", "warm_up"), ("warmup", None)])
 def test_other_columns(bench, tmp_path, form, old, new):
     """A column that is not ours would be lost, and one that is missing would be empty: neither is done in silence."""
@@ -102,9 +109,9 @@ def test_what_is_there_is_not_measured_again(bench, tmp_path, form):
     both = rows_in(file, form)
     assert both[:3] == first and [int(row["n_prompt"]) for row in both] == [8] * 3 + [16] * 3
     assert [int(row["configuration"]) for row in both] == [1] * 3 + [2] * 3
-    text = file.read_text()
+    before = file.read_bytes()
     bench("-np", "8,16", *command, check=True)
-    assert rows_in(file, form) == both and file.read_text().strip() == text.strip()
+    assert rows_in(file, form) == both and file.read_bytes().strip() == before.strip()
     bench("-np", 16, "-r", 5, *command[2:], check=True)  # two more runs
     more = rows_in(file, form)
     assert more[:6] == both and [int(row["configuration"]) for row in more[6:]] == [2, 2]
@@ -154,7 +161,8 @@ def test_kill_and_resume(bench, mlxbench, good_folder, tmp_path, form):
         time.sleep(rng.uniform(0.005, 0.06))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        rows = rows_in(file, form) if file.exists() and (form == "json" or file.read_text().endswith("\n")) else None
+        whole = file.exists() and (form in ("json", "sqlite") or file.read_text().endswith("\n"))
+        rows = rows_in(file, form) if whole and file.stat().st_size else None
         if rows is not None:
             assert len(rows) >= n
             n = len(rows)
