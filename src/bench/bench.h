@@ -48,9 +48,16 @@ int params_parse(params *out, const char *const texts[N_PARAMS]);
 generate_options params_generate(const params *p);
 engine_options params_engine(const params *p);
 
+/* What a configuration runs with. */
+typedef struct loaded_model {
+    const checkpoint *checkpoint;
+    const engine *engine;
+    const model *model;
+} loaded_model;
+
 /* Appends what a user should know of a run of n_tokens in all, though it is possible, a line each:
- * more threads than cores, more tokens than the model was made for. */
-void params_notes(const params *p, const checkpoint *c, const engine *e, int64_t n_tokens, str *out);
+ * more threads than cores, more tokens than the model was made for, kv_bits without effect. */
+void params_notes(const params *p, const loaded_model *m, int64_t n_tokens, str *out);
 
 /* MLX reads variables of its own from the environment, once per process. Sets those that were given
  * as NAME=VALUE, before any engine is opened; -1 with a usage error when one is no such pair. */

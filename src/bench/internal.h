@@ -111,12 +111,9 @@ double series_width(const series *s, int i);
 
 /* ---- finite.c: logits that are no numbers, which a broken checkpoint gives at full speed ---- */
 
-/* Looks at the logits of s's last tokens, if that step kept them: 1 with an error when one is not
- * finite, else 0. `token` is for the message: the first, the second, ... */
-int check_logits(const session *s, const model *m, int64_t n_sequences, int64_t token);
-
-/* Takes further steps, until one has logits, and looks at them. -1 when a step failed. */
-int check_next_logits(session *s, const model *m, int64_t n_sequences, int64_t token);
+/* Takes further steps, until one has logits, and looks at them (session_check_logits). 1 with an
+ * error when one is not finite; -1 when a step failed. */
+int check_next_logits(session *s, int64_t n_sequences, int64_t token);
 
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 

@@ -11,10 +11,11 @@ static int64_t longest_context(const checkpoint *c) {
     return (int64_t)json_number(most);
 }
 
-void params_notes(const params *p, const checkpoint *c, const engine *e, int64_t n_tokens, str *out) {
+void params_notes(const params *p, const loaded_model *m, int64_t n_tokens, str *out) {
     int cores = sys_usable_cores();
-    int64_t longest = longest_context(c);
-    if (p->threads > cores && engine_describe(e).threads)
+    int64_t longest = longest_context(m->checkpoint);
+    generate_options how = params_generate(p);
+    if (p->threads > cores && engine_describe(m->engine).threads)
         str_printf(out, "%lld threads share %d core%s, which is slower than a thread for each\n",
                    (long long)p->threads, cores, cores == 1 ? "" : "s");
     if (longest && n_tokens > longest)
@@ -23,4 +24,7 @@ void params_notes(const params *p, const checkpoint *c, const engine *e, int64_t
             "%s was made for %lld tokens (max_position_embeddings), not for %lld: the speed is real, the "
             "text may be nonsense\n",
             p->model, (long long)longest, (long long)n_tokens);
+    if (p->kv_bits && !generate_quantizes(m->model, &how))
+        str_printf(out, "kv_bits has no effect on %s: mlx-lm does not quantize this model's caches, either\n",
+                   p->model);
 }

@@ -12,7 +12,8 @@ static void set_what_ran(const bench *b, params *p, bool failed) {
     engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
     p->engine = info.name;
     if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
-    if (l->model && model_describe(l->model)->ignores_kv_bits) p->kv_bits = 0;
+    generate_options how = params_generate(p);
+    if (l->model && p->kv_bits && !generate_quantizes(l->model, &how)) p->kv_bits = 0;
     if (!failed) {
         p->threads = info.threads;
         for (int i = 0; i < N_PARAMS && l->engine; i++) {

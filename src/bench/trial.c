@@ -24,7 +24,7 @@ static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out,
         int64_t now = clock_ns();
         out->token_ns[out->n_tokens++] = now;
         progress_token(&b->progress, out->n_tokens, now);
-        if (looks && check_logits(s, b->loaded.model, out->n_sequences, out->n_tokens)) {
+        if (looks && session_check_logits(s, out->n_tokens)) {
             b->not_finite = true;
             return -1;
         }
@@ -106,7 +106,7 @@ static int run_once(bench *b, const series *of, const beginning *from, sample *o
     out->memory.peak = used.peak;
     out->peak_rss = sys_peak_rss();
     if (!failed && how == LOOK_AFTER) {
-        failed = check_next_logits(s, l->model, p->batch, p->n_generate + 1);
+        failed = check_next_logits(s, p->batch, p->n_generate + 1);
         b->not_finite = failed == 1;
     }
     end_run(from, s);
@@ -157,7 +157,8 @@ static int check(const bench *b, const params *p) {
 
 static void note_oddities(bench *b, const params *p) {
     str notes = {0};
-    params_notes(p, b->loaded.checkpoint, b->loaded.engine, p->depth + p->n_prompt + p->n_generate, &notes);
+    loaded_model m = {b->loaded.checkpoint, b->loaded.engine, b->loaded.model};
+    params_notes(p, &m, p->depth + p->n_prompt + p->n_generate, &notes);
     if (notes.length) progress_notes(&b->progress, notes.data);
     str_free(&notes);
 }

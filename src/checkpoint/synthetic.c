@@ -41,7 +41,7 @@ static int visit_preset(const char *folder, const char *file_name,
     str_printf(&path, "%s/%s", folder, file_name);
     str_append(&name, file_name, strlen(file_name) - strlen(".json"));
     json *config = path.failed || name.failed ? NULL : json_parse_file(path.data);
-    int status = config ? each(context, name.data, config) : -1;
+    int status = path.failed || name.failed ? -1 : each(context, name.data, config);
     json_free(config);
     str_free(&path);
     str_free(&name);

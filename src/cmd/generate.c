@@ -219,7 +219,8 @@ static void note(const char *text) {
 /* What is possible and probably not meant. */
 static void note_all(const command *c) {
     str lines = {0};
-    params_notes(&c->params, c->checkpoint, c->engine, c->prompt_tokens.n + c->max_tokens, &lines);
+    loaded_model m = {c->checkpoint, c->engine, c->model};
+    params_notes(&c->params, &m, c->prompt_tokens.n + c->max_tokens, &lines);
     for (char *rest = lines.data, *line; rest && (line = strsep(&rest, "\n")) && *line;) note(line);
     str_free(&lines);
 }
@@ -232,6 +233,11 @@ static int stream(command *c, session *s) {
     int status = 0;
     while (!status && n < c->max_tokens) {
         if (session_step(s, &id)) {
+            status = -1;
+            break;
+        }
+        if (session_check_logits(s, n + 1)) {
+            if (n) put("\n", 1); /* the error is a line of its own */
             status = -1;
             break;
         }
@@ -268,7 +274,7 @@ static int run(command *c) {
     if (c->follow_tokens.n && c->max_tokens > c->follow_tokens.n + 1) c->max_tokens = c->follow_tokens.n + 1;
     session_spec spec = {.options = c->options,
                          .capacity = c->prompt_tokens.n + c->max_tokens,
-                         .keep_logits = c->logits_file != NULL};
+                         .keep_logits = true};
     if (session_check_memory(c->model, &spec, sys_available_memory())) return -1;
     if (open_logits(c)) return -1;
     note_all(c);

@@ -25,11 +25,15 @@ static int put_preset(void *out, const char *name, const json *config) {
     str_printf(&path, "synthetic:%s", name);
     checkpoint *c = path.failed ? NULL : checkpoint_open(path.data, 0);
     int status = c ? model_weigh(c, &weights) : -1;
-    str_printf(out, "  %-30s %-12s %8.2f billion parameters\n", path.data ? path.data : "", type ? type : "?",
-               (double)weights.parameters / 1e9);
+    str_printf(out, "  %-30s %-12s ", path.data ? path.data : "", type ? type : "?");
+    if (status)
+        str_printf(out, "does not run here: %s\n", error_message());
+    else
+        str_printf(out, "%8.2f billion parameters\n", (double)weights.parameters / 1e9);
+    error_clear();
     checkpoint_close(c);
     str_free(&path);
-    return status;
+    return 0;
 }
 
 /* As many names a line as fit. */

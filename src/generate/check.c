@@ -39,6 +39,15 @@ static int refuse_group(int64_t head_dim, int64_t group_size) {
                       (long long)group_size, (long long)head_dim, (long long)fits);
 }
 
+bool generate_quantizes(const model *m, const generate_options *o) {
+    int n;
+    cache_spec *specs = generate_caches(m, o, &n);
+    bool quantizes = false; /* what has states stays as it is */
+    for (int i = 0; specs && i < n; i++) quantizes = quantizes || !specs[i].n_states;
+    free(specs);
+    return quantizes && !model_describe(m)->ignores_kv_bits;
+}
+
 static int check_quantized(const model *m, const generate_options *o) {
     const model_info *info = model_describe(m);
     if (info->never_quantized)
@@ -46,13 +55,10 @@ static int check_quantized(const model *m, const generate_options *o) {
                           info->never_quantized);
     int n;
     cache_spec *specs = generate_caches(m, o, &n);
-    bool rotates = false, quantizes = false; /* what has states stays as it is */
-    for (int i = 0; specs && i < n; i++) {
-        rotates = rotates || specs[i].max_size;
-        quantizes = quantizes || !specs[i].n_states;
-    }
+    bool rotates = false;
+    for (int i = 0; specs && i < n; i++) rotates = rotates || specs[i].max_size;
     free(specs);
-    if (quantizes && info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
+    if (generate_quantizes(m, o) && info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
     if (rotates)
         return fail_usage(
             "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",

@@ -21,6 +21,10 @@ int generate_check_options(const generate_options *o);
 /* Can this model run with them? -1 with a usage error and its reason, where mlx-lm refuses too. */
 int generate_check(const model *m, const generate_options *o);
 
+/* Whether kv_bits changes any of its caches. mlx-lm leaves states as they are, and caches that are
+ * lists of others. */
+bool generate_quantizes(const model *m, const generate_options *o);
+
 /* How a token is chosen from its logits; greedy is mlx-lm's temp 0, and what a benchmark can
  * repeat. */
 typedef enum sampler { SAMPLER_GREEDY } sampler;
@@ -73,6 +77,11 @@ int session_keep_logits(session *s, bool keep);
 /* The [n_sequences][vocab_size] logits that the last tokens were chosen from, valid until the next
  * call; NULL when that step did not keep them. */
 const float *session_logits(const session *s);
+
+/* -1 with an error when one of these logits is not finite; 0 where they are, and where that step
+ * kept none. `token` is for the message: the first, the second, ... A broken checkpoint, or an
+ * overflow in F16, gives such logits at full speed. */
+int session_check_logits(const session *s, int64_t token);
 
 /* The tokenizer that belongs to a checkpoint: its folder's tokenizer.json, or a GGUF file's own
  * vocabulary. *out is NULL, and 0 returned, when it has none; -1 when it has one that cannot be

@@ -321,3 +321,23 @@ int session_return(session *s) {
 const float *session_logits(const session *s) {
     return s->current.logits ? s->logits : NULL;
 }
+
+/* By their bits, which a compiler does for many at a time: infinities and NaNs have all bits of the
+ * exponent. */
+static bool all_finite(const float *x, int64_t n) {
+    const uint32_t exponent = 0x7f800000;
+    uint32_t bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bad |= (bits & exponent) == exponent;
+    }
+    return !bad;
+}
+
+int session_check_logits(const session *s, int64_t token) {
+    const float *logits = session_logits(s);
+    int64_t n = s->spec.n_sequences * model_describe(s->model)->vocab_size;
+    if (!logits || all_finite(logits, n)) return 0;
+    return fail("logits are not finite from token %lld", (long long)token);
+}

@@ -141,6 +141,21 @@ def test_presets_have_as_many_parameters_as_their_models(run):
         assert abs(found - billions) <= 0.02 * billions, name
 
 
+def test_preset_that_does_not_run(run, tmp_path):
+    """It is listed with the reason, and the others are, too."""
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    (presets / "b.json").write_text((PRESETS / "llama-3.2-1b.json").read_text())
+    (presets / "a.json").write_text(json.dumps(json.loads((presets / "b.json").read_text()) | {"model_type": "new"}))
+    (presets / "c.json").write_text("{")
+    done = run("models", env={"MLXBENCH_SHARE": str(tmp_path)}, check=True)
+    assert 'does not run here: ' in line_of(done.stdout, "synthetic:a ")
+    assert 'model_type "new" is not known' in line_of(done.stdout, "synthetic:a ")
+    assert "1.24 billion" in line_of(done.stdout, "synthetic:b ")
+    assert "does not run here: " in line_of(done.stdout, "synthetic:c ")
+    assert "not valid JSON" in line_of(done.stdout, "synthetic:c ")
+
+
 def test_preset_beyond_memory_is_refused(run):
     """A model of 457 GB as BF16, which few machines hold."""
     if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") > 400e9:

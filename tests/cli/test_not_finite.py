@@ -47,26 +47,63 @@ def test_not_finite(run, good_folder, broken, engine, arguments):
     check(first, 1)
 
 
-@pytest.mark.parametrize("warmup", [1, 0])
-@pytest.mark.parametrize("engine", ["cpu", "mlx"])
-def test_the_first_token_that_is_not(run, tmp_path, engine, warmup):
-    """A token whose embedding is a NaN, once it was generated."""
+def head(weights):
+    weights["lm_head.weight"] = np.random.default_rng(2).normal(size=(96, 64)).astype(np.float32)
 
-    def head(weights):
-        weights["lm_head.weight"] = np.random.default_rng(2).normal(size=(96, 64)).astype(np.float32)
 
-    def measure(model):
-        return runs_of(run("--engine", engine, "--model", model, "--warmup", warmup, *SMALL).stdout)[0]
-
-    row = measure(write(tmp_path / "good", head, tie_word_embeddings=False))
-    ids = row["token_ids"]
+def broken_at(tmp_path, generated):
+    """A model whose logits are no numbers after a token whose embedding is a NaN, and the first such token.
+    generated(model): the ids that a good one generates."""
+    ids = generated(write(tmp_path / "good", head, tie_word_embeddings=False))
     at = next(i for i in range(1, 5) if ids[i] not in ids[:i])
 
     def change(weights):
         head(weights)
         weights["model.embed_tokens.weight"][ids[at]] = np.nan
 
-    check(measure(write(tmp_path / "bad", change, tie_word_embeddings=False)), at + 2)
+    return write(tmp_path / "bad", change, tie_word_embeddings=False), at + 2
+
+
+@pytest.mark.parametrize("warmup", [1, 0])
+@pytest.mark.parametrize("engine", ["cpu", "mlx"])
+def test_the_first_token_that_is_not(run, tmp_path, engine, warmup):
+    def measure(model):
+        return runs_of(run("--engine", engine, "--model", model, "--warmup", warmup, *SMALL).stdout)[0]
+
+    bad, token = broken_at(tmp_path, lambda model: measure(model)["token_ids"])
+    check(measure(bad), token)
+
+
+@pytest.mark.parametrize("engine", ["cpu", "mlx"])
+def test_generate(run, broken, tmp_path, engine):
+    def generate(model):
+        return run("generate", "--engine", engine, "--model", model, "--prompt-ids", "1,2,3", "--ids", "-n", 6,
+                   "--ignore-eos")
+
+    def ids_of(model):
+        return list(map(int, generate(model).stdout.split()))
+
+    done = generate(broken)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "mlxbench: logits are not finite from token 1\n"
+    bad, token = broken_at(tmp_path, ids_of)
+    done = generate(bad)
+    assert (done.returncode, done.stderr) == (1, f"mlxbench: logits are not finite from token {token}\n")
+    assert list(map(int, done.stdout.split())) == ids_of(tmp_path / "good")[:token - 1] and done.stdout.endswith("\n")
+
+
+@pytest.mark.parametrize("number", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("at", [0, 64, 95])
+def test_one_logit(run, tmp_path, number, at):
+    """Of all that a token was chosen from, by the engine cpu, which chooses among finite ones."""
+
+    def change(weights):
+        head(weights)
+        weights["lm_head.weight"][at] = number
+
+    bad = write(tmp_path / "bad", change, tie_word_embeddings=False)
+    done = run("generate", "--engine", "cpu", "--model", bad, "--prompt-ids", "1,2,3", "--ids", "-n", 6)
+    assert (done.returncode, done.stderr) == (1, "mlxbench: logits are not finite from token 1\n")
 
 
 def test_group_size_that_does_not_fit(run, good_folder, tmp_path):

@@ -70,6 +70,20 @@ def test_as_mlx_lm(ours, run, model_type, case, engine):
     (check_near if quantized else check_same)(found, wanted)
 
 
+@pytest.mark.parametrize("model_type, said", [("mamba", True), ("falcon_h1", True), ("deepseek_v32", True),
+                                              ("jamba", False), ("qwen2", False)])
+def test_kv_bits_without_effect(run, model_type, said):
+    """It is said once where mlx-lm leaves all caches as they are."""
+    model = architectures.get(model_type) / "plain"
+    done = run("generate", "--model", model, "--prompt-ids", "1,2", "--ids", "-n", 2, "--kv-bits", 8,
+               "--kv-group-size", architectures.GROUP, check=True)
+    assert done.stderr.count("kv_bits has no effect") == said
+    done = run("--engine", "cpu", "--model", model, "-np", 4, "-n", 2, "--kv-bits", 8, "--kv-group-size",
+               architectures.GROUP, "-o", "jsonl", "--prompt-tokens", "random", "-r", 3, check=True)
+    assert done.stderr.count("kv_bits has no effect") == said
+    assert json.loads(done.stdout.splitlines()[0])["kv_bits"] == (None if said else 8)
+
+
 def test_others_are_refused(run, tmp_path):
     """What mlx-lm runs and this program does not yet: said at once, and listed here."""
     missing = sorted(set(architectures.CONFIGS) - set(REGISTERED))
