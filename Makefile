@@ -69,7 +69,7 @@ build/.packages-build build/.packages-run build/.packages-check build/.packages-
 # MLX for the engine mlx. Without it (one line says why) all else is built, and the next call tries
 # again. CMake looks for it when it is run anew.
 build/.mlx: cmake/mlx.cmake scripts/get_mlx.py | build/.packages-run
-	@$(PYTHON) scripts/get_mlx.py .mlx; case $$? in 0) rm -f build/Makefile; touch $@ ;; 2) exit 2 ;; esac
+	@if $(PYTHON) scripts/get_mlx.py .mlx; then rm -f build/Makefile; touch $@; fi
 
 .venv/.installed: tests/requirements.txt cmake/mlx.cmake | build/.packages-check
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mlxbench: make check needs Python 3.11 or later, \

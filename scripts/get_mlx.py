@@ -4,8 +4,7 @@ usage: get_mlx.py FOLDER                  installs the backend's wheel there, un
        get_mlx.py --requirement [KIND]    prints what pip installs for Python: "mlx[cpu]==0.32.4"; KIND as cpu, cuda13
 
 A native program needs the backend's wheel alone: it has the library and its headers. Ends with 1, after one line that
-says why, where it cannot be had; mlxbench is built without the engine mlx then. With NO_INSTALL=1 it ends with 2 after
-printing the command that would install it.
+says why, where it cannot be had; mlxbench is built without the engine mlx then.
 """
 
 import ctypes
@@ -79,6 +78,8 @@ def places():
 def install(kind, version, folder):
     """Why pip could not; "" when it could."""
     package = f"{PACKAGES[kind]}=={version}"
+    if os.environ.get("NO_INSTALL"):
+        return f"to install it: {sys.executable} -m pip install --target {folder} {package}"
     print(f"mlxbench: getting MLX ({package})", file=sys.stderr)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
                "--only-binary=:all:", "--retries", "2", "--upgrade", "--target", folder, package]
@@ -100,10 +101,6 @@ def main():
         return 0
     if any(version_in(place) == version for place in places()):
         return 0
-    if kind and os.environ.get("NO_INSTALL"):
-        print(f"mlxbench: MLX is missing. Install it with\n    {sys.executable} -m pip install --target {sys.argv[1]} "
-              f"{PACKAGES[kind]}=={version}\nor build without the engine mlx: make", file=sys.stderr)
-        return 2
     problem = install(kind, version, sys.argv[1]) if kind else remark
     if kind and remark:
         print(f"mlxbench: {remark}", file=sys.stderr)

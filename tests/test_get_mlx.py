@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import zipfile
@@ -78,13 +77,3 @@ def test_older_python(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mlx" / "mlx" / "include" / "mlx" / "version.h").exists()
-
-
-def test_no_install(tmp_path):
-    """NO_INSTALL=1: the command is printed, nothing is installed, and make stops."""
-    code = "import sys, get_mlx; get_mlx.places = lambda: []; sys.exit(get_mlx.main())"
-    environment = {**os.environ, "NO_INSTALL": "1", "PYTHONPATH": str(ROOT / "scripts")}
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "mlx"], capture_output=True, text=True,
-                          env=environment)
-    assert done.returncode == 2 and not (tmp_path / "mlx").exists()
-    assert re.search(rf"-m pip install --target {tmp_path}/mlx mlx-\S+=={get_mlx.wanted_version()}$", done.stderr, re.M)

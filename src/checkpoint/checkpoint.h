@@ -48,6 +48,7 @@ typedef enum name_rule_kind {
     NAME_END,
     NAME_DROP,      /* a tensor whose name begins with `from` is left out */
     NAME_DROP_PART, /* ... whose name contains `from` */
+    NAME_DROP_END,  /* ... whose name ends with `from` */
     NAME_START,     /* `from` at the beginning becomes `to` */
     NAME_PART,      /* `from` anywhere (the first time) becomes `to`; one "*" stands for a number, the same in
                        both */
@@ -156,7 +157,8 @@ int64_t checkpoint_bytes(const checkpoint *c);
 const char *checkpoint_quantization(checkpoint *c);
 
 /* Names of the presets, for `mlxbench models`: calls each(context, name, config) until it returns
- * nonzero. -1 when the folder of presets is not found. */
+ * nonzero; config is NULL, and the error recorded, where a preset's file cannot be read. -1 when
+ * the folder of presets is not found. */
 int checkpoint_presets(int (*each)(void *context, const char *name, const json *config), void *context);
 
 #endif

@@ -39,6 +39,11 @@ static bool begins_with(const char *name, const char *start) {
     return !strncmp(name, start, strlen(start));
 }
 
+static bool ends_with(const char *name, const char *end) {
+    size_t length = strlen(name), n = strlen(end);
+    return length >= n && !strcmp(name + length - n, end);
+}
+
 /* A rule's `from` in a name: where, how long, and the number that its "*" stands for. */
 typedef struct found {
     const char *at, *number;
@@ -75,8 +80,8 @@ static const char *renamed(checkpoint *c, const name_rule *rules, const char *na
         bool start = r->kind == NAME_DROP || r->kind == NAME_START;
         found f = start ? (found){.at = begins_with(name, r->from) ? name : NULL, .length = strlen(r->from)}
                         : find_part(name, r->from);
-        if (!f.at) continue;
-        if (r->kind == NAME_DROP || r->kind == NAME_DROP_PART) return NULL;
+        if (!f.at || (r->kind == NAME_DROP_END && !ends_with(name, r->from))) continue;
+        if (r->kind == NAME_DROP_END || r->kind == NAME_DROP || r->kind == NAME_DROP_PART) return NULL;
         name = replaced(c, name, &f, r->to);
         if (!name) {
             *failed = true;

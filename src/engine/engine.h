@@ -204,6 +204,10 @@ tensor token_result(graph *g, result *r);
  * nn.QuantizedEmbedding. */
 tensor embed(graph *g, tensor ids, const weight *w);
 
+/* As embed, but an id beyond w's last row means its first one. mlx-lm gemma3n.py:
+ * get_per_layer_inputs */
+tensor embed_or_first(graph *g, tensor ids, const weight *w);
+
 /* x [L, in] times w [out, in] transposed, plus w's bias -> [L, out]. mlx nn.Linear,
  * mx.quantized_matmul. */
 tensor linear(graph *g, tensor x, const weight *w);
@@ -344,7 +348,8 @@ typedef struct route_spec {
     float scale;                /* weights are multiplied with this; 0: not */
     const weight *bias;         /* [E], added to the scores for choosing only; NULL: none */
     const weight *expert_scale; /* [E], weights are multiplied with; NULL: not */
-    bool imprecise;             /* mlx: the softmax of the chosen is computed in the logits' dtype */
+    int identities;             /* so many of the last experts have no matrices: they give x back */
+    bool imprecise;             /* mlx: the softmax is computed in the logits' dtype */
     bool narrow;                /* weights are rounded to the dtype of the experts' input */
     bool last; /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
 } route_spec;
@@ -408,6 +413,21 @@ typedef struct ssm_spec {
 } ssm_spec;
 /* spec lives as long as the model. */
 tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
+
+/* Several streams of one text, side by side [L, n * D]. Predict: stream i gains the sum over j of
+ * coefficients[i * n + j] times stream j. Correct: it gains (1 + coefficients[i]) * (y - stream
+ * `active`), y [L, D]. Both in F32, rounded once. Add: all but the first gain y. mlx-lm gemma3n.py:
+ * Gemma3nAltUp. */
+tensor predict_streams(graph *g, tensor x, tensor coefficients);
+tensor correct_streams(graph *g, tensor x, tensor y, tensor coefficients, int active);
+tensor add_to_streams(graph *g, tensor x, tensor y);
+
+/* x, whose rows get the mean square of those of `like`. mlx-lm gemma3n.py: LanguageModel. */
+tensor rescale(graph *g, tensor x, tensor like);
+
+/* GELU_TANH of what a number is more than its row's mean plus so many standard deviations; 0 of
+ * those that are less. mlx-lm gemma3n.py: gelu_topk. */
+tensor gelu_above(graph *g, tensor x, float deviations);
 
 /* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own -> [L, H, out].
  * mlx-lm mla.py: MultiLinear. */

@@ -41,6 +41,11 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(LAYER_NORM, layer_norm, SMALL)                                                                        \
     OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */                                               \
     OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */                                                 \
+    OP(PREDICT_STREAMS, predict_streams, SMALL)                                                              \
+    OP(CORRECT_STREAMS, correct_streams, SMALL)                                                              \
+    OP(ADD_TO_STREAMS, add_to_streams, SMALL)                                                                \
+    OP(RESCALE, rescale, SMALL)                                                                              \
+    OP(GELU_ABOVE, gelu_above, SMALL)                                                                        \
     OP(LINEAR_HEADS, linear_heads, PLAIN_OP)                                                                 \
     OP(ATTEND_LATENT, attend_latent,                                                                         \
        PLAIN_OP) /* in: q_nope, the KV_WRITE before it, q_pe; SELECT_ENTRIES */                              \
@@ -63,6 +68,11 @@ typedef struct conv_options {
     bool silu;
 } conv_options;
 
+/* PREDICT_STREAMS, CORRECT_STREAMS, ADD_TO_STREAMS */
+typedef struct stream_options {
+    int n, active;
+} stream_options;
+
 /* A value, and how it comes about. It holds nothing of an engine's: engines keep what they need by
  * index. */
 typedef struct node {
@@ -80,11 +90,13 @@ typedef struct node {
         result *from;     /* TOKEN_RESULT */
         float eps;        /* RMS_NORM */
         const rope_spec *rope;
-        float scale; /* SCALE, DIVIDE, SOFT_CAP */
+        float scale; /* SCALE, DIVIDE, SOFT_CAP, GELU_ABOVE */
         attend_spec attention;
         latent_spec latent;
         activation act; /* GATED, ACTIVATE, EXPERTS */
         int64_t first;  /* PART */
+        bool or_first;  /* EMBED: an id beyond the last row means the first one */
+        stream_options streams;
         position_scale by_position;
         route_spec route;
         bool clip;         /* ADD: saturate in F16 */

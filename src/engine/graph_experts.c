@@ -28,7 +28,8 @@ tensor experts(graph *g, tensor in, tensor routing, activation act, const weight
                 down->shape[1] == in->shape[1] && up->shape[1] == down->shape[2];
     if (gate)
         fits = fits && gate->rank == 3 && gate->shape[2] == in->shape[1] && gate->shape[1] == up->shape[1];
-    if (!fits || routing->op != OP_ROUTE || routing->in[0]->shape[1] != up->shape[0])
+    int64_t choices = up->shape[0] + (routing->op == OP_ROUTE ? routing->route.identities : 0);
+    if (!fits || routing->op != OP_ROUTE || routing->in[0]->shape[1] != choices)
         return refuse(g, "experts", in, "input, routing and weights do not fit together");
     node *x = add_node(g, OP_EXPERTS, in->dtype);
     if (!x) return &nothing;

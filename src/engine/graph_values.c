@@ -43,6 +43,12 @@ tensor embed(graph *g, tensor ids, const weight *w) {
     return x;
 }
 
+tensor embed_or_first(graph *g, tensor ids, const weight *w) {
+    tensor x = embed(g, ids, w);
+    if (x != &nothing) graph_node(g, x->index)->or_first = true;
+    return x;
+}
+
 tensor linear(graph *g, tensor in, const weight *w) {
     if (in->rank != 2 || w->rank != 2 || in->shape[1] != w->shape[1])
         return refuse(g, "linear", in, "the weight has another input width");

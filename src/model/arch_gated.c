@@ -149,6 +149,31 @@ void describe_mimo_v2_flash(loader *l, desc *d) {
     d->own_caches = true;
 }
 
+/* Learned factors everywhere, and every layer adds the embedding; norms have no weights, and rope
+ * turns the other way. */
+void describe_talkie(loader *l, desc *d) {
+    static const decoder_defaults defaults = {5120, 40, 65540, 40, 0, 128, 13696, 0x1p-23};
+    read_decoder_or(l, d, &defaults);
+    attention_desc *a = &d->layer.attention;
+    a->n_kv_heads = a->n_heads;
+    a->qk_norm = QK_AFTER_ROPE;
+    a->qk_weightless = a->q_gain = true;
+    a->rope = read_rope(
+        l,
+        &(rope_wish){.dims = a->head_dim, .theta = 1000000, .plain = true, .negative = true, .powers = true});
+    d->norm_weightless = d->embed_norm = d->gains = true;
+    d->names = (names){.embed = "model.embed",
+                       .head = "lm_head",
+                       .layers = "model.blocks",
+                       .q = "attn.attn_query",
+                       .k = "attn.attn_key",
+                       .v = "attn.attn_value",
+                       .o = "attn.attn_resid",
+                       .gate = "mlp.mlp_gate",
+                       .up = "mlp.mlp_linear",
+                       .down = "mlp.mlp_resid"};
+}
+
 static bool flag_of_layer(loader *l, const char *key, int64_t i, int64_t n_layers) {
     const json *flag = config_per_layer(l, key, i, n_layers);
     if (!flag) config_refuse(l, key, "is missing");

@@ -173,6 +173,57 @@ void describe_minicpm3(loader *l, desc *d) {
     if (!d->tied && !l->failed) d->head_divide = (double)d->hidden / base;
 }
 
+/* Two of its layers are one of mlx-lm's. The first has experts for what enters its MLP, too; their
+ * result is added after the second. Some experts give back what they are given. */
+void describe_longcat_flash(loader *l, desc *d) {
+    static const decoder_keys keys = {.n_layers = "num_layers", .width = "ffn_hidden_size"};
+    read_decoder_keys(l, d, &keys, &(decoder_defaults){0});
+    read_latent(l, d, &(latent_defaults){0}, 1e-5f);
+    latent_desc *m = &d->layer.latent;
+    moe_desc *e = &d->layer.ffn.moe;
+    const char *identity = "identity";
+    if (l->failed) return;
+    m->rope = read_rope(l, &(rope_wish){.dims = m->rope_dim, .traditional = true});
+    m->scale *= score_factor(l, scaling_of(l));
+    if (config_bool(l, "mla_scale_q_lora") && m->q_rank) m->q_factor = sqrt((double)d->hidden / m->q_rank);
+    if (config_bool(l, "mla_scale_kv_lora")) m->kv_factor = sqrt((double)d->hidden / m->kv_rank);
+    e->n = config_int(l, "n_routed_experts", 1, 65536);
+    e->width = config_int(l, "expert_ffn_hidden_size", 1, MAX_DIM);
+    e->bias = true;
+    e->router_bias = config_bool_or(l, "router_bias", false);
+    e->route = (route_spec){.k = (int)config_int(l, "moe_topk", 1, 65536),
+                            .identities = (int)config_int(l, "zero_expert_num", 0, 65536),
+                            .imprecise = true,
+                            .renormalize = config_bool_or(l, "norm_topk_prob", false),
+                            .eps = 1e-20f,
+                            .scale = (float)config_float(l, "routed_scaling_factor"),
+                            .narrow = true,
+                            .last = true};
+    if (!l->failed) l->failed = json_get_string(l->config, l->name, "zero_expert_type", true, &identity) < 0;
+    if (strcmp(identity, "identity")) config_refuse(l, "zero_expert_type", "is not identity");
+    if (e->route.k > e->n + e->route.identities)
+        config_refuse(l, "moe_topk", "is more than there are experts");
+    d->halves = 2;
+    d->n_layers *= d->halves;
+    d->own_caches = d->ignores_kv_bits = true;
+}
+
+#define HALF(k)                                                                                              \
+    {                                                                                                        \
+        .pre = "input_layernorm." k, .ffn_pre = "post_attention_layernorm." k,                               \
+        .gate = "mlps." k ".gate_proj", .up = "mlps." k ".up_proj", .down = "mlps." k ".down_proj",          \
+        .router = "mlp.router.classifier", .router_bias = "mlp.router.e_score_correction_bias",              \
+        .experts = "mlp.switch_mlp"                                                                          \
+    }
+
+void layer_longcat_flash(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    static const names halves[] = {HALF("0"), HALF("1")};
+    (void)l, (void)d;
+    out->names = &halves[i % 2];
+    out->latent.module = i % 2 ? "self_attn.1" : "self_attn.0";
+    if (i % 2 == 0) out->ffn.kind = FFN_SHORTCUT;
+}
+
 /* Dense; every head's keys and values are kept. */
 void describe_youtu_llm(loader *l, desc *d) {
     static const decoder_defaults sizes = {2048, 32, 128256, 16, 16, 0, 6144, 1e-6};

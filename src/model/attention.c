@@ -42,6 +42,7 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
         out->gate = load_linear(l, (linear_shape){n, d->hidden, in->gate_bias}, d->names.out_gate);
     }
     if (in->sinks) out->sinks = load_vector(l, in->n_heads, d->names.sinks);
+    if (in->q_gain) out->q_gain = load_gain(l, in->n_heads, in->head_dim, "attn.head_gain.head_g");
     load_norms(l, d, in, out);
 }
 
@@ -133,6 +134,7 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
         p.k = rope(g, p.k, d->rope, c);
     }
     if (d->qk_norm == QK_AFTER_ROPE) norm_both(g, a, eps, &p);
+    if (d->q_gain) p.q = heads(g, product_weight(g, flatten(g, p.q), a->q_gain), (int)d->n_heads);
     if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
     attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap};
     tensor out = attend(g, c, p.q, p.k, p.v, &how);

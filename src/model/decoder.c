@@ -116,6 +116,13 @@ static double offset_or(double offset, const desc *d) {
     return offset != 0 ? offset : d->norm_offset;
 }
 
+/* mlx-lm talkie.py: ActGain. */
+static void load_gains(loader *l, layer *out) {
+    out->gain = load_gain(l, 1, 1, "attn_gain.a_g");
+    out->ffn_gain = load_gain(l, 1, 1, "mlp_gain.a_g");
+    out->embed_gain = load_gain(l, 1, 1, "embed_skip.a_g");
+}
+
 static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *out) {
     const names *n = &d->names;
     bool pre = in->places != PLACES_POST, post = in->places != PLACES_PRE;
@@ -135,6 +142,8 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     load_ffn(l, d, &in->ffn, &out->ffn);
     if (in->ffn.kind == FFN_BOTH) load_both(l, d, in, out);
     if (d->layer_inputs) load_layer_input(l, d, out);
+    if (d->gains) load_gains(l, out);
+    if (d->altup.n) load_altup(l, d, &out->altup);
     if (in->scalar) out->scalar = load_vector(l, 1, "layer_scalar");
     if (post && feeds) out->ffn_post = load_norm(l, d->hidden, offset_or(d->ffn_post_offset, d), n->ffn_post);
 }
@@ -166,16 +175,21 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     out->head = d->tied ? out->embed
                         : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
     if (d->layer_inputs) load_layer_inputs(l, out);
-    dtype x = l->failed ? DTYPE_F32 : out->embed->dtype;
+    if (d->altup.n) load_streams(l, out);
+    l->activations = l->failed ? DTYPE_F32 : out->embed->dtype;
     for (int64_t i = 0; i < d->n_layers && !l->failed; i++) {
         layer_desc in = d->layer;
         if (a->layer) a->layer(l, d, i, &in);
-        snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", d->names.layers, (long long)i);
-        load_layer(l, d, &in, &out->layers[i]);
+        desc own = *d;
+        if (in.names) own.names = *in.names;
+        int64_t n = d->halves ? i / d->halves : i;
+        snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", d->names.layers, (long long)n);
+        load_layer(l, &own, &in, &out->layers[i]);
         give_cache(out, i);
-        if (!l->failed) find_dtypes(l, &out->layers[i], &x);
+        if (!l->failed) find_dtypes(l, &out->layers[i], &l->activations);
     }
     l->prefix[0] = '\0';
+    if (d->gains) out->head_gain = load_gain(l, 1, 1, "head_gain.w_g");
 }
 
 /* ---- running ---- */
@@ -184,6 +198,13 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
     if (l->residual != 0) r = scale(g, r, l->residual);
     return l->clip ? add_clipped(g, x, r) : add(g, x, r);
 }
+
+/* What layers hand on beside their results. */
+typedef struct handed {
+    tensor projected[2]; /* keys and values that the last layer with such matrices projected */
+    tensor embedding;    /* what entered the first layer */
+    tensor shortcut;     /* of FFN_SHORTCUT, for the next layer; NULL: there is none */
+} handed;
 
 /* x plus what the layer's first half makes of it. */
 static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[], tensor projected[2]) {
@@ -202,21 +223,35 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
         r = run_ssm(g, &l->ssm, in, c);
     else
         r = run_attention(g, &l->attention, in, eps, c, projected);
-    return residual(g, l, x, post ? rms_norm(g, r, l->post, l->post_eps) : r);
+    if (post) r = rms_norm(g, r, l->post, l->post_eps);
+    return residual(g, l, x, l->gain ? product_weight(g, r, l->gain) : r);
+}
+
+/* x plus what the layer's second half makes of it. */
+static tensor run_second_half(graph *g, const layer *l, tensor x, handed *other) {
+    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
+    tensor shortcut = other->shortcut, r;
+    if (l->ffn.d.kind == FFN_BOTH) {
+        r = run_both(g, l, x);
+    } else {
+        tensor in = pre ? rms_norm(g, x, l->ffn_pre, l->eps) : x;
+        other->shortcut = l->ffn.d.kind == FFN_SHORTCUT ? run_moe(g, &l->ffn, in) : NULL;
+        r = run_ffn(g, &l->ffn, in);
+    }
+    if (post) r = rms_norm(g, r, l->ffn_post, l->post_eps);
+    x = residual(g, l, x, l->ffn_gain ? product_weight(g, r, l->ffn_gain) : r);
+    return shortcut ? add(g, x, shortcut) : x;
 }
 
 /* input: the layer's own, NULL where there is none. */
 static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *const caches[],
-                        tensor projected[2]) {
-    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
-    tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, projected), r;
+                        handed *other) {
+    if (l->altup.d.n) return run_altup_layer(g, l, x, input, caches[0]);
+    tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, other->projected);
     if (l->ffn.d.kind == FFN_NONE) return h;
-    if (l->ffn.d.kind == FFN_BOTH)
-        r = run_both(g, l, h);
-    else
-        r = run_ffn(g, &l->ffn, pre ? rms_norm(g, h, l->ffn_pre, l->eps) : h);
-    h = residual(g, l, h, post ? rms_norm(g, r, l->ffn_post, l->post_eps) : r);
-    if (input) h = add_layer_input(g, l, h, input);
+    h = run_second_half(g, l, h, other);
+    if (l->embed_gain) h = add(g, h, product_weight(g, other->embedding, l->embed_gain));
+    if (input) h = add(g, h, layer_input(g, l, h, input));
     return l->scalar ? product_weight(g, h, l->scalar) : h;
 }
 
@@ -224,6 +259,7 @@ static tensor run_head(graph *g, const decoder *m, tensor x) {
     const desc *d = &m->d;
     if (d->head_divide != 0) x = divide(g, x, (float)d->head_divide);
     x = linear(g, x, m->head);
+    if (m->head_gain) x = product_weight(g, x, m->head_gain);
     if (d->logit_divide != 0) x = divide(g, x, (float)d->logit_divide);
     if (d->logit_scale != 0) x = scale(g, x, (float)d->logit_scale);
     return d->logit_cap != 0 ? soft_cap(g, x, (float)d->logit_cap) : x;
@@ -232,16 +268,19 @@ static tensor run_head(graph *g, const decoder *m, tensor x) {
 tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const caches[]) {
     const desc *d = &m->d;
     int64_t loops = d->loops ? d->loops : 1;
-    tensor x = embed(g, ids, m->embed), projected[2] = {NULL, NULL};
+    tensor x = embed(g, ids, m->embed);
     if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
     if (d->embed_norm) x = rms_norm(g, x, NULL, d->eps);
+    handed other = {.embedding = x};
     tensor inputs = d->layer_inputs ? layer_inputs(g, m, ids, x) : NULL;
+    if (d->altup.n) x = begin_streams(g, m, x);
     for (int64_t loop = 0; loop < loops; loop++) {
         for (int64_t i = 0; i < d->n_layers; i++) {
             const layer *l = &m->layers[i];
             tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
-            x = run_layer(g, l, x, input, &caches[loop * m->n_caches + l->cache], projected);
+            x = run_layer(g, l, x, input, &caches[loop * m->n_caches + l->cache], &other);
         }
+        if (d->altup.n) x = end_streams(g, m, x);
         if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
     }
     return run_head(g, m, x);

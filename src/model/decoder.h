@@ -34,6 +34,7 @@ typedef struct attention_desc {
     bool qkv_bias, o_bias, gate_bias;
     bool sinks;     /* one per head */
     bool v_norm;    /* a norm without weight on each value head */
+    bool q_gain;    /* queries are multiplied with a factor per head after their norm */
     bool k_is_v;    /* values are keys before their norm and rope */
     float softcap;  /* of scores; 0: none */
     int64_t reads;  /* 1 + the layer whose keys and values it reads; 0: its own */
@@ -58,6 +59,7 @@ typedef struct delta_desc {
 
 /* Multi-head latent attention in place of attention; kv_rank 0: there is none. */
 typedef struct latent_desc {
+    const char *module; /* NULL: "self_attn" */
     int64_t n_heads, q_rank,
         kv_rank; /* of the latents of queries (0: they have none) and of keys and values */
     int64_t nope_dim, rope_dim, v_dim; /* of a head: what is not rotated, what is, values */
@@ -112,19 +114,31 @@ typedef struct moe_desc {
     int64_t latent;                 /* experts work on so many numbers of x's; 0: on x */
 } moe_desc;
 
-typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH, FFN_NONE } ffn_kind; /* BOTH: gemma4.c */
+/* BOTH: gemma4.c. SHORTCUT: an MLP, and experts for the same input, whose result is added at the
+ * end of the next layer. */
+typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH, FFN_SHORTCUT, FFN_NONE } ffn_kind;
 
 typedef struct ffn_desc {
     ffn_kind kind;
     int64_t width; /* intermediate_size */
     activation act;
     bool bias;
-    bool fused; /* gate and up are one matrix, gate first */
+    bool fused;  /* gate and up are one matrix, gate first */
+    bool sparse; /* gates count by what they are more than the mean and so many standard deviations: */
+    float deviations;
     moe_desc moe;
 } ffn_desc;
 
 /* Where norms stand: before attention and feed-forward, after them (before the sum), or both. */
 typedef enum places { PLACES_PRE, PLACES_POST, PLACES_SANDWICH } places;
+
+/* Several streams of the text (gemma3n.c); n 0: there is one. */
+typedef struct altup_desc {
+    int64_t n, active;  /* active: the one that layers compute on */
+    double coef_clip;   /* coefficients are at most so large; 0: as large as they are */
+    bool correct_scale; /* a vector scales what the layer's own input meets */
+    int64_t laurel_rank;
+} altup_desc;
 
 typedef struct layer_desc {
     attention_desc attention;
@@ -139,6 +153,7 @@ typedef struct layer_desc {
     bool scalar;     /* the layer's result is multiplied with a number of its own */
     double residual; /* what attention and feed-forward are multiplied with before the sum; 0: nothing */
     bool clip;       /* sums saturate in F16 */
+    const struct names *names; /* where they are others than the description's; NULL: they are not */
 } layer_desc;
 
 /* Names of weights in mlx-lm's modules. The second part is a layer's, after "LAYERS.N.". */
@@ -169,9 +184,13 @@ typedef struct desc {
     bool embed_norm;                             /* a norm without weights on the embedding */
     bool tied, head_bias;                        /* the head is the embedding; it has a bias */
     bool norm_head;                              /* the columns of a head of its own get the length 1 */
+    bool gains;     /* what each layer's halves add, the embedding, which it adds, too, and the logits have
+                       factors of their own (mlx-lm talkie.py) */
+    int64_t halves; /* so many of these layers are one layer of mlx-lm's; 0: one */
     int64_t layer_inputs; /* width of each layer's own input from an embedding of all layers; 0: none
                              (gemma4.c) */
     int64_t layer_inputs_vocab;
+    altup_desc altup;
     int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
     bool loop_norm;     /* the last norm ends every loop, not only the last one */
     bool predicts_more; /* checkpoints have layers more, which predict further tokens and are left out */
@@ -185,7 +204,7 @@ typedef struct desc {
 
 typedef struct attention {
     attention_desc d;
-    const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks;
+    const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks, *q_gain;
 } attention;
 
 typedef struct mlp {
@@ -226,8 +245,15 @@ typedef struct state_space {
     ssm_spec rule;
 } state_space;
 
+typedef struct altup {
+    altup_desc d;
+    const weight *router_norm, *router, *predict, *correct, *scale;
+    const weight *left, *right, *laurel_norm;
+} altup;
+
 typedef struct layer {
     attention attention;
+    altup altup;
     latent_mixer latent;
     conv_mixer conv;
     delta delta;
@@ -242,6 +268,7 @@ typedef struct layer {
     int64_t cache;                                            /* which of a loop's caches it reads */
     bool owns_cache;                                          /* it writes to it, too */
     const weight *scalar;                                     /* NULL: none */
+    const weight *gain, *ffn_gain, *embed_gain;               /* desc's gains */
     const weight *input_gate, *input_projection, *input_norm; /* of its own input */
     const weight *router_norm;                                /* FFN_BOTH, and the norms below */
     const weight *mlp_post, *experts_pre, *experts_post;
@@ -249,8 +276,9 @@ typedef struct layer {
 
 typedef struct decoder {
     desc d;
-    const weight *embed, *norm, *head;
+    const weight *embed, *norm, *head, *head_gain;
     const weight *layer_embed, *layer_projection, *layer_norm; /* of the layers' own inputs */
+    const weight **stream_in, **stream_out;                    /* of all streams but the first */
     layer *layers;
     int64_t n_caches; /* in one loop */
 } decoder;
@@ -292,8 +320,8 @@ extern describe_function describe_olmo2, describe_olmo3, describe_exaone, descri
     describe_internlm2, describe_lille, describe_qwen, describe_openelm, describe_nanochat;
 extern layer_function layer_olmo3, layer_exaone4, layer_openelm;
 
-extern describe_function describe_gemma, describe_gemma2, describe_gemma3, describe_gemma4;
-extern layer_function layer_gemma3, layer_gemma4;
+extern describe_function describe_gemma, describe_gemma2, describe_gemma3, describe_gemma4, describe_gemma3n;
+extern layer_function layer_gemma3, layer_gemma4, layer_gemma3n;
 
 extern describe_function describe_qwen3_moe, describe_mellum, describe_mixtral, describe_qwen2_moe,
     describe_olmoe, describe_granitemoe;
@@ -323,12 +351,14 @@ extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, d
 extern layer_function layer_deepseek, layer_exaone_moe;
 
 extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v32,
-    describe_glm_moe_dsa, describe_deepseek_v2, describe_mistral4, describe_minicpm3, describe_youtu_llm;
-extern layer_function layer_glm4_moe_lite;
+    describe_glm_moe_dsa, describe_deepseek_v2, describe_mistral4, describe_minicpm3, describe_youtu_llm,
+    describe_longcat_flash;
+extern layer_function layer_glm4_moe_lite, layer_longcat_flash;
 extern describe_function describe_step3p5, describe_hunyuan;
 extern layer_function layer_step3p5, layer_hunyuan;
 
-extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash;
+extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash,
+    describe_talkie;
 extern layer_function layer_spark2_5, layer_muse_glimmer, layer_laguna, layer_mimo_v2_flash;
 
 extern describe_function describe_ministral3, describe_mistral3;
@@ -403,6 +433,7 @@ tensor run_conv_mixer(graph *g, const conv_mixer *m, tensor x, cache *c);
 
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out);
 tensor run_ffn(graph *g, const ffn *f, tensor x);
+tensor run_moe(graph *g, const ffn *f, tensor x); /* the experts of FFN_EXPERTS and FFN_SHORTCUT */
 
 /* An MLP and experts beside each other, each with norms of its own, and routing by the sum before
  * the norm.
@@ -414,7 +445,18 @@ tensor run_both(graph *g, const layer *l, tensor h);
 void load_layer_inputs(loader *l, decoder *m);
 void load_layer_input(loader *l, const desc *d, layer *out);
 tensor layer_inputs(graph *g, const decoder *m, tensor ids, tensor x);
-tensor add_layer_input(graph *g, const layer *l, tensor h, tensor input);
+tensor layer_input(graph *g, const layer *l, tensor h, tensor input);
+
+/* 1 + the last layer before `first` of layer i's kind of attention; 0, with an error: there is
+ * none. */
+int64_t find_keys(loader *l, const desc *d, int64_t i, int64_t first);
+
+/* Several streams of the text: gemma3n.c. */
+void load_streams(loader *l, decoder *m);
+void load_altup(loader *l, const desc *d, altup *out);
+tensor begin_streams(graph *g, const decoder *m, tensor x);
+tensor end_streams(graph *g, const decoder *m, tensor x);
+tensor run_altup_layer(graph *g, const layer *l, tensor x, tensor input, cache *c);
 
 /* ---- the whole ---- */
 

@@ -43,8 +43,9 @@ static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
         snprintf(n.up, sizeof n.up, "%s.fc1", d->names.experts);
         snprintf(n.down, sizeof n.down, "%s.fc2", d->names.experts);
     }
-    out->router = load_router(l, (linear_shape){m->n, d->hidden, m->router_bias}, d->names.router);
-    if (m->bias) out->d.moe.route.bias = load_vector(l, m->n, d->names.router_bias);
+    int64_t choices = m->n + m->route.identities;
+    out->router = load_router(l, (linear_shape){choices, d->hidden, m->router_bias}, d->names.router);
+    if (m->bias) out->d.moe.route.bias = load_vector(l, choices, d->names.router_bias);
     if (!m->ungated) out->gate = load_experts(l, m->n, wide, n.gate);
     out->up = load_experts(l, m->n, wide, n.up);
     out->down = load_experts(l, m->n, back, n.down);
@@ -73,7 +74,7 @@ void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     out->d = *in;
     if (in->kind == FFN_NONE) return;
     if (in->kind != FFN_EXPERTS) load_mlp(l, d, in, &out->mlp);
-    if (in->kind == FFN_EXPERTS || in->kind == FFN_BOTH) load_moe(l, d, in, out);
+    if (in->kind == FFN_EXPERTS || in->kind == FFN_BOTH || in->kind == FFN_SHORTCUT) load_moe(l, d, in, out);
 }
 
 tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
@@ -91,7 +92,7 @@ tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
     return linear(g, gated(g, act, gate, up), m->down);
 }
 
-static tensor run_moe(graph *g, const ffn *f, tensor x) {
+tensor run_moe(graph *g, const ffn *f, tensor x) {
     const ffn_desc *d = &f->d;
     tensor logits = linear(g, d->moe.f32 ? as_f32(g, x) : x, f->router);
     if (d->moe.f32_scores) logits = as_f32(g, logits);

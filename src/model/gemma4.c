@@ -48,15 +48,16 @@ void load_layer_input(loader *l, const desc *d, layer *out) {
 /* x: the embedding, scaled. */
 tensor layer_inputs(graph *g, const decoder *m, tensor ids, tensor x) {
     const desc *d = &m->d;
-    tensor own = scale(g, embed(g, ids, m->layer_embed), (float)sqrt((double)d->layer_inputs));
+    tensor own = d->altup.n ? embed_or_first(g, ids, m->layer_embed) : embed(g, ids, m->layer_embed);
+    own = scale(g, own, (float)sqrt((double)d->layer_inputs));
     tensor projected = scale(g, linear(g, x, m->layer_projection), (float)pow((double)d->hidden, -0.5));
     projected = flatten(g, rms_norm(g, heads(g, projected, (int)d->n_layers), m->layer_norm, d->eps));
     return scale(g, add(g, projected, own), (float)sqrt(0.5));
 }
 
-tensor add_layer_input(graph *g, const layer *l, tensor h, tensor input) {
+tensor layer_input(graph *g, const layer *l, tensor h, tensor input) {
     tensor gate = product(g, activate(g, ACT_GELU_TANH, linear(g, h, l->input_gate)), input);
-    return add(g, h, rms_norm(g, linear(g, gate, l->input_projection), l->input_norm, l->eps));
+    return rms_norm(g, linear(g, gate, l->input_projection), l->input_norm, l->eps);
 }
 
 /* ---- the description ---- */
@@ -100,8 +101,7 @@ static bool slides(loader *l, const desc *d, int64_t i) {
     return is_sliding(l, d, i, !l->failed && (i + 1) % pattern != 0);
 }
 
-/* 1 + the last layer before `first` of layer i's kind; 0, with an error: none. */
-static int64_t find_keys(loader *l, const desc *d, int64_t i, int64_t first) {
+int64_t find_keys(loader *l, const desc *d, int64_t i, int64_t first) {
     bool sliding = slides(l, d, i);
     for (int64_t j = first - 1; j >= 0; j--)
         if (slides(l, d, j) == sliding) return j + 1;

@@ -5,16 +5,30 @@
 #include "model/decoder.h"
 
 #include <math.h>
+#include <stdio.h>
+
+/* A part of the module that latent attention is. */
+static const weight *load_part(loader *l, const latent_desc *in, linear_shape shape, const char *part) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.%s", in->module, part);
+    return load_linear(l, shape, name);
+}
+
+static const weight *load_part_norm(loader *l, const latent_desc *in, int64_t n, const char *part) {
+    char name[128];
+    snprintf(name, sizeof name, "%s.%s", in->module, part);
+    return load_norm(l, n, 0, name);
+}
 
 static void load_queries(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
     int64_t q = in->n_heads * (in->nope_dim + in->rope_dim);
     if (!in->q_rank) {
-        out->q = load_linear(l, (linear_shape){q, d->hidden, false}, "self_attn.q_proj");
+        out->q = load_part(l, in, (linear_shape){q, d->hidden, false}, "q_proj");
         return;
     }
-    out->q_a = load_linear(l, (linear_shape){in->q_rank, d->hidden, in->bias}, "self_attn.q_a_proj");
-    out->q_norm = load_norm(l, in->q_rank, 0, "self_attn.q_a_layernorm");
-    out->q = load_linear(l, (linear_shape){q, in->q_rank, false}, "self_attn.q_b_proj");
+    out->q_a = load_part(l, in, (linear_shape){in->q_rank, d->hidden, in->bias}, "q_a_proj");
+    out->q_norm = load_part_norm(l, in, in->q_rank, "q_a_layernorm");
+    out->q = load_part(l, in, (linear_shape){q, in->q_rank, false}, "q_b_proj");
 }
 
 /* mlx-lm deepseek_v32.py: Indexer. */
@@ -27,23 +41,25 @@ static void load_indexer(loader *l, const desc *d, const latent_desc *in, latent
         load_linear(l, (linear_shape){n, d->hidden, false}, "self_attn.indexer.weights_proj");
 }
 
-void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *out) {
+void load_latent(loader *l, const desc *d, const latent_desc *given, latent_mixer *out) {
+    const latent_desc *in = &out->d;
+    out->d = *given;
+    if (!out->d.module) out->d.module = "self_attn";
     int64_t n = in->n_heads;
-    out->d = *in;
     load_queries(l, d, in, out);
-    out->kv_a = load_linear(l, (linear_shape){in->kv_rank + in->rope_dim, d->hidden, in->bias},
-                            "self_attn.kv_a_proj_with_mqa");
-    out->kv_norm = load_norm(l, in->kv_rank, 0, "self_attn.kv_a_layernorm");
+    out->kv_a = load_part(l, in, (linear_shape){in->kv_rank + in->rope_dim, d->hidden, in->bias},
+                          "kv_a_proj_with_mqa");
+    out->kv_norm = load_part_norm(l, in, in->kv_rank, "kv_a_layernorm");
     if (in->expanded)
-        out->kv_b = load_linear(l, (linear_shape){n * (in->nope_dim + in->v_dim), in->kv_rank, false},
-                                "self_attn.kv_b_proj");
+        out->kv_b =
+            load_part(l, in, (linear_shape){n * (in->nope_dim + in->v_dim), in->kv_rank, false}, "kv_b_proj");
     else
-        load_kv_b(l, &(kv_b_shape){n, in->nope_dim, in->v_dim, in->kv_rank}, &out->rule.embed_q,
+        load_kv_b(l, in->module, &(kv_b_shape){n, in->nope_dim, in->v_dim, in->kv_rank}, &out->rule.embed_q,
                   &out->rule.unembed_out);
     if (in->topk) load_indexer(l, d, in, out);
     out->rule.scale = (float)in->scale;
     out->rule.whole_keys = in->whole_keys;
-    out->o = load_linear(l, (linear_shape){d->hidden, n * in->v_dim, in->bias}, "self_attn.o_proj");
+    out->o = load_part(l, in, (linear_shape){d->hidden, n * in->v_dim, in->bias}, "o_proj");
 }
 
 void latent_cache(const latent_desc *d, bool selecting, cache_spec *out) {

@@ -2,6 +2,7 @@
  * So that a description reads as the list of what an architecture has. */
 #include "model/load.h"
 
+#include <math.h>
 #include <stdio.h>
 
 void *load_alloc(loader *l, size_t n, size_t size) {
@@ -123,22 +124,25 @@ const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char 
     return take_matrix(l, name, n, shape, false);
 }
 
-void load_kv_b(loader *l, const kv_b_shape *s, const weight **embed_q, const weight **unembed_out) {
-    char path[NAME_SIZE];
+void load_kv_b(loader *l, const char *module, const kv_b_shape *s, const weight **embed_q,
+               const weight **unembed_out) {
+    char path[NAME_SIZE], keys[128], values[128], both[128];
     kv_b split;
     if (l->failed) return;
-    if (!checkpoint_has(l->checkpoint, full_name(l, path, "self_attn.kv_b_proj", ".weight"))) {
-        *embed_q = load_experts(l, s->n_heads, (linear_shape){s->rank, s->nope, false}, "self_attn.embed_q");
-        *unembed_out =
-            load_experts(l, s->n_heads, (linear_shape){s->v_dim, s->rank, false}, "self_attn.unembed_out");
+    snprintf(keys, sizeof keys, "%s.embed_q", module);
+    snprintf(values, sizeof values, "%s.unembed_out", module);
+    snprintf(both, sizeof both, "%s.kv_b_proj", module);
+    if (!checkpoint_has(l->checkpoint, full_name(l, path, both, ".weight"))) {
+        *embed_q = load_experts(l, s->n_heads, (linear_shape){s->rank, s->nope, false}, keys);
+        *unembed_out = load_experts(l, s->n_heads, (linear_shape){s->v_dim, s->rank, false}, values);
         return;
     }
-    if (checkpoint_kv_b(l->checkpoint, full_name(l, path, "self_attn.kv_b_proj", ""), s, &split)) {
+    if (checkpoint_kv_b(l->checkpoint, full_name(l, path, both, ""), s, &split)) {
         l->failed = true;
         return;
     }
-    *embed_q = take(l, &(weight_source){.name = "self_attn.embed_q", .m = split.embed_q});
-    *unembed_out = take(l, &(weight_source){.name = "self_attn.unembed_out", .m = split.unembed_out});
+    *embed_q = take(l, &(weight_source){.name = keys, .m = split.embed_q});
+    *unembed_out = take(l, &(weight_source){.name = values, .m = split.unembed_out});
 }
 
 const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const char *name) {
@@ -212,4 +216,41 @@ const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name)
 
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name) {
     return take_vector(l, n, (weight_source){.factor = factor}, name);
+}
+
+/* Gives a the n values in that dtype, in memory that lives as long as the model. */
+static void set_values(loader *l, array *a, dtype type, const float *values, int64_t n) {
+    void *data = load_alloc(l, (size_t)n, sizeof *values);
+    if (!data) return;
+    floats_to(data, type, values, n);
+    a->dtype = type;
+    a->data = data;
+}
+
+const weight *load_gain(loader *l, int64_t n, int64_t each, const char *name) {
+    char path[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, "")};
+    if (l->failed || checkpoint_plain(l->checkpoint, path, 1, &n, &source.m)) l->failed = true;
+    float *stored = load_alloc(l, (size_t)n, sizeof *stored);
+    float *all = load_alloc(l, (size_t)(n * each), sizeof *all);
+    if (!all) return NULL;
+    floats_from(stored, source.m.values.data, source.m.values.dtype, n);
+    for (int64_t i = 0; i < n * each; i++) all[i] = stored[i / each];
+    set_values(l, &source.m.values, l->activations, all, n * each);
+    source.m.shape[0] = source.m.values.shape[0] = n * each;
+    return l->failed ? NULL : take(l, &source);
+}
+
+const weight *load_clipped(loader *l, linear_shape shape, double most, const char *name) {
+    char path[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, ".weight")};
+    int64_t sizes[] = {shape.out, shape.in}, n = shape.out * shape.in;
+    if (l->failed || checkpoint_plain(l->checkpoint, path, 2, sizes, &source.m)) l->failed = true;
+    float *values = load_alloc(l, (size_t)n, sizeof *values);
+    if (!values) return NULL;
+    floats_from(values, source.m.values.data, source.m.values.dtype, n);
+    for (int64_t i = 0; i < n && most > 0; i++)
+        values[i] = fminf(fmaxf(values[i], (float)-most), (float)most);
+    set_values(l, &source.m.values, DTYPE_F32, values, n);
+    return l->failed ? NULL : take(l, &source);
 }

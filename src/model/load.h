@@ -15,6 +15,7 @@ typedef struct loader {
     const json *config; /* of the text model, when config.json wraps it */
     const char *name;   /* of the config file, for messages */
     char prefix[64];    /* goes before the names of weights: "model.layers.3." */
+    dtype activations;  /* of what enters the layer that is loaded */
     struct made_rope *ropes;
     bool noted_rope; /* the note on rope_parameters was made */
     bool failed;
@@ -62,8 +63,9 @@ const weight *load_router(loader *l, linear_shape shape, const char *name);
 const weight *load_experts(loader *l, int64_t n, linear_shape shape, const char *name);
 
 /* What makes keys ([n_heads, rank, nope]) and values ([n_heads, v_dim, rank]) of latents: as mlx-lm
- * has them, self_attn.embed_q and unembed_out, or as published, self_attn.kv_b_proj. */
-void load_kv_b(loader *l, const kv_b_shape *shape, const weight **embed_q, const weight **unembed_out);
+ * has them, MODULE.embed_q and MODULE.unembed_out, or as published, MODULE.kv_b_proj. */
+void load_kv_b(loader *l, const char *module, const kv_b_shape *shape, const weight **embed_q,
+               const weight **unembed_out);
 
 /* A convolution of each of n features by itself, over `kernel` rows: [n, kernel], stored as [n,
  * kernel, 1] or, as published, [n, 1, kernel]. */
@@ -84,6 +86,13 @@ const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name)
 /* As load_vector, times factor. */
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name);
 
+/* A vector of n factors by its whole name, each of them `each` times; rounded to the activations'
+ * dtype, as mlx-lm's astype does where they are used. */
+const weight *load_gain(loader *l, int64_t n, int64_t each, const char *name);
+
+/* In F32, each number within -most .. most; most 0: as it is. */
+const weight *load_clipped(loader *l, linear_shape shape, double most, const char *name);
+
 /* ---- rope ---- */
 
 /* What an architecture wants of rope; where config.json says more, that is read, too. */
@@ -99,6 +108,7 @@ typedef struct rope_wish {
     bool phi3; /* longrope's context is config.json's original_max_position_embeddings (mlx-lm phi3.py) */
     bool only_linear; /* any other scaling is ignored (mlx-lm deepseek.py) */
     bool negative;    /* plain, turned the other way (mlx-lm nanochat.py) */
+    bool powers;      /* those are powers of the base as they are of variants (mlx-lm talkie.py) */
     bool alpha; /* the base grows by rope_scaling's "alpha" alone (mlx-lm hunyuan.py: DynamicNTKAlphaRoPE) */
     const char *type; /* of its scaling, whatever config.json says (mlx-lm deepseek_v2.py, minicpm3.py) */
     bool plain;       /* whatever rope_scaling says is ignored, as mlx-lm's class ignores it */

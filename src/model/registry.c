@@ -36,6 +36,13 @@ static const name_rule laguna_rules[] = {
     {NAME_END, NULL, NULL}};
 static const name_rule step_rules[] = {{NAME_DROP_PART, ".mtp", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule lille_rules[] = {{NAME_DROP_PART, "rotary_emb", NULL}, {NAME_END, NULL, NULL}};
+static const name_rule talkie_rules[] = {{NAME_DROP_PART, "rotary", NULL},
+                                         {NAME_DROP_END, "cos", NULL},
+                                         {NAME_DROP_END, "sin", NULL},
+                                         {NAME_START, "lm_head_gain.", "head_gain."},
+                                         {NAME_START, "lm_head", "lm_head.weight"},
+                                         {NAME_END, NULL, NULL}};
+static const name_rule longcat_rules[] = {{NAME_DROP, "model.mtp", NULL}, {NAME_END, NULL, NULL}};
 static const name_rule internlm_rules[] = {{NAME_DROP_PART, "attention.rope.inv_freq", NULL},
                                            {NAME_END, NULL, NULL}};
 
@@ -129,6 +136,8 @@ static const architecture architectures[] = {
     {"gpt_oss", "gpt-oss 20B, 120B", .describe = describe_gpt_oss, .layer = layer_gpt_oss,
      .slices = gpt_oss_slices},
     {"gemma2", "Gemma 2 2B, 9B, 27B", .describe = describe_gemma2},
+    {"gemma3n", "Gemma 3n E2B, E4B", .describe = describe_gemma3n, .layer = layer_gemma3n,
+     .rules = vision_rules, .wrapper = &plain_wrapper},
     {"gemma4_text", "Gemma 4 text", .describe = describe_gemma4, .layer = layer_gemma4, .rules = gemma4_rules,
      .slices = gemma4_slices},
     {"gemma4", "Gemma 4 E2B, E4B, 26B-A4B, 31B", .describe = describe_gemma4, .layer = layer_gemma4,
@@ -179,6 +188,9 @@ static const architecture architectures[] = {
     {"laguna", "Laguna XS", .describe = describe_laguna, .layer = layer_laguna, .rules = laguna_rules},
     {"mimo_v2_flash", "MiMo-V2-Flash", .describe = describe_mimo_v2_flash, .layer = layer_mimo_v2_flash,
      .rules = mimo_v2_rules},
+    {"longcat_flash", "LongCat-Flash", .describe = describe_longcat_flash, .layer = layer_longcat_flash,
+     .rules = longcat_rules},
+    {"talkie", "Talkie 13B", .describe = describe_talkie, .rules = talkie_rules},
     {"nemotron_h", "Nemotron-H, Nemotron Nano 2 and 3", .describe = describe_nemotron_h,
      .layer = layer_nemotron_h, .rules = nemotron_h_rules},
     {"granitemoehybrid", "Granite 4.0", .describe = describe_granitemoehybrid,
@@ -270,7 +282,7 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
     bool latents = d->layer.latent.kv_rank && !d->layer.latent.expanded;
     const attention_desc *all = &d->layer.attention;
     m->info = (model_info){.model_type = a->model_type,
-                           .n_layers = d->n_layers,
+                           .n_layers = d->halves ? d->n_layers / d->halves : d->n_layers,
                            .hidden_size = d->hidden,
                            .vocab_size = d->vocab,
                            .n_heads = all->n_heads,

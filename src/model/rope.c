@@ -147,7 +147,9 @@ static const rope_spec *make_rope(loader *l, const rope_wish *wish, double base,
                                    : powf((float)base, (float)(2 * i) / (float)dims);
     if (linear) spec->scale = (float)(1 / field(l, scaling, "factor", true, 0));
     if (wish->negative)
-        for (int i = 0; i < n; i++) freqs[i] = -expf((float)i * (float)(log(base) / n));
+        for (int i = 0; i < n; i++)
+            freqs[i] = wish->powers ? -powf((float)base, (float)(2 * i) / (float)dims)
+                                    : -expf((float)i * (float)(log(base) / n));
     else if (plain || linear)
         spec->base = (float)base;
     else

@@ -144,6 +144,35 @@ static tensor of_f32(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_TANH, as_f32(g, x));
 }
+static tensor of_embed_or_first(graph *g, const side *s, cache *c, tensor x) {
+    static const int32_t some[] = {5, ROWS - 1, ROWS, ROWS + 1000};
+    int32_t ids[70];
+    (void)c;
+    for (int64_t i = 0; i < tensor_dim(x, 0); i++) ids[i] = some[(i + 2) % COUNT(some)];
+    return scale(g, embed_or_first(g, tokens(g, ids, tensor_dim(x, 0)), s->table), 1);
+}
+static tensor of_predict_streams(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return predict_streams(g, x, as_f32(g, linear(g, x, s->router)));
+}
+static tensor of_correct_streams(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return correct_streams(g, x, part(g, linear(g, x, s->square), 3, DIM / EXPERTS),
+                           as_f32(g, linear(g, x, s->router)), 1);
+}
+static tensor of_add_to_streams(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return add_to_streams(g, x, part(g, linear(g, x, s->square), 3, DIM / 4));
+}
+static tensor of_rescale(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return rescale(g, x, linear(g, x, s->square));
+}
+static tensor of_gelu_above(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    tensor y = linear(g, x, s->square); /* the errors are as large as those of y */
+    return add(g, gelu_above(g, y, 0.5f), y);
+}
 
 static const agreement operations[] = {
     {.name = "embed", .build = of_embed},
@@ -179,6 +208,12 @@ static const agreement operations[] = {
     {.name = "concat", .build = of_concat},
     {.name = "gated, silu in F32", .build = of_silu_f32},
     {.name = "gated, clamped", .build = of_clamped},
+    {.name = "embed_or_first", .build = of_embed_or_first},
+    {.name = "predict_streams", .build = of_predict_streams},
+    {.name = "correct_streams", .build = of_correct_streams},
+    {.name = "add_to_streams", .build = of_add_to_streams},
+    {.name = "rescale", .build = of_rescale},
+    {.name = "gelu_above", .build = of_gelu_above},
     {.name = "logprobs", .build = of_logprobs},
     {.name = "argmax", .build = of_argmax, .choosy = true},
 };

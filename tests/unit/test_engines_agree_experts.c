@@ -58,6 +58,16 @@ static tensor of_ungated_experts(graph *g, const side *s, cache *c, tensor x) {
     return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
                    ACT_RELU2, NULL, s->up, s->down);
 }
+/* Six choices, of which the last two are identities. */
+static tensor of_identities(graph *g, const side *s, cache *c, tensor x) {
+    route_spec spec = {.k = 3, .identities = 2, .narrow = true, .last = true};
+    (void)c;
+    tensor logits = part(g, linear(g, x, s->keys), 7, EXPERTS + 2);
+    return experts(g, x, route(g, logits, &spec), ACT_SILU, s->gate, s->up, s->down);
+}
+static tensor of_identities_in_a_sum(graph *g, const side *s, cache *c, tensor x) {
+    return add(g, of_identities(g, s, c, x), x);
+}
 
 static const agreement operations[] = {
     {.name = "all experts", .build = of_experts, .experts = true},
@@ -68,6 +78,8 @@ static const agreement operations[] = {
     {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
     {.name = "experts with biases", .build = of_biased_experts, .experts = true},
     {.name = "experts without gate", .build = of_ungated_experts, .experts = true},
+    {.name = "identities", .build = of_identities, .experts = true, .choosy = true},
+    {.name = "identities in a sum", .build = of_identities_in_a_sum, .experts = true, .choosy = true},
 };
 
 static void test_operations(void **state) {

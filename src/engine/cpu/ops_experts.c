@@ -106,7 +106,7 @@ void cpu_route(cpu *e, const node *x, int thread) {
 typedef struct block {
     int64_t first_token, n_tokens, n_pairs;
     int32_t *start;          /* of each expert's pairs in order, n_experts + 1 of them */
-    int32_t *order, *place;  /* [n_pairs]; place is its inverse */
+    int32_t *order, *place;  /* [n_pairs]; place is its inverse, -1: the expert has no matrices */
     int32_t *used;           /* [1 + n_experts]: how many experts have pairs, and which */
     float *in;               /* [n_pairs, D] inputs, gathered; then the down products */
     float *gate, *up;        /* [n_pairs, I] */
@@ -180,15 +180,16 @@ static void sort_pairs(const cpu *e, const node *x, block *b) {
     int64_t k = x->in[1]->shape[1], n_experts = x->w[0]->shape[0];
     const routed *routing = (const routed *)state_of(e, x->in[1])->data + b->first_token * k;
     memset(b->start, 0, (size_t)(n_experts + 1) * sizeof *b->start);
-    for (int64_t i = 0; i < b->n_pairs; i++) b->start[routing[i].expert + 1]++;
+    for (int64_t i = 0; i < b->n_pairs; i++)
+        if (routing[i].expert < n_experts) b->start[routing[i].expert + 1]++;
     b->used[0] = 0;
     for (int32_t i = 0; i < n_experts; i++) {
         if (b->start[i + 1]) b->used[++b->used[0]] = i;
         b->start[i + 1] += b->start[i];
     }
     for (int64_t i = 0; i < b->n_pairs; i++) {
-        b->place[i] = b->start[routing[i].expert]++;
-        b->order[b->place[i]] = (int32_t)i;
+        b->place[i] = routing[i].expert < n_experts ? b->start[routing[i].expert]++ : -1;
+        if (b->place[i] >= 0) b->order[b->place[i]] = (int32_t)i;
     }
     memmove(b->start + 1, b->start, (size_t)n_experts * sizeof *b->start);
     b->start[0] = 0;
@@ -279,14 +280,14 @@ static float *sums_of(const cpu *e, const node *x, int thread, const float **oth
 static void combine(const cpu *e, const node *x, const block *b, atomic_long *taken, int thread) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], t, end;
     const routed *routing = (const routed *)state_of(e, x->in[1])->data + b->first_token * k;
-    const float *other;
+    const float *other, *in = (const float *)state_of(e, x->in[0])->data + b->first_token * d;
     float *out = sums_of(e, x, thread, &other);
     while (pool_take(taken, b->n_tokens, 1, &t, &end)) {
         int64_t at = (b->first_token + t) * d;
         float *row = out + at;
         memset(row, 0, (size_t)d * sizeof *row);
         for (int64_t i = t * k; i < (t + 1) * k; i++) {
-            const float *product = b->in + b->place[i] * d;
+            const float *product = b->place[i] < 0 ? in + t * d : b->in + b->place[i] * d;
             for (int64_t c = 0; c < d; c++) row[c] += routing[i].weight * product[c];
         }
         for (int64_t c = 0; c < d && other; c++) row[c] += other[at + c];
@@ -318,6 +319,10 @@ static void run_block(cpu *e, const node *x, block *b, atomic_long *taken, int t
 }
 
 /* ---- one token ---- */
+
+static bool has_matrices(const node *x, const routed *choice) {
+    return choice->expert < x->w[0]->shape[0];
+}
 
 /* A thread's memory for one token: prepared inputs, the rows of a product, each choice's width. */
 typedef struct one {
@@ -375,7 +380,7 @@ static void gate_one(cpu *e, const node *x, const routed *chosen, const one *o, 
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
     const float *in = floats_of(e, x->in[0], thread);
     const rows *w = &cpu_weight_of(x, GATE)->rows;
-    for (int64_t j = 0; j < k; j++) o->widths[j] = width;
+    for (int64_t j = 0; j < k; j++) o->widths[j] = has_matrices(x, &chosen[j]) ? width : 0;
     cpu_prepare(e, products_of(e, x, GATE), o->prepared, w, in);
     row_share s = cpu_share(e, thread, w, o->widths, (int)k);
     row_part part;
@@ -383,26 +388,29 @@ static void gate_one(cpu *e, const node *x, const routed *chosen, const one *o, 
         gate_part(e, x, chosen[part.matrix].expert, &part, o, in, hidden + part.matrix * width);
 }
 
+/* out[r] = factor * from[r], for the rows of the part; with `more`, added to what is there. */
+static void add_rows(const row_part *part, float factor, const float *from, bool more, float *out) {
+    for (int i = 0; i < count_runs(part->rows); i++) {
+        runs run = one_run(part->rows, i);
+        for (int64_t r = part->base + run.first; r < part->base + run.end; r++)
+            out[r] = factor * from[r] + (more ? out[r] : 0);
+    }
+}
+
 /* The rows of the part of the sum over the chosen experts of their weight times down times
- * hidden. */
+ * hidden. in: what an expert without matrices gives. */
 static void down_part(const cpu *e, const node *x, const routed *chosen, const row_part *part, const one *o,
-                      const float *hidden, float *out, const float *other) {
+                      const float *hidden, const float *in, float *out, const float *other) {
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
     size_t bytes = cpu_prepared_bytes(products_of(e, x, DOWN), &cpu_weight_of(x, DOWN)->rows);
-    runs rs = part->rows;
     for (int64_t j = 0; j < k; j++) {
-        multiply_one(e, x, DOWN, chosen[j].expert, part, hidden + j * width, o->prepared + (size_t)j * bytes,
-                     o->rows);
-        for (int i = 0; i < count_runs(rs); i++) {
-            runs run = one_run(rs, i);
-            for (int64_t r = part->base + run.first; r < part->base + run.end; r++)
-                out[r] = chosen[j].weight * o->rows[r] + (j ? out[r] : 0);
-        }
+        bool computed = has_matrices(x, &chosen[j]);
+        if (computed)
+            multiply_one(e, x, DOWN, chosen[j].expert, part, hidden + j * width,
+                         o->prepared + (size_t)j * bytes, o->rows);
+        add_rows(part, chosen[j].weight, computed ? o->rows : in, j, out);
     }
-    for (int i = 0; i < count_runs(rs) && other; i++) {
-        runs run = one_run(rs, i);
-        for (int64_t r = part->base + run.first; r < part->base + run.end; r++) out[r] += other[r];
-    }
+    if (other) add_rows(part, 1, other, true, out);
 }
 
 /* The sum over the chosen experts of their weight times down times hidden. */
@@ -412,12 +420,12 @@ static void down_one(cpu *e, const node *x, const routed *chosen, const one *o, 
     const products *p = products_of(e, x, DOWN);
     const rows *w = &cpu_weight_of(x, DOWN)->rows;
     size_t bytes = cpu_prepared_bytes(p, w);
-    const float *other;
+    const float *other, *in = floats_of(e, x->in[0], thread);
     float *out = sums_of(e, x, thread, &other);
     for (int64_t j = 0; j < k; j++) cpu_prepare(e, p, o->prepared + (size_t)j * bytes, w, hidden + j * width);
     row_share s = cpu_share(e, thread, w, &x->shape[1], 1);
     row_part part;
-    while (cpu_take_rows(e, thread, &s, &part)) down_part(e, x, chosen, &part, o, hidden, out, other);
+    while (cpu_take_rows(e, thread, &s, &part)) down_part(e, x, chosen, &part, o, hidden, in, out, other);
 }
 
 static void one_token(cpu *e, const node *x, int thread) {

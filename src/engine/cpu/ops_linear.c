@@ -15,9 +15,10 @@ void cpu_embed(cpu *e, const node *x, int thread) {
     const cpu_weight *w = cpu_weight_of(x, 0);
     const int32_t *ids = state_of(e, x->in[0])->data;
     piece p = {0};
-    while (cpu_take(e, x, x->shape[0], 1, &p))
-        e->kernels->of[w->rows.kind].unpack(floats_of(e, x, thread) + p.first * x->shape[1], &w->rows,
-                                            ids[p.first]);
+    while (cpu_take(e, x, x->shape[0], 1, &p)) {
+        int32_t id = x->or_first && ids[p.first] >= x->w[0]->shape[0] ? 0 : ids[p.first];
+        e->kernels->of[w->rows.kind].unpack(floats_of(e, x, thread) + p.first * x->shape[1], &w->rows, id);
+    }
 }
 
 rows cpu_rows_from(const rows *w, int64_t first) {

@@ -153,7 +153,7 @@ static int prepare_node(planner *p, const node *x) {
     }
     if (x->op == OP_TOKENS) s->data = p->g->ids + x->first_id;
     if (x->op == OP_TOKEN_RESULT) s->data = ((cpu_result *)x->from)->data;
-    if (x->op == OP_EMBED && check_ids(e, x)) return -1;
+    if (x->op == OP_EMBED && !x->or_first && check_ids(e, x)) return -1;
     if (x->op != OP_KV_WRITE) return 0;
     return cpu_cache_prepare(p->e, (cpu_cache *)x->cache, x->position, rows_per_sequence(p->g, x));
 }

@@ -114,6 +114,9 @@ mx::Dtype mlx_dtype(dtype type);
 /* [B, L, H, hd] as [B, H, L, hd]. */
 mx::array heads_first(const value &x);
 
+/* mlx nn.gelu_approx */
+mx::array gelu_approx(const mx::array &x);
+
 inline value &value_of(mlx_engine &e, const node *x) {
     return e.values[static_cast<size_t>(x->index)];
 }

@@ -70,8 +70,7 @@ static mx::array swiglu(const mx::array &gate, const mx::array &up) {
     return mx::multiply(mx::multiply(gate, mx::sigmoid(gate)), up);
 }
 
-/* mlx nn.gelu_approx */
-static mx::array gelu_approx(const mx::array &x) {
+mx::array gelu_approx(const mx::array &x) {
     mx::array cube = mx::multiply(constant(0.044715, x), mx::power(x, constant(3, x)));
     mx::array inner = mx::multiply(constant(std::sqrt(2 / M_PI), x), mx::add(x, cube));
     return mx::multiply(mx::multiply(constant(0.5, x), x), mx::add(constant(1, x), mx::tanh(inner)));
@@ -175,7 +174,7 @@ static mx::array masked_groups(const route_spec &s, mx::array scores) {
 /* The order in which argpartition leaves the chosen is that of the sum. */
 static void choose_experts(value &out, const mx::array &logits, const node *at) {
     const route_spec &s = at->route;
-    mx::array scores = s.score == SCORE_SOFTMAX   ? mx::softmax(logits, -1, true)
+    mx::array scores = s.score == SCORE_SOFTMAX   ? mx::softmax(logits, -1, !s.imprecise)
                        : s.score == SCORE_SIGMOID ? mx::sigmoid(mx::astype(logits, mx::float32))
                                                   : logits;
     mx::array by = at->w[0] ? mx::add(scores, weight_of(at->w[0]).values) : scores;
@@ -217,8 +216,8 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
 
 /* mlx-lm switch_layers.py: SwitchGLU, SwitchMLP. Many tokens are sorted by expert, so that each
  * one's weights are read once. */
-static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &routing, const node *at) {
-    const mx::array &chosen = *routing.first;
+static mx::array mix_chosen(const mlx_engine &e, mx::array x, const mx::array &chosen,
+                            const mx::array &weights, const node *at) {
     int k = chosen.shape(-1);
     bool sort = chosen.size() >= 64;
     mx::array index = chosen, back = chosen;
@@ -238,8 +237,21 @@ static mx::array mix_experts(const mlx_engine &e, mx::array x, const value &rout
     if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
     y = mx::squeeze(y, -2);
     mx::Dtype type = y.dtype();
-    mx::array weights = at->in[1]->route.narrow ? mx::astype(*routing.second, type) : *routing.second;
-    return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(weights, -1)), -2), type);
+    mx::array counted = at->in[1]->route.narrow ? mx::astype(weights, type) : weights;
+    return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(counted, -1)), -2), type);
+}
+
+/* mlx-lm longcat_flash.py: LongcatFlashMoE, where some experts are identities. */
+static mx::array mix_experts(const mlx_engine &e, const mx::array &x, const value &routing, const node *at) {
+    const route_spec &s = at->in[1]->route;
+    if (!s.identities) return mix_chosen(e, x, *routing.first, *routing.second, at);
+    mx::array chosen = *routing.first;
+    mx::array weights = s.narrow ? mx::astype(*routing.second, x.dtype()) : *routing.second;
+    mx::array n_experts(static_cast<int>(at->w[0]->shape[0]), chosen.dtype());
+    mx::array mask = mx::greater_equal(chosen, n_experts), zero = constant(0, weights);
+    mx::array y = mix_chosen(e, x, mx::where(mask, mx::array(0, chosen.dtype()), chosen),
+                             mx::where(mask, zero, weights), at);
+    return mx::add(y, mx::multiply(x, mx::sum(mx::where(mask, weights, zero), -1, true)));
 }
 
 /* [B, L, V] as [B * L, V]. */
@@ -275,7 +287,9 @@ void mlx_token_result(mlx_engine &e, const graph *g, const node *x) {
 }
 
 void mlx_embed(mlx_engine &e, const graph *, const node *x) {
-    value_of(e, x).first = embed_rows(in(e, x, 0), weight_of(x->w[0]));
+    mx::array ids = in(e, x, 0), n(static_cast<int>(x->w[0]->shape[0]));
+    if (x->or_first) ids = mx::where(mx::less(ids, n), ids, mx::zeros_like(ids));
+    value_of(e, x).first = embed_rows(ids, weight_of(x->w[0]));
 }
 
 void mlx_linear(mlx_engine &e, const graph *, const node *x) {
