@@ -272,9 +272,8 @@ static int prefill(command *c, session *s) {
 static int run(command *c) {
     if (open_model(c) || read_prompt(c)) return -1;
     if (c->follow_tokens.n && c->max_tokens > c->follow_tokens.n + 1) c->max_tokens = c->follow_tokens.n + 1;
-    session_spec spec = {.options = c->options,
-                         .capacity = c->prompt_tokens.n + c->max_tokens,
-                         .keep_logits = true};
+    session_spec spec = {
+        .options = c->options, .capacity = c->prompt_tokens.n + c->max_tokens, .keep_logits = true};
     if (session_check_memory(c->model, &spec, sys_available_memory())) return -1;
     if (open_logits(c)) return -1;
     note_all(c);

@@ -58,7 +58,8 @@ static int check_quantized(const model *m, const generate_options *o) {
     bool rotates = false;
     for (int i = 0; specs && i < n; i++) rotates = rotates || specs[i].max_size;
     free(specs);
-    if (generate_quantizes(m, o) && info->head_dim % o->kv_group_size) return refuse_group(info->head_dim, o->kv_group_size);
+    if (generate_quantizes(m, o) && info->head_dim % o->kv_group_size)
+        return refuse_group(info->head_dim, o->kv_group_size);
     if (rotates)
         return fail_usage(
             "kv_bits cannot be used with a rotating KV cache (%s), which mlx-lm cannot quantize either",
