@@ -55,6 +55,7 @@ static int run(int argc, char **argv) {
         argv[0] = bench;
         return commands[0].run(argc, argv);
     }
+    if (!strcmp(word, BENCH_CHILD)) return cmd_bench(argc - 1, argv + 1);
     if (!strcmp(word, "help")) return show_help(argc - 2, argv + 2);
     for (int i = 0; i < N_COMMANDS; i++)
         if (!strcmp(word, commands[i].name)) return commands[i].run(argc - 1, argv + 1);

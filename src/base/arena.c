@@ -22,13 +22,13 @@ enum { FIRST_BLOCK = 4096, LARGEST_BLOCK = 1 << 20 };
 
 void *mem_new(size_t n, size_t size, const char *what) {
     void *memory = calloc(n ? n : 1, size ? size : 1); /* calloc checks n * size */
-    if (!memory) return fail_null("out of memory: %zu x %zu bytes for %s", n, size, what);
+    if (!memory) fail_memory("out of memory: %zu x %zu bytes for %s", n, size, what);
     return memory;
 }
 
 int mem_resize(void **items, size_t n, size_t size, const char *what) {
     void *moved = size && n > SIZE_MAX / size ? NULL : realloc(*items, n && size ? n * size : 1);
-    if (!moved) return fail("out of memory: %zu x %zu bytes for %s", n, size, what);
+    if (!moved) return fail_memory("out of memory: %zu x %zu bytes for %s", n, size, what);
     *items = moved;
     return 0;
 }

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/options.h"
 #include "base/pool.h"
+#include "base/process.h"
 #include "base/quantize.h"
 #include "base/random.h"
 #include "base/str.h"

@@ -10,6 +10,7 @@
 
 static _Thread_local char message[2048];
 static _Thread_local int exit_code;
+static _Thread_local bool is_memory;
 static volatile sig_atomic_t interrupt_signal;
 
 static void record(int code, const char *format, va_list args) PRINTF_LIKE(2, 0);
@@ -46,6 +47,19 @@ int fail_gate(const char *format, ...) {
     return -1;
 }
 
+int fail_memory(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    record(EXIT_FAILED, format, args);
+    va_end(args);
+    is_memory = true;
+    return -1;
+}
+
+bool error_is_memory(void) {
+    return is_memory;
+}
+
 void *fail_null(const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -65,6 +79,7 @@ int error_exit_code(void) {
 void error_clear(void) {
     message[0] = '\0';
     exit_code = EXIT_OK;
+    is_memory = false;
 }
 
 static void on_signal(int signal_number) {

@@ -25,6 +25,11 @@ int fail_usage(const char *format, ...) PRINTF_LIKE(1, 2);
 /* As fail, for a limit that was set and not kept, such as a loss of speed (exit code 3). */
 int fail_gate(const char *format, ...) PRINTF_LIKE(1, 2);
 
+/* As fail, for memory that there is not enough of: error_is_memory() from then on, whatever context
+ * is added, until error_clear(). */
+int fail_memory(const char *format, ...) PRINTF_LIKE(1, 2);
+bool error_is_memory(void);
+
 /* As fail, but returns NULL: return fail_null("..."). */
 void *fail_null(const char *format, ...) PRINTF_LIKE(1, 2);
 

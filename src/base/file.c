@@ -69,7 +69,7 @@ bool dir_exists(const char *path) {
     return !stat(path, &info) && S_ISDIR(info.st_mode);
 }
 
-int program_folder(str *path) {
+int program_path(str *path) {
     char raw[PATH_MAX], real[PATH_MAX];
 #ifdef __APPLE__
     uint32_t size = sizeof raw;
@@ -80,9 +80,16 @@ int program_folder(str *path) {
     raw[n] = '\0';
 #endif
     if (!realpath(raw, real)) return fail("cannot find the running program: %s", strerror(errno));
-    *strrchr(real, '/') = '\0';
     str_puts(path, real);
     return path->failed ? -1 : 0;
+}
+
+int program_folder(str *path) {
+    str program = {0};
+    int status = program_path(&program);
+    if (!status) str_append(path, program.data, (size_t)(strrchr(program.data, '/') - program.data));
+    str_free(&program);
+    return status || path->failed ? -1 : 0;
 }
 
 int share_find(const char *relative, str *path) {

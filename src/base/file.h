@@ -22,6 +22,9 @@ void file_map_close(file_map *map); /* harmless on a zeroed map */
  * go. */
 void file_map_release(const void *data, size_t size);
 
+/* Appends the path of the running program; -1 when it can't be known. */
+int program_path(str *path);
+
 /* Appends the folder of the running program; -1 when it can't be known. */
 int program_folder(str *path);
 

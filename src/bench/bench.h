@@ -67,6 +67,24 @@ int mlx_env_set(const option_texts *given);
 
 enum { WARMUP_MOST = 5, REPEATS_LEAST = 6, REPEATS_MOST = 10000 }; /* of `auto` */
 
+/* How each model gets a process of its own: this program, with a command that leads to bench_serve
+ * of the same plan and options, but for `earlier`. */
+typedef struct bench_child {
+    const char *program;
+    const char *const *arguments; /* NULL last. --prompt - : the text comes from standard input */
+    int64_t timeout_ns;           /* for loading a model, and for a run; 0: none */
+} bench_child;
+
+/* Two programs that measure the same in turn: this one, and another mlxbench. */
+typedef struct bench_programs {
+    const char *own, *other; /* paths */
+    const char *other_name;  /* as given, for the rows */
+    bool given[N_PARAMS];    /* parameters that someone gave a value to; the others are each program's own */
+    int n;
+    const char *const *arguments; /* [n] other options that both get */
+    int64_t timeout_ns;           /* for a turn; 0: none */
+} bench_programs;
+
 typedef struct bench_options {
     const char *prompt; /* text, repeated and cut to n_prompt tokens */
     size_t prompt_length;
@@ -84,6 +102,9 @@ typedef struct bench_options {
     uint64_t seed;                        /* of synthetic weights, random prompts and the random order */
     bool verbose;                         /* the generated text goes to stderr */
     int (*find_model)(const char *model, str *path); /* where a name's files are */
+    const bench_child *child;                        /* NULL: models run in this process */
+    const bench_programs *programs;                  /* NULL: this process measures */
+    void (*put_row)(str *out, const row *r);         /* of bench_serve: as a line that results_parse reads */
 } bench_options;
 
 /* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a
@@ -95,5 +116,9 @@ typedef struct bench_options {
  * only model can run nothing that was asked for. Progress and notes go to stderr. */
 int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context, const row *r),
               void *context);
+
+/* In the process of a model: does what the process of bench_run says through the channel
+ * (PROCESS_CHANNEL), until that closes. */
+int bench_serve(const plan *p, const bench_options *o);
 
 #endif

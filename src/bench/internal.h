@@ -35,6 +35,11 @@ static inline bool is_from_file(const char *prompt_source) {
     return !strncmp(prompt_source, "file:", strlen("file:"));
 }
 
+/* One loading does for both. */
+static inline bool same_model(const params *a, const params *b) {
+    return !strcmp(a->model, b->model) && !strcmp(a->engine, b->engine);
+}
+
 /* The session that p's runs have. */
 session_spec params_session(const params *p);
 
@@ -75,6 +80,9 @@ enum { N_SPEEDS = 2 }; /* of the prompt and of generation */
 /* What is known of a configuration while it is measured. */
 typedef struct series {
     params params;
+    int64_t index;         /* in the plan */
+    bool by_program;       /* one of two programs measures it: */
+    const char *program;   /* the other one, as given; NULL: this one */
     int64_t configuration; /* its number, from 1 */
     int64_t n_warm, n;     /* unmeasured runs; measured ones */
     bool warm, done;
@@ -118,6 +126,7 @@ int check_next_logits(session *s, int64_t n_sequences, int64_t token);
 /* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
 
 typedef struct progress {
+    int channel;                        /* of a child: what is to be shown goes there; 0: to stderr */
     bool shown;                         /* stderr is a terminal and nothing else is written to it */
     int64_t n_runs, run;                /* all; finished ones */
     int64_t prompt_left, generate_left; /* tokens in all runs to come, this one included */
@@ -142,12 +151,24 @@ void progress_text(const char *text, size_t n);                             /* -
 
 /* ---- run.c, trial.c and rows.c: the benchmark ---- */
 
+typedef struct place place;
+
+/* A configuration that ran out of memory. */
+typedef struct too_large {
+    params params;
+    const char *program; /* as in series */
+    int64_t configuration;
+} too_large;
+
 typedef struct bench {
     const plan *plan;
     const bench_options *options;
     int (*on_row)(void *context, const row *r);
     void *context;
     loaded loaded;
+    int n_places; /* where models run, in processes of their own; 0: in this one */
+    place *places;
+    bool together; /* all engines of a model take turns, each in a process that lasts */
     progress progress;
     uint64_t order;   /* state of the random order */
     sys_state before; /* before this run, and those just before it if it was very short */
@@ -161,13 +182,15 @@ typedef struct bench {
     int64_t n_gated;                      /* those whose runs were not good enough */
     int64_t n_refused;                    /* failed ones that the model cannot run as they were asked for */
     int64_t n_equal;                      /* configurations left out, since another one is the same */
-    int64_t n_configurations;             /* those begun */
-    int64_t configuration;                /* the last one that was begun, from 1 */
-    int64_t load_failures;                /* configurations in turn that found this model not to load */
-    bool engine_failed, stopped;          /* during a run; a row could not be written */
-    bool not_finite;                      /* the logits are what failed */
-    bool model_refused;                   /* no configuration of this model can run */
-    char error[2048];                     /* of the last configuration that failed */
+    too_large *too_large;                 /* [n_too_large] */
+    int64_t n_too_large;
+    int64_t n_configurations;    /* those begun */
+    int64_t configuration;       /* the last one that was begun, from 1 */
+    int64_t load_failures;       /* configurations in turn that found this model not to load */
+    bool engine_failed, stopped; /* during a run; a row could not be written */
+    bool not_finite;             /* the logits are what failed */
+    bool model_refused;          /* no configuration of this model can run */
+    char error[2048];            /* of the last configuration that failed */
 } bench;
 
 /* One configuration after another, as --order asks, or since one run each is no reason to mix
@@ -180,19 +203,71 @@ static inline bool bench_in_given_order(const bench_options *o) {
 void watch_begin(bench *b);
 void watch_end(bench *b, const series *s);
 
-/* A turn of a configuration: runs of it, one after another, with what they share - prompt, filled
- * caches. At most max_runs measured ones; fewer when it is done. Its rows are handed over. Needs
- * its model. -1 on an error, which is the engine's when b->engine_failed. */
+/* larger.c: takes note that s ran out of memory, if the recorded error says so; and fails for what
+ * would need more than one that did. */
+void larger_note(bench *b, const series *s);
+int larger_check(const bench *b, const series *s);
+
+/* prepare.c: what must be known of a configuration before its first turn. */
+typedef struct prepared {
+    bool
+        equal; /* an earlier one is the same: a model that chooses its caches has one for every max_kv_size */
+    row what;  /* a row without a run: what will run; unset unless there are earlier runs */
+} prepared;
+
+/* Loads the model of s, unless it is there, and looks what it can do; first: of this model and
+ * engine. -1 when it can't run. */
+int prepare(bench *b, const series *s, bool first, prepared *out);
+
+/* The same in this process. */
+int prepare_here(bench *b, const series *s, bool first, prepared *out);
+
+/* Opens the model of p on its engine, unless it is there. What failed is not tried again. */
+int load_here(bench *b, const params *p);
+
+/* trial.c: a turn of a configuration: runs of it, one after another, with what they share - prompt,
+ * filled caches. At most max_runs measured ones; fewer when it is done. Its rows are handed over.
+ * -1 on an error, which is the engine's when b->engine_failed. */
 int trial_turn(bench *b, series *s, int64_t max_runs);
+
+/* Is a run's row of a worse grade than --require-quality asks for? Then wait_for_quality pauses,
+ * longer each time, until the configuration has spent its time: -1. start: of the run. */
+bool is_too_bad(const bench *b, const row *r);
+int wait_for_quality(bench *b, series *s, const row *r, int64_t start);
+
+/* program.c: the same by the series' program, which is started for it, loads the model and warms
+ * up. */
+int program_turn(bench *b, series *s, int64_t max_runs);
 
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
 int trial_again(bench *b, const series *s, int64_t n, double *out);
 
+/* What the runs of a turn begin with. */
+typedef struct beginning {
+    int32_t *depth, *prompt; /* ids [batch][depth], [batch][n_prompt] */
+    session *filled;         /* with the depth in its caches; NULL: each run has a session of its own */
+} beginning;
+
+/* A turn in this process. turn_run makes one run: its row, without numbers, and what it took in
+ * all. turn_end is harmless on a zeroed one. */
+typedef struct turn {
+    beginning from;
+    sample sample;
+    row row;
+    int64_t ns;
+} turn;
+int turn_begin(bench *b, const series *s, turn *t);
+int turn_run(bench *b, const series *s, turn *t);
+void turn_end(turn *t);
+
+/* --verbose: the text that was generated. */
+int show_text(const loaded *l, const sample *s);
+
 /* resume.c: hands on all earlier runs, at the start; gives s those that were measured as its would
- * be, and their number; and hands on the configurations of those that no series took, at the
- * end. */
+ * be (now: what will run), and their number; and hands on the configurations of those that no
+ * series took, at the end. */
 int resume_runs(bench *b);
-int resume_series(bench *b, series *s);
+int resume_series(bench *b, series *s, const row *now);
 int resume_rest(bench *b);
 
 /* What will run, where parameters leave it open: of the loaded model, its engine configured. */
@@ -201,8 +276,14 @@ void rows_what_runs(bench *b, const series *s, row *out);
 /* Hands a row to whoever asked for the benchmark. */
 int rows_hand_on(bench *b, const row *r);
 
-/* Hands over the row of a run; run: NULL with an error that says why there is none. */
-int rows_run(bench *b, series *s, const sample *run, const char *error);
+/* The row of a run, without numbers. */
+void rows_of_run(bench *b, const series *s, const sample *run, row *out);
+
+/* Gives the row of a run its numbers, and hands it over. */
+int rows_run(bench *b, series *s, row *r);
+
+/* Hands over the row of a configuration that failed, with an error that says why. */
+int rows_error(bench *b, series *s, const char *error);
 
 /* The row of a configuration, as far as it was measured; none when nothing was. An error stays. */
 int rows_summary(bench *b, series *s);

@@ -1,6 +1,6 @@
 /* progress.c - what a person at the terminal sees meanwhile: the run, its tokens, the time left.
  * The time left follows from the mean time per prompt token and per generated token so far. */
-#include "bench/internal.h"
+#include "bench/child.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,6 +38,10 @@ static double seconds_left(const progress *p) {
 static void show(progress *p, int64_t now) {
     if (!p->shown || now - p->told_ns < PAUSE_NS) return;
     p->told_ns = now;
+    if (p->channel) {
+        serve_progress(p);
+        return;
+    }
     double left = seconds_left(p);
     fprintf(stderr, "\r\033[Krun %lld of %lld: ", (long long)p->run + 1, (long long)p->n_runs);
     if (p->generated)
@@ -80,7 +84,7 @@ void progress_run_done(progress *p, const sample *s) {
 }
 
 void progress_clear(const progress *p) {
-    if (!p->shown) return;
+    if (!p->shown || p->channel) return;
     fputs("\r\033[K", stderr);
     fflush(stderr);
 }
@@ -108,6 +112,10 @@ void progress_note(progress *p, const char *format, ...) {
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (is_known(p, text)) return;
+    if (p->channel) {
+        serve_note(p, text);
+        return;
+    }
     progress_clear(p);
     fprintf(stderr, "mlxbench: note: %s\n", text);
 }

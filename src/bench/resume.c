@@ -43,21 +43,17 @@ static int adopt(bench *b, series *s, const row *run) {
     return series_add_earlier(s, b->options, speeds, isfinite(seconds) ? (int64_t)(1e9 * seconds) : 0);
 }
 
-int resume_series(bench *b, series *s) {
+int resume_series(bench *b, series *s, const row *now) {
     const results *r = b->options->earlier;
-    engine_options how = params_engine(&s->params);
-    row now;
     if (!r) return 0;
-    if (engine_configure(b->loaded.engine, &how)) return -1;
-    rows_what_runs(b, s, &now);
     for (int64_t i = r->n - 1; i >= 0 && !s->configuration; i--) /* of several, the last one */
-        if (!b->adopted[i] && is_same(&now, &r->runs[i]))
+        if (!b->adopted[i] && is_same(now, &r->runs[i]))
             s->configuration = r->runs[i].cells[COLUMN_configuration].number;
     for (int64_t i = 0; i < r->n && s->configuration; i++) {
         const row *run = &r->runs[i];
         if (run->cells[COLUMN_configuration].number != s->configuration) continue;
         b->adopted[i] = true;
-        if (is_same(&now, run) && adopt(b, s, run)) return -1;
+        if (is_same(now, run) && adopt(b, s, run)) return -1;
     }
     return 0;
 }

@@ -1,6 +1,6 @@
 /* rows.c - the row of a run and of a configuration: what ran, with which facts, handed on at once.
  */
-#include "bench/internal.h"
+#include "bench/child.h"
 
 #include <stdio.h>
 #include <time.h>
@@ -10,7 +10,7 @@
 static void set_what_ran(const bench *b, params *p, bool failed) {
     const loaded *l = &b->loaded;
     engine_info info = l->engine ? engine_describe(l->engine) : (engine_info){.name = p->engine};
-    p->engine = info.name;
+    if (!strchr(p->engine, '@')) p->engine = info.name; /* mlx@PATH says which module */
     if (l->model && model_describe(l->model)->own_caches) p->max_kv_size = 0;
     generate_options how = params_generate(p);
     if (l->model && p->kv_bits && !generate_quantizes(l->model, &how)) p->kv_bits = 0;
@@ -39,6 +39,7 @@ static facts get_facts(bench *b, const series *s) {
                .chip = b->hardware.chip,
                .os = b->hardware.os,
                .mlxbench_version = MLXBENCH_VERSION,
+               .program = s->program,
                .measured_at = b->measured_at};
     if (!l->model) return f;
     engine_info info = engine_describe(l->engine);
@@ -65,23 +66,40 @@ void rows_what_runs(bench *b, const series *s, row *out) {
     row_of_run(out, (run_number){0}, &p, NULL, &f);
 }
 
-int rows_run(bench *b, series *s, const sample *run, const char *error) {
+void rows_of_run(bench *b, const series *s, const sample *run, row *out) {
     params ran = s->params;
+    facts f = get_facts(b, s);
+    b->grade[0] = b->quality.grade;
+    f.quality = b->grade;
+    f.quality_reasons = b->quality.reasons.data;
+    hash_ids(run->ids, run->n_tokens * run->n_sequences, b->ids_hash);
+    f.prompt_hash = b->prompt_hash;
+    f.ids_hash = b->ids_hash;
+    set_what_ran(b, &ran, false);
+    row_of_run(out, (run_number){0}, &ran, run, &f);
+}
+
+static value number(int64_t n) {
+    return (value){.kind = VALUE_NUMBER, .number = n};
+}
+
+int rows_run(bench *b, series *s, row *r) {
+    r->cells[COLUMN_run] = number(++b->n_rows);
+    r->cells[COLUMN_configuration] = number(s->configuration);
+    r->cells[COLUMN_repeat] = number(++s->n_rows);
+    if (!s->summary) s->summary = summary_new();
+    return !s->summary || summary_add(s->summary, r) || rows_hand_on(b, r) ? -1 : 0;
+}
+
+int rows_error(bench *b, series *s, const char *error) {
+    params asked = s->params;
     facts f = get_facts(b, s);
     row r;
     f.error = error;
-    if (run) {
-        b->grade[0] = b->quality.grade;
-        f.quality = b->grade;
-        f.quality_reasons = b->quality.reasons.data;
-        hash_ids(run->ids, run->n_tokens * run->n_sequences, b->ids_hash);
-        f.prompt_hash = b->prompt_hash;
-        f.ids_hash = b->ids_hash;
-    }
-    set_what_ran(b, &ran, error != NULL);
-    row_of_run(&r, (run_number){++b->n_rows, s->configuration, ++s->n_rows}, &ran, run, &f);
-    if (!s->summary) s->summary = summary_new();
-    return !s->summary || summary_add(s->summary, &r) || rows_hand_on(b, &r) ? -1 : 0;
+    set_what_ran(b, &asked, true);
+    row_of_run(&r, (run_number){0}, &asked, NULL, &f);
+    place_put_facts(b, s, &r);
+    return rows_run(b, s, &r);
 }
 
 int rows_summary(bench *b, series *s) {

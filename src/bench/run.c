@@ -1,78 +1,11 @@
 /* run.c - the plan's run: models one after another, configurations in turn, what fails left out
  * with a row that says why, and whether the machine was still the same at the end.
  */
-#include "bench/internal.h"
+#include "bench/child.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static bool same_model(const params *a, const params *b) {
-    return !strcmp(a->model, b->model) && !strcmp(a->engine, b->engine);
-}
-
-/* Opens the model of p on its engine, unless it is there. What failed is not tried again. */
-static int load(bench *b, const params *p) {
-    bool from_text = false;
-    if (b->load_failures) {
-        b->load_failures++;
-        return fail("%s", b->error);
-    }
-    for (int i = 0; i < b->plan->n_values[PARAM_prompt_source]; i++)
-        from_text |= strcmp(b->plan->values[PARAM_prompt_source][i].text, "random") != 0;
-    if (!loaded_open(&b->loaded, p, b->options, from_text || b->options->verbose)) return 0;
-    b->load_failures = 1;
-    b->model_refused = error_exit_code() == EXIT_USAGE;
-    return -1;
-}
-
-/* mlx-lm generate.py: wired_limit, which warns of the same models. */
-static void note_wired_limit(bench *b, const char *name) {
-    int64_t limit = engine_describe(b->loaded.engine).wired_limit,
-            weights = engine_memory_used(b->loaded.engine).weights;
-    if (limit && (double)weights > 0.9 * (double)limit)
-        progress_note(
-            &b->progress,
-            "the weights of %s take %lld MB, close to the %lld MB the GPU should keep resident, so it "
-            "may be slow",
-            name, (long long)(weights >> 20), (long long)(limit >> 20));
-}
-
-/* For the model just loaded: -1 when it can run none of its configurations; one alone finds that
- * again. */
-static int check_all(bench *b, int64_t first) {
-    const params p = plan_params(b->plan, first);
-    bool limited = false, from_text = false, possible = false;
-    for (int64_t i = first; i < b->plan->n; i++) {
-        params other = plan_params(b->plan, i);
-        generate_options how = params_generate(&other);
-        if (!same_model(&p, &other)) break;
-        possible |= !generate_check(b->loaded.model, &how);
-        limited |= how.max_kv_size > 0;
-        from_text |= !strcmp(other.prompt_source, "text");
-    }
-    b->model_refused = !possible;
-    if (!possible) return -1;
-    error_clear();
-    note_wired_limit(b, p.model);
-    for (int i = 0; checkpoint_note(b->loaded.checkpoint, i); i++)
-        progress_note(&b->progress, "%s: %s", p.model, checkpoint_note(b->loaded.checkpoint, i));
-    if (limited && model_describe(b->loaded.model)->own_caches)
-        progress_note(&b->progress, "%s chooses its KV caches itself, so --max-kv-size has no effect",
-                      p.model);
-    if (from_text && !b->loaded.tokenizer)
-        progress_note(&b->progress, "%s has no tokenizer, so the prompt is random tokens", p.model);
-    return 0;
-}
-
-/* Does an earlier configuration run the same? A model that chooses its caches has one for every
- * max_kv_size.
- */
-static bool is_equal(const bench *b, const params *p) {
-    const model *m = b->loaded.model;
-    return m && model_describe(m)->own_caches &&
-           p->max_kv_size != b->plan->values[PARAM_max_kv_size][0].number;
-}
 
 /* Gives the configuration that failed its row, so that the next one can follow. -1 when none may:
  * after Ctrl-C, without an output, and when the command is one that the only model can't run at
@@ -83,11 +16,12 @@ static int leave_out(bench *b, series *s) {
     s->done = true;
     if (b->stopped || code == EXIT_INTERRUPTED || (only && b->model_refused)) return -1;
     snprintf(b->error, sizeof b->error, "%s", error_message());
+    larger_note(b, s);
     b->n_failed++;
     b->n_refused += code == EXIT_USAGE;
     b->n_gated += code == EXIT_GATE;
     progress_expect(&b->progress, &s->params, -s->expected);
-    if (rows_run(b, s, NULL, b->error)) return -1;
+    if (rows_error(b, s, b->error)) return -1;
     if (b->plan->n > 1 && b->load_failures < 2)
         progress_note(&b->progress, "run %lld failed: %s", (long long)b->n_rows, b->error);
     if (b->engine_failed) loaded_free(&b->loaded); /* an engine in an unknown state */
@@ -98,7 +32,7 @@ static int leave_out(bench *b, series *s) {
 
 /* The error of a plan that was run to its end. */
 static int report_failures(const bench *b) {
-    long long n = b->plan->n - b->n_equal;
+    long long n = b->plan->n * (b->options->programs ? 2 : 1) - b->n_equal;
     int (*refuse)(const char *format, ...) = b->n_refused == n           ? fail_usage
                                              : b->n_gated == b->n_failed ? fail_gate
                                                                          : fail;
@@ -116,42 +50,56 @@ enum {
     RUNS_WITH_DEPTH = 4, /* in one turn, as each turn fills the caches again */
 };
 
-/* Configurations that take turns: from plan[first], all of one model. */
+/* Configurations that take turns: from plan[first], all of one model, and of one engine unless
+ * engines are compared. */
 static int64_t count_in_turn(const bench *b, int64_t first) {
     const params p = plan_params(b->plan, first);
     int64_t n = 1;
     if (bench_in_given_order(b->options)) return 1;
     for (; n < MOST_IN_TURN && first + n < b->plan->n; n++) {
         params other = plan_params(b->plan, first + n);
-        if (!same_model(&p, &other)) break;
+        if (b->together ? strcmp(p.model, other.model) : !same_model(&p, &other)) break;
     }
     return n;
 }
 
+/* Prepares a series and gives it its number: 1 when it is equal to an earlier one, -1 when it can't
+ * run. */
+static int begin_one(bench *b, series *s) {
+    prepared found = {0};
+    params before = plan_params(b->plan, s->index ? s->index - 1 : 0);
+    bool other_model = s->index == 0 || !same_model(&before, &s->params);
+    if (other_model) b->load_failures = b->model_refused = 0;
+    int failed = s->by_program ? 0 : prepare(b, s, other_model, &found);
+    series_begin(s, b->options);
+    if (!failed && found.equal) {
+        b->n_equal++;
+        progress_expect(&b->progress, &s->params, -s->expected);
+        return 1;
+    }
+    if (!failed) failed = resume_series(b, s, &found.what);
+    progress_expect(&b->progress, &s->params, series_runs_left(s, b->options) - s->expected);
+    s->expected = series_runs_left(s, b->options);
+    if (!s->configuration) s->configuration = ++b->configuration;
+    b->n_configurations++;
+    return failed ? -1 : 0;
+}
+
 /* Makes the series of those that are not equal to others; those that can't run have their row
- * already. The model of *before is the one that is loaded. -1 when the plan ends here; *n of all[]
- * are valid then, too. */
+ * already. The model of plan[first - 1] is the one that is loaded. -1 when the plan ends here; *n
+ * of all[] are valid then, too. */
 static int begin_series(bench *b, int64_t first, int64_t n_planned, series *all, int64_t *n) {
-    for (int64_t i = first; i < first + n_planned; i++) {
+    const bench_programs *programs = b->options->programs;
+    int sides = programs ? 2 : 1;
+    for (int64_t i = 0; i < n_planned * sides; i++) {
         series *s = &all[*n];
-        s->params = plan_params(b->plan, i);
-        params before = plan_params(b->plan, i ? i - 1 : 0);
-        bool other_model = i == 0 || !same_model(&before, &s->params);
-        if (other_model) b->load_failures = b->model_refused = 0;
-        int failed = load(b, &s->params) || (other_model && check_all(b, i));
-        series_begin(s, b->options);
-        if (!failed && is_equal(b, &s->params)) {
-            b->n_equal++;
-            progress_expect(&b->progress, &s->params, -s->expected);
-            continue;
-        }
-        if (!failed) failed = resume_series(b, s);
-        progress_expect(&b->progress, &s->params, series_runs_left(s, b->options) - s->expected);
-        s->expected = series_runs_left(s, b->options);
-        if (!s->configuration) s->configuration = ++b->configuration;
-        b->n_configurations++;
+        int64_t index = first + i / sides;
+        *s = (series){.params = plan_params(b->plan, index), .index = index, .by_program = programs != NULL};
+        if (i % sides) s->program = programs->other_name;
+        int status = begin_one(b, s);
+        if (status > 0) continue;
         ++*n;
-        if (failed && leave_out(b, s)) return -1;
+        if (status && leave_out(b, s)) return -1;
     }
     return 0;
 }
@@ -166,6 +114,13 @@ static void shuffle(bench *b, series **items, int64_t n) {
     }
 }
 
+/* A turn is short, so that turns alternate often; but what each of them begins with takes time. */
+static int64_t runs_in_turn(const bench *b, const series *s, bool alone) {
+    int64_t repeats = b->options->repeats ? b->options->repeats : REPEATS_LEAST;
+    if (s->by_program) return repeats < 6 ? 1 : repeats < 12 ? 2 : RUNS_WITH_DEPTH;
+    return alone ? INT64_MAX - s->n : s->params.depth ? RUNS_WITH_DEPTH : 1;
+}
+
 /* A turn of each series that is not done, in random order; alone, it may have all its turns at
  * once. The rows of configurations follow in the plan's order, each when all before it are done. */
 static int take_turns(bench *b, series *all, int64_t n) {
@@ -178,8 +133,8 @@ static int take_turns(bench *b, series *all, int64_t n) {
         shuffle(b, waiting, left);
         for (int64_t i = 0; i < left && !stopped; i++) {
             series *s = waiting[i];
-            int64_t most = left == 1 ? INT64_MAX - s->n : s->params.depth ? RUNS_WITH_DEPTH : 1;
-            if (load(b, &s->params) || trial_turn(b, s, most)) stopped = leave_out(b, s);
+            if (larger_check(b, s) || trial_turn(b, s, runs_in_turn(b, s, left == 1)))
+                stopped = leave_out(b, s);
             for (; !stopped && shown < n && all[shown].done; shown++) stopped = rows_summary(b, &all[shown]);
         }
     }
@@ -203,7 +158,7 @@ static void note_imprecise(bench *b, const series *s) {
 }
 
 static int run_in_turn(bench *b, int64_t first, int64_t n_planned, series *first_of_all) {
-    series *all = mem_new((size_t)n_planned, sizeof *all, "the configurations");
+    series *all = mem_new(2 * (size_t)n_planned, sizeof *all, "the configurations"); /* with two programs */
     int64_t n = 0;
     if (!all) return -1;
     int stopped = begin_series(b, first, n_planned, all, &n);
@@ -253,9 +208,9 @@ static void note_drift(bench *b, const series *s, const double *again) {
  * fail where it did not before: then that is said, and the results stay. */
 static int measure_drift(bench *b, const series *s) {
     double again[N_SPEEDS * RUNS_AGAIN];
-    if (s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured) return 0;
+    if (s->by_program || s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured) return 0;
     b->load_failures = 0;
-    if (load(b, &s->params) || trial_again(b, s, RUNS_AGAIN, again)) {
+    if (trial_again(b, s, RUNS_AGAIN, again)) {
         if (error_exit_code() == EXIT_INTERRUPTED) return -1;
         progress_note(&b->progress, "the first configuration could not be measured again: %s",
                       error_message());
@@ -271,12 +226,13 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     bench b = {.plan = p, .options = o, .on_row = on_row, .context = context, .order = ~o->seed};
     series first = {0};
     int stopped = 0;
+    if (o->child) stopped = places_open(&b);
     b.n_rows = o->last_run;
     b.configuration = o->last_configuration;
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
-    stopped = resume_runs(&b);
+    if (!stopped) stopped = resume_runs(&b);
     for (int64_t i = 0, n; i < p->n && !stopped; i += n) {
         n = count_in_turn(&b, i);
         stopped = run_in_turn(&b, i, n, &first);
@@ -285,7 +241,9 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     series_free(&first);
     stopped = resume_rest(&b) || stopped;
     progress_clear(&b.progress);
+    places_close(&b);
     loaded_free(&b.loaded);
     str_free(&b.quality.reasons);
+    free(b.too_large);
     return stopped ? -1 : report_failures(&b);
 }

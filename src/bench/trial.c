@@ -2,7 +2,7 @@
  * Nothing is computed from the timestamps here; between start_ns and the last token only the
  * session runs.
  */
-#include "bench/internal.h"
+#include "bench/child.h"
 
 #include <stdlib.h>
 
@@ -31,12 +31,6 @@ static int time_tokens(bench *b, session *s, const int32_t *prompt, sample *out,
     }
     return 0;
 }
-
-/* What the runs of a configuration begin with. */
-typedef struct beginning {
-    int32_t *depth, *prompt; /* ids [batch][depth], [batch][n_prompt] */
-    session *filled;         /* with the depth in its caches; NULL: each run has a session of its own */
-} beginning;
 
 /* The depth is filled once, and given back for each run. */
 static int begin(bench *b, const params *p, beginning *out) {
@@ -123,7 +117,7 @@ static void find_first(bench *b, const params *p, const beginning *from, sample 
 }
 
 /* The first run of a configuration looks at logits. */
-static int run_first(bench *b, series *s, const beginning *from, sample *out) {
+static int run_first(bench *b, const series *s, const beginning *from, sample *out) {
     look how = s->warm || s->params.n_generate == 1 ? LOOK_AFTER : LOOK_BUT_LAST;
     if (!run_once(b, s, from, out, how)) return 0;
     if (b->not_finite && how == LOOK_AFTER) find_first(b, &s->params, from, out);
@@ -134,7 +128,7 @@ static int run_first(bench *b, series *s, const beginning *from, sample *out) {
 
 /* The text that was generated, of each sequence, after the run so that printing it costs no
  * measured time. */
-static int show_text(const loaded *l, const sample *s) {
+int show_text(const loaded *l, const sample *s) {
     if (!l->tokenizer) return 0;
     int32_t *ids = mem_new((size_t)s->n_tokens, sizeof *ids, "a text");
     int failed = !ids;
@@ -175,19 +169,64 @@ static void free_sample(sample *s) {
     free(s->token_ns);
 }
 
-/* After a run that was not good enough: waits, longer each time, until the configuration has spent
- * its time.
- */
-static int wait_for_quality(bench *b, series *s, int64_t start) {
+static int configure(bench *b, const params *p) {
+    engine_options how = params_engine(p);
+    return check(b, p) || engine_configure(b->loaded.engine, &how) ? -1 : 0;
+}
+
+int turn_begin(bench *b, const series *s, turn *t) {
+    const params *p = &s->params;
+    *t = (turn){0};
+    if (load_here(b, p) || configure(b, p)) return -1;
+    note_oddities(b, p);
+    return new_sample(p, &t->sample) || begin(b, p, &t->from) ? -1 : 0;
+}
+
+int turn_run(bench *b, const series *s, turn *t) {
+    int64_t before = clock_ns();
+    bool first = !s->n_warm && !s->n;
+    int failed =
+        first ? run_first(b, s, &t->from, &t->sample) : run_once(b, s, &t->from, &t->sample, LOOK_NEVER);
+    b->engine_failed = failed && !b->not_finite;
+    if (failed) return -1;
+    t->ns = clock_ns() - before;
+    rows_of_run(b, s, &t->sample, &t->row);
+    return 0;
+}
+
+void turn_end(turn *t) {
+    end(&t->from);
+    free_sample(&t->sample);
+}
+
+/* ---- wherever it takes place ---- */
+
+static int begin_turn(bench *b, const series *s, turn *t) {
+    *t = (turn){0};
+    return b->n_places ? place_begin(b, s) : turn_begin(b, s, t);
+}
+
+static int run_turn(bench *b, const series *s, turn *t) {
+    return b->n_places ? place_run(b, s, t) : turn_run(b, s, t);
+}
+
+static int end_turn(bench *b, const series *s, turn *t, int failed) {
+    if (b->n_places && !failed) failed = place_end(b, s);
+    turn_end(t);
+    return failed ? -1 : 0;
+}
+
+int wait_for_quality(bench *b, series *s, const row *r, int64_t start) {
     const int64_t shortest = 1000000000, longest = 30 * shortest;
     int64_t pause = s->refused_ns < shortest ? shortest : s->refused_ns < longest ? s->refused_ns : longest;
     int64_t limit = b->options->time_limit_ns;
+    value reasons = r->cells[COLUMN_quality_reasons];
     if (s->refused_ns + pause > limit)
         return fail_gate(
             "no run has the quality that --require-quality %c asks for, within %lld s (--time-limit); "
             "the last one has %c: %s",
-            b->options->require_quality, (long long)(limit / 1000000000), b->quality.grade,
-            b->quality.reasons.data);
+            b->options->require_quality, (long long)(limit / 1000000000), *r->cells[COLUMN_quality].text,
+            reasons.kind == VALUE_TEXT ? reasons.text : "unknown");
     progress_expect(&b->progress, &s->params, 1);
     if (clock_wait(pause)) return -1;
     s->refused_ns += clock_ns() - start;
@@ -195,59 +234,46 @@ static int wait_for_quality(bench *b, series *s, int64_t start) {
     return 0;
 }
 
-static int measure(bench *b, series *s, const beginning *from, sample *out) {
+bool is_too_bad(const bench *b, const row *r) {
+    value grade = r->cells[COLUMN_quality];
+    char least = b->options->require_quality;
+    return least && grade.kind == VALUE_TEXT && quality_is_below(*grade.text, least);
+}
+
+static int measure(bench *b, series *s, turn *t) {
     const bench_options *o = b->options;
     bool counts = s->warm;
     int64_t before = clock_ns();
-    bool first = !s->n_warm && !s->n;
-    int failed = first ? run_first(b, s, from, out) : run_once(b, s, from, out, LOOK_NEVER);
-    b->engine_failed = failed && !b->not_finite;
-    if (failed) return -1;
-    if (counts && o->require_quality && quality_is_below(b->quality.grade, o->require_quality))
-        return wait_for_quality(b, s, before);
-    if (series_add(s, o, out, clock_ns() - before)) return -1;
+    if (run_turn(b, s, t)) return -1;
+    if (counts && is_too_bad(b, &t->row)) return wait_for_quality(b, s, &t->row, before);
+    if (series_add(s, o, t->row.raw, t->ns)) return -1;
     int64_t left = series_runs_left(s, o);
     progress_expect(&b->progress, &s->params, left - (s->expected - 1));
     s->expected = left;
     if (!counts) return 0;
     b->n_measured++;
-    if (rows_run(b, s, out, NULL)) return -1;
-    return o->verbose ? show_text(&b->loaded, out) : 0;
-}
-
-static int configure(bench *b, const params *p) {
-    engine_options how = params_engine(p);
-    return check(b, p) || engine_configure(b->loaded.engine, &how) ? -1 : 0;
+    if (rows_run(b, s, &t->row)) return -1;
+    return o->verbose && !b->n_places ? show_text(&b->loaded, &t->sample) : 0;
 }
 
 int trial_turn(bench *b, series *s, int64_t max_runs) {
-    const params *p = &s->params;
-    sample out = {0};
-    beginning from = {0};
-    int failed = configure(b, p);
-    if (failed) return -1;
-    note_oddities(b, p);
-    failed = new_sample(p, &out) || begin(b, p, &from);
-    for (int64_t last = s->n + max_runs; !failed && !s->done && s->n < last;)
-        failed = measure(b, s, &from, &out);
-    end(&from);
-    free_sample(&out);
-    return failed ? -1 : 0;
+    turn t;
+    if (s->by_program) return program_turn(b, s, max_runs);
+    int failed = begin_turn(b, s, &t);
+    for (int64_t last = s->n + max_runs; !failed && !s->done && s->n < last;) failed = measure(b, s, &t);
+    return end_turn(b, s, &t, failed);
 }
 
 int trial_again(bench *b, const series *s, int64_t n, double *out) {
     static const bench_options all = {.repeats = INT64_MAX};
     series again = {.params = s->params, .warm = true};
-    sample run = {0};
-    beginning from = {0};
+    turn t;
     progress_expect(&b->progress, &s->params, n);
-    int failed = configure(b, &s->params) || new_sample(&s->params, &run) || begin(b, &s->params, &from);
-    while (!failed && again.n < n)
-        failed = run_once(b, s, &from, &run, LOOK_NEVER) || series_add(&again, &all, &run, 0);
+    int failed = begin_turn(b, s, &t);
+    while (!failed && again.n < n) failed = run_turn(b, s, &t) || series_add(&again, &all, t.row.raw, 0);
+    failed = end_turn(b, s, &t, failed);
     for (int i = 0; i < N_SPEEDS && !failed; i++)
         memcpy(out + i * n, again.speeds[i], (size_t)n * sizeof *out);
-    end(&from);
-    free_sample(&run);
     series_free(&again);
-    return failed ? -1 : 0;
+    return failed;
 }

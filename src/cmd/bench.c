@@ -5,9 +5,10 @@
 #include "cmd/cmd.h"
 #include "cmd/common.h"
 #include "cmd/fetch.h"
-#include "cmd/gate.h"
+#include "cmd/isolation.h"
 #include "cmd/kept.h"
 #include "cmd/units.h"
+#include "cmd/verdict.h"
 #include "report/report.h"
 
 #include <stdio.h>
@@ -18,15 +19,20 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume, *against;
-    gate gate;
+    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume;
+    const char *isolate, *timeout, *ab_program;
+    isolation isolation;
+    bench_programs programs;
+    const char *program_arguments[8];
+    char seed_text[24];
+    verdict verdict;
     option_texts outputs;
     report_options report;
     bool offline, history;
     bench_options bench;
     str prompt_text, output_help, kept;
     plan plan;
-    results resumed, before;
+    results resumed;
 } command;
 
 #define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
@@ -101,6 +107,27 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->quality,
          .rare = true,
          .help = "A to D: wait and measure again when a run's quality is worse, for --time-limit"},
+        {.name = "isolate",
+         .metavar = "WHAT",
+         .kind = OPTION_TEXT,
+         .value = &c->isolate,
+         .rare = true,
+         .help = "models: each runs in a process of its own, so that a crash ends nothing else; none "
+                 "(models where there are several)"},
+        {.name = "timeout",
+         .metavar = "TIME",
+         .kind = OPTION_TEXT,
+         .value = &c->timeout,
+         .rare = true,
+         .help = "give up a configuration when loading its model or a run of it has no end after TIME; "
+                 "implies --isolate models"},
+        {.name = "ab-program",
+         .metavar = "FILE",
+         .kind = OPTION_TEXT,
+         .value = &c->ab_program,
+         .rare = true,
+         .help = "another mlxbench, such as an older release: it and this one measure in turn, each turn a "
+                 "process of its own, and are compared at the end"},
         {.name = "seed",
          .metavar = "N",
          .kind = OPTION_NUMBER,
@@ -133,15 +160,15 @@ static int parse_options(command *c, int argc, char **argv) {
         {.name = "against",
          .metavar = "FILE",
          .kind = OPTION_TEXT,
-         .value = &c->against,
+         .value = &c->verdict.against,
          .rare = true,
          .help = "compare with this result file at the end, as mlxbench compare does"},
         {.name = "fail-slower",
          .metavar = "PERCENT",
          .kind = OPTION_TEXT,
-         .value = &c->gate.fail_slower,
+         .value = &c->verdict.gate.fail_slower,
          .rare = true,
-         .help = "with --against: " FAIL_SLOWER_HELP},
+         .help = "where speeds are compared: " FAIL_SLOWER_HELP},
         {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
@@ -192,6 +219,48 @@ static int get_prompt(command *c) {
     return 0;
 }
 
+/* The other program may know less: it gets what was asked for, and no more. */
+static int get_programs(command *c) {
+    bench_programs *out = &c->programs;
+    const char *const others[][2] = {{"--prompt", c->prompt},
+                                     {"--warmup", c->warmup},
+                                     {"--delay", c->delay},
+                                     {"--seed", c->bench.seed ? c->seed_text : NULL}};
+    if (c->prompt && !strcmp(c->prompt, "-"))
+        return fail_usage("--ab-program: the prompt cannot come from standard input; use --prompt @FILE");
+    if (c->resume) return fail_usage("--ab-program and --resume do not go together");
+    snprintf(c->seed_text, sizeof c->seed_text, "%lld", (long long)c->bench.seed);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (!others[i][1]) continue;
+        c->program_arguments[out->n++] = others[i][0];
+        c->program_arguments[out->n++] = others[i][1];
+    }
+    out->arguments = c->program_arguments;
+    for (int i = 0; i < N_PARAMS; i++)
+        out->given[i] = i == PARAM_model || c->lists[i] != param_table[i].default_list;
+    c->bench.programs = out;
+    return programs_get(&c->isolation, c->ab_program, c->timeout, out);
+}
+
+static int get_isolation(command *c) {
+    if (c->ab_program) return get_programs(c);
+    const plan *p = &c->plan;
+    isolation_choice how = {.isolate = c->isolate,
+                            .timeout = c->timeout,
+                            .several = p->n_values[PARAM_model] > 1,
+                            .prompt_given = c->prompt != NULL};
+    for (int i = 0; i < p->n_values[PARAM_engine]; i++)
+        how.modules |= strchr(p->values[PARAM_engine][i].text, '@') != NULL;
+    return isolation_get(&c->isolation, how, &c->bench.child);
+}
+
+/* In a process that bench has started for a model. */
+static int serve(command *c) {
+    if (get_repeats(c) || plan_parse(&c->plan, c->lists) || mlx_env_set(&c->mlx_env) || get_prompt(c))
+        return -1;
+    return bench_serve(&c->plan, &c->bench);
+}
+
 /* A preset that does not exist, and its like: wrong whatever else is given. What is wrong with a
  * model's files is an error of its configurations. */
 static int check_synthetic(const char *path) {
@@ -203,9 +272,15 @@ static int check_synthetic(const char *path) {
     return 0;
 }
 
-/* An engine that cannot be used here is an error of its configurations. */
-static int check_engines(const plan *p) {
+/* An engine that cannot be used here is an error of its configurations. Where models have processes
+ * of their own, no engine is opened in this one. */
+static int check_engines(const command *c) {
+    const plan *p = &c->plan;
     for (int i = 0; i < p->n_values[PARAM_engine]; i++) {
+        if (c->bench.child || c->bench.programs) {
+            if (engine_check_name(p->values[PARAM_engine][i].text)) return -1;
+            continue;
+        }
         engine *e = engine_open(p->values[PARAM_engine][i].text, &(engine_options){.threads = 1});
         if (!e && error_exit_code() == EXIT_USAGE) return -1;
         error_clear();
@@ -238,7 +313,7 @@ typedef struct writer {
     str line;
     double fastest; /* tokens per second: generated ones, of the prompt where nothing was */
     int n;          /* configurations */
-    results *runs;  /* measured ones, to compare them at the end; NULL: not wanted */
+    verdict *verdict;
 } writer;
 
 static int write_row(void *context, const row *r) {
@@ -250,25 +325,8 @@ static int write_row(void *context, const row *r) {
         str_clear(&w->line);
         report_line(&w->line, r);
     }
-    if (r->kind == ROW_RUN && w->runs && results_add(w->runs, r)) return -1;
+    if (verdict_row(w->verdict, r)) return -1;
     return reports_row(w->outputs, r);
-}
-
-static int compare_runs(command *c, results *runs, FILE *to) {
-    comparison found = {0};
-    str text = {0};
-    int failed = results_complete(runs) || results_compare(&found, &c->before, runs);
-    if (!failed) {
-        gate_add(&c->gate, &found);
-        str_puts(&text, "\n");
-        failed = report_comparison(&text, "text", c->against, "this run", &found, true);
-        report_comparison_end(&text, "text");
-        if (!failed && !text.failed) fwrite(text.data, 1, text.length, to);
-    }
-    failed |= text.failed;
-    comparison_free(&found);
-    str_free(&text);
-    return failed ? -1 : gate_result(&c->gate);
 }
 
 /* The last line on a terminal: one to paste. */
@@ -321,22 +379,21 @@ static int run(command *c) {
         return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);
-    if (!inputs || get_prompt(c) || check_engines(&c->plan) || find_models(c, inputs)) return -1;
+    if (!inputs || get_isolation(c) || get_prompt(c) || check_engines(c) || find_models(c, inputs)) return -1;
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
-    if (read_resumed(c) || gate_parse(&c->gate) || add_history(c)) return -1;
-    if (c->gate.fail_slower && !c->against) return fail_usage("--fail-slower needs --against FILE");
-    if (c->against && results_read(&c->before, c->against)) return -1;
+    if (read_resumed(c) || verdict_open(&c->verdict, &c->plan, c->ab_program) || add_history(c)) return -1;
     sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
-    results runs = {0};
-    writer w = {.outputs = reports_open(&c->outputs, &c->report, &s), .runs = c->against ? &runs : NULL};
+    if (c->ab_program)
+        sweep_add(&s, COLUMN_program, (value){.kind = VALUE_NONE},
+                  (value){.kind = VALUE_TEXT, .text = c->ab_program});
+    writer w = {.outputs = reports_open(&c->outputs, &c->report, &s), .verdict = &c->verdict};
     if (!w.outputs) return -1;
     reports_last(w.outputs, &c->bench.last_run, &c->bench.last_configuration);
     int failed = bench_run(&c->plan, &c->bench, write_row, &w);
     FILE *to = reports_own_stdout(w.outputs) ? stderr : stdout;
     failed |= reports_close(w.outputs);
-    if (!failed && c->against) failed = compare_runs(c, &runs, to);
-    results_free(&runs);
+    if (!failed) failed = verdict_end(&c->verdict, to);
     print_line(&w);
     str_free(&w.line);
     return failed ? -1 : 0;
@@ -347,13 +404,18 @@ int cmd_bench(int argc, char **argv) {
                            .warmup = -1,
                            .precision = 0.01,
                            .time_limit_ns = 120000000000,
-                           .find_model = fetch_found}};
+                           .find_model = fetch_found,
+                           .put_row = report_json_line}};
+    bool child = !strcmp(argv[0], BENCH_CHILD);
+    c.isolation.n = argc - 1;
+    c.isolation.given = argv + 1;
     report_output_help(&c.output_help);
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
-    if (!done) done = run(&c);
+    if (!done) done = child ? serve(&c) : run(&c);
+    isolation_free(&c.isolation);
     plan_free(&c.plan);
     results_free(&c.resumed);
-    results_free(&c.before);
+    verdict_free(&c.verdict);
     str_free(&c.models);
     str_free(&c.prompt_text);
     str_free(&c.output_help);

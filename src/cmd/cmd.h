@@ -17,6 +17,10 @@
     COMMAND(selftest, "how well this machine can measure: noise floor, own cost, what disturbs")             \
     COMMAND(tokenize, "turn text into token ids, or ids into text")
 
+/* What bench starts for each model with --isolate: bench with the same options, told what to do by
+ * its parent. It is in no list, since nobody else has a use for it. */
+#define BENCH_CHILD "bench-child"
+
 #define COMMAND(name, about) int cmd_##name(int argc, char **argv);
 COMMANDS(COMMAND)
 #undef COMMAND

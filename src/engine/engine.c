@@ -16,8 +16,15 @@ const char *engine_name(int i) {
     return i >= 0 && i < N_LISTED ? engines[i].name : NULL;
 }
 
-static engine *open_engine(int i, const engine_options *options) {
-    const engine_class *type = engines[i].type ? engines[i].type : engine_module_load(engines[i].name);
+/* Is it that engine, or a module given as NAME@PATH? */
+static bool is_engine(int i, const char *name) {
+    size_t n = strlen(engines[i].name);
+    if (strncmp(name, engines[i].name, n)) return false;
+    return !name[n] || (!engines[i].type && name[n] == '@' && name[n + 1]);
+}
+
+static engine *open_engine(int i, const char *name, const engine_options *options) {
+    const engine_class *type = engines[i].type ? engines[i].type : engine_module_load(name);
     engine *e = type ? type->open(options) : NULL;
     if (e) e->type = type;
     return e;
@@ -41,14 +48,22 @@ static engine *open_auto(const engine_options *options) {
     return engine_open("cpu", options);
 }
 
+int engine_check_name(const char *name) {
+    str known = {0};
+    if (!strcmp(name, "auto")) return 0;
+    for (int i = 0; i < N_ENGINES; i++)
+        if (is_engine(i, name)) return 0;
+    for (int i = 0; i < N_LISTED; i++) str_printf(&known, ", %s", engines[i].name);
+    fail_usage("unknown engine \"%s\"; known: auto%s, mlx@PATH", name, known.data ? known.data : "");
+    str_free(&known);
+    return -1;
+}
+
 engine *engine_open(const char *name, const engine_options *options) {
+    if (engine_check_name(name)) return NULL;
     if (!strcmp(name, "auto")) return open_auto(options);
     for (int i = 0; i < N_ENGINES; i++)
-        if (!strcmp(name, engines[i].name)) return open_engine(i, options);
-    str known = {0};
-    for (int i = 0; i < N_LISTED; i++) str_printf(&known, ", %s", engines[i].name);
-    fail_usage("unknown engine \"%s\"; known: auto%s", name, known.data ? known.data : "");
-    str_free(&known);
+        if (is_engine(i, name)) return open_engine(i, name, options);
     return NULL;
 }
 

@@ -52,11 +52,15 @@ typedef struct engine_options {
 bool engine_asks(const engine_options *o, const char *name, const char *value);
 
 /* Opens the engine of that name: "cpu"; "mlx", a module that is loaded now (engine/module.c says
- * from where); "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says
- * why, or lists the known ones. One graph and one thread at a time may use it. engine_close(NULL)
- * does nothing. */
+ * from where); "mlx@PATH", the module in that file or folder, of which a process can have one;
+ * "fake"; or "auto": mlx where it has a GPU, else cpu. NULL with a message that says why, or lists
+ * the known ones. One graph and one thread at a time may use it. engine_close(NULL) does
+ * nothing. */
 engine *engine_open(const char *name, const engine_options *options);
 void engine_close(engine *e);
+
+/* -1 with a usage error when there is no engine of that name. Opens nothing. */
+int engine_check_name(const char *name);
 
 /* Changes the options without touching loaded weights. -1 with a recorded error. */
 int engine_configure(engine *e, const engine_options *options);

@@ -1,9 +1,10 @@
 /* module.c - engines that are loaded when they are asked for: the program starts without them and
- * their libraries. A module is found beside the program, in PROGRAM/../lib/mlxbench, or where
- * MLXBENCH_ENGINE_PATH says. */
+ * their libraries. A module is found where NAME@PATH says, beside the program, in
+ * PROGRAM/../lib/mlxbench, or where MLXBENCH_ENGINE_PATH says. */
 #include "engine/graph.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #ifdef __APPLE__
@@ -11,6 +12,15 @@
 #else
 #define SUFFIX ".so"
 #endif
+
+/* The module of NAME@PATH: a file, or one in that folder. */
+static int find_given(const char *name, str *path) {
+    const char *at = strchr(name, '@');
+    int length = (int)(at - name);
+    str_printf(path, dir_exists(at + 1) ? "%s/mlxbench-%.*s" SUFFIX : "%s", at + 1, length, name);
+    if (path->failed) return -1;
+    return file_exists(path->data) ? 0 : fail("engine %s: there is no module %s", name, path->data);
+}
 
 /* The path of module NAME; -1 naming the places that were tried. */
 static int find_module(const char *name, str *path) {
@@ -51,9 +61,14 @@ static const engine_class *load(const char *name, const char *path) {
 }
 
 const engine_class *engine_module_load(const char *name) {
-    static const engine_class *loaded; /* there is one such engine */
+    static const engine_class *loaded; /* all such engines bring a library of one name: a process has one */
+    static char loaded_name[PATH_MAX];
     str path = {0};
-    if (!loaded && !find_module(name, &path)) loaded = load(name, path.data);
+    if (loaded && strcmp(loaded_name, name))
+        return fail_null("engine %s: this process has the engine %s already", name, loaded_name);
+    if (!loaded && !(strchr(name, '@') ? find_given : find_module)(name, &path))
+        loaded = load(name, path.data);
+    snprintf(loaded_name, sizeof loaded_name, "%s", name);
     str_free(&path);
     return loaded;
 }

@@ -128,6 +128,6 @@ int session_check_memory(const model *m, const session_spec *spec, int64_t avail
     if (!available || need <= available) return 0;
     char sequences[32] = "";
     if (sequences_of(spec) > 1) snprintf(sequences, sizeof sequences, "%d times ", sequences_of(spec));
-    return fail("a KV cache for %s%lld tokens takes %.1f GB, but %.1f GB of memory are available", sequences,
-                (long long)spec->capacity, (double)need / 1e9, (double)available / 1e9);
+    return fail_memory("a KV cache for %s%lld tokens takes %.1f GB, but %.1f GB of memory are available",
+                       sequences, (long long)spec->capacity, (double)need / 1e9, (double)available / 1e9);
 }

@@ -11,8 +11,8 @@ static const char *const titles[N_CELLS] = {"configuration", "metric", "before",
 
 void put_configuration(str *out, const comparison *c, const row *r) {
     size_t start = out->length;
-    for (int i = COLUMN_FIRST_PARAM; i < COLUMN_FIRST_METRIC; i++) {
-        if (!c->varies[i]) continue;
+    for (int i = COLUMN_FIRST_PARAM; i < N_COLUMNS; i++) {
+        if (!c->varies[i] || (i >= COLUMN_FIRST_METRIC && i != COLUMN_program)) continue;
         str_printf(out, "%s%s ", out->length > start ? ", " : "", column_table[i].name);
         value_put(out, r->cells[i], 3, "none");
     }

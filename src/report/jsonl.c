@@ -15,13 +15,16 @@ static void put_raw(str *out, const sample *s) {
     str_puts(out, "]");
 }
 
-static void put_row(output *o, const row *r) {
-    str *out = &o->text;
+void report_json_line(str *out, const row *r) {
     str_printf(out, "{\"kind\": \"%s\", ", r->kind == ROW_RUN ? "run" : "summary");
     put_json_columns(out, r, 0, N_COLUMNS - 1);
     if (r->spreads) put_json_spreads(out, r);
     if (r->raw) put_raw(out, r->raw);
     str_puts(out, "}\n");
+}
+
+static void put_row(output *o, const row *r) {
+    report_json_line(&o->text, r);
 }
 
 const format format_jsonl = {true, NULL, put_row, NULL};

@@ -26,7 +26,7 @@ static const shown metrics[] = {
 enum { MAX_SHOWN = N_COLUMNS + (int)(sizeof metrics / sizeof *metrics) };
 
 /* Metrics and facts that are only shown where they vary. */
-static const int if_varied[] = {COLUMN_quantization, COLUMN_device, COLUMN_kv_gb};
+static const int if_varied[] = {COLUMN_quantization, COLUMN_device, COLUMN_program, COLUMN_kv_gb};
 
 static int lay_out(const sweep *s, shown out[MAX_SHOWN]) {
     int n = 0;

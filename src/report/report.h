@@ -43,6 +43,9 @@ void reports_last(const reports *r, int64_t *run, int64_t *number_of_configurati
  * NULL. An error that was recorded before stays the recorded one. */
 int reports_close(reports *r);
 
+/* A row as a line of jsonl, appended to out. */
+void report_json_line(str *out, const row *r);
+
 /* A configuration's row in one line that can be pasted, appended to out. */
 void report_line(str *out, const row *summary);
 

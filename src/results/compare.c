@@ -17,7 +17,7 @@ int compared_column(int k) {
 static bool same_configuration(const comparison *c, const row *a, const row *b) {
     for (int i = COLUMN_FIRST_PARAM; i < COLUMN_FIRST_METRIC; i++)
         if (c->varies[i] && !value_equal(a->cells[i], b->cells[i])) return false;
-    return true;
+    return !c->varies[COLUMN_program] || value_equal(a->cells[COLUMN_program], b->cells[COLUMN_program]);
 }
 
 /* The logarithms of the numbers of all runs that are configured as `like`; *n of them. NULL when

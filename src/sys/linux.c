@@ -72,6 +72,10 @@ int64_t sys_available_memory(void) {
     return linux_available_memory("");
 }
 
+int64_t sys_memory_kills(void) {
+    return linux_value("", "/proc/vmstat", "oom_kill");
+}
+
 /* The CPUs this process may run on. */
 static cpu_mask affinity(void) {
     cpu_mask allowed = {0};

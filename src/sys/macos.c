@@ -123,6 +123,10 @@ int64_t sys_peak_rss(void) {
     return footprint > resident ? footprint : resident;
 }
 
+int64_t sys_memory_kills(void) {
+    return -1;
+}
+
 int64_t sys_available_memory(void) {
     vm_statistics64_data_t vm;
     mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;

@@ -48,6 +48,10 @@ char *sys_hardware_id(char *text, size_t size, const hardware *h);
 int64_t sys_peak_rss(void);
 int64_t sys_available_memory(void);
 
+/* Processes that the system has killed since it started because memory ran out, in any container;
+ * -1: unknown. */
+int64_t sys_memory_kills(void);
+
 /* Physical cores this process may use: affinity and cgroup limits included. At least 1. */
 int sys_usable_cores(void);
 

@@ -4,16 +4,11 @@ import csv
 import io
 import json
 import pathlib
-import re
 import shutil
-import subprocess
-import sys
 
 import pytest
 from rows import runs_of
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-MODULE = "mlxbench-mlx" + (".dylib" if sys.platform == "darwin" else ".so")
 SMALL = ["-n", 4, "--prompt-tokens", "random", "-o", "jsonl"]
 METRICS = ["prompt_tokens", "prompt_tps", "generation_tps", "peak_memory_gb", "load_s", "peak_rss_gb"]
 
@@ -69,25 +64,6 @@ const engine_module *mlxbench_engine_module(void) {
     return &module;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def engine_module(mlxbench):
-    """engine_module(folder, source) -> the environment in which the engine mlx is that source."""
-    abi = re.search(r"-DENGINE_ABI=\w+", (mlxbench.parent / "compile_commands.json").read_text()).group()
-    compiler = shutil.which("cc")
-    if not compiler:
-        pytest.skip("no C compiler to build a module with")
-
-    def engine_module(folder, source):
-        folder.mkdir(exist_ok=True)
-        (folder / "module.c").write_text(source)
-        flags = ["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else []
-        subprocess.run([compiler, "-std=gnu17", "-D_GNU_SOURCE", abi, "-I", ROOT / "src", "-shared", "-fPIC", *flags, "-o",
-                        folder / MODULE, folder / "module.c"], check=True)
-        return {"MLXBENCH_ENGINE_PATH": str(folder)}
-
-    return engine_module
 
 
 @pytest.fixture(scope="module")

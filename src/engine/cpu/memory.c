@@ -99,7 +99,10 @@ static void *in_slab(cpu *e, size_t n) {
 void *cpu_allocate(cpu *e, size_t n, int64_t *account, const char *what) {
     void *memory = is_shared(n) ? in_slab(e, n) : is_kept(n) ? take_spare(e, n) : NULL;
     if (!memory && !is_shared(n)) memory = in_large_pages(n, n < HUGE_PAGE ? ALIGNMENT : HUGE_PAGE);
-    if (!memory) return fail_null("out of memory: %.3f GB for %s", (double)n / 1e9, what);
+    if (!memory) {
+        fail_memory("out of memory: %.3f GB for %s", (double)n / 1e9, what);
+        return NULL;
+    }
     *account += (int64_t)n;
     int64_t total = e->memory.weights + e->memory.kv + e->memory.scratch;
     if (total > e->memory.peak) e->memory.peak = total;

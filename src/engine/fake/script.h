@@ -9,12 +9,14 @@
 
 /* A line per run, the last one for all that follow: PROMPT_NS TOKEN_NS [POSITION_NS] [WORD] -
  * nanoseconds per token of a prompt, per token alone, and more for each entry in the cache before
- * it. WORD: `fail` is an error of the engine, `crash` ends the program by a signal, `kill` by
- * SIGKILL, `hang` never returns. */
+ * it. WORD: `fail` is an error of the engine, `memory` one for lack of memory, `crash` ends the
+ * program by a signal, `kill` by SIGKILL, `hang` never returns. WORD:N is that in a step of N
+ * tokens only. */
 typedef struct script {
     FILE *file; /* NULL: no script, the clock is real */
     int64_t prompt_ns, token_ns, position_ns;
     char word[16];
+    int64_t word_tokens; /* 0: of any step */
 } script;
 
 /* Opens the file $MLXBENCH_FAKE_SCRIPT names, if it is set. */

@@ -10,6 +10,12 @@
 #define TEXT(x)       TEXT_OF(x)
 #define BUILT_AGAINST TEXT(MLX_VERSION_MAJOR) "." TEXT(MLX_VERSION_MINOR) "." TEXT(MLX_VERSION_PATCH)
 
+/* MLX says it in words alone: "[malloc] Unable to allocate", "[metal::malloc] Attempting to
+ * allocate", CUDA's "out of memory". */
+static bool is_about_memory(const char *what) {
+    return strstr(what, "allocate") || strstr(what, "out of memory");
+}
+
 /* Runs work with the engine's stream as the default one. What is thrown becomes the recorded error,
  * and false. */
 template <typename F> static bool guarded(const mlx_engine *e, const F &work) noexcept {
@@ -18,7 +24,7 @@ template <typename F> static bool guarded(const mlx_engine *e, const F &work) no
         work();
         return true;
     } catch (const std::exception &error) {
-        fail("mlx: %s", error.what());
+        (is_about_memory(error.what()) ? fail_memory : fail)("mlx: %s", error.what());
     } catch (...) {
         fail("mlx: an unknown error");
     }
