@@ -69,7 +69,7 @@ static int read_back(int fd, str *out) {
 
 /* Waits for its end. -1 after Ctrl-C and when its time is up; then it was stopped. */
 static int wait_for(const bench *b, pid_t pid, int *status) {
-    const int64_t slice = 100000000, limit = b->options->programs->timeout_ns, start = clock_ns();
+    const int64_t slice = 200000000, limit = b->options->programs->timeout_ns, start = clock_ns();
     while (!process_ended(pid, slice, status)) {
         bool late = limit && clock_ns() - start >= limit;
         if (!late && !interrupted()) continue;
