@@ -118,9 +118,8 @@ void engine_drop_weights(engine *e) {
 cache *cache_new(engine *e, const cache_spec *spec) {
     cache_spec s = *spec;
     if (!s.n_sequences) s.n_sequences = 1;
-    if (s.chunk || (s.window && s.max_size && s.window != s.max_size))
-        return fail_null(
-            "a cache with chunks, or that rotates with a window of its own, is not supported yet");
+    if (s.max_size && s.window && s.window < s.max_size)
+        return fail_null("a cache that rotates, with a window below its size, is not supported yet");
     cache *c = e->type->cache_new(e, &s);
     if (c) c->spec = s;
     return c;
@@ -140,7 +139,7 @@ int cache_copy(engine *e, cache *to, const cache *from) {
 
 int cache_quantize(engine *e, cache *c, int bits, int group_size) {
     const cache_spec *s = &c->spec;
-    if (c->bits || !s->n_kv_heads) return 0;
+    if (c->bits || !s->n_kv_heads || s->chunk) return 0; /* mlx-lm leaves chunks as they are, too */
     if (s->max_size) return fail_usage("a rotating KV cache cannot be quantized (nor can mlx-lm's)");
     if (s->latent) return fail_usage("a cache of latents cannot be quantized (nor can mlx-lm's)");
     if (group_size < 1 || s->head_dim % group_size || s->v_head_dim % group_size)

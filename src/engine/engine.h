@@ -123,18 +123,20 @@ void engine_drop_weights(engine *e);
 /* Keys and values, an array of states, or both. max_size 0: plain, grows without limit (mlx-lm
  * cache.py: KVCache). max_size > 0: rotating, keeps the first `keep` and the newest entries,
  * max_size in all after single-token steps; a chunk of S > 1 tokens sees up to max_size - 1 earlier
- * entries through a causal window of max_size (RotatingKVCache, make_mask included). States are
- * zero at first, always written, and never rotated, quantized or trimmed (ArraysCache). cache_new
- * refuses what no engine has yet: a rotating cache with a window other than max_size, and
- * chunks. */
+ * entries through a causal window of max_size, or of `window` if that is larger (RotatingKVCache,
+ * make_mask included). chunk > 0: a token sees those of its own chunk of the text, which are the
+ * positions with the same quotient by it; entries that no later token sees may be gone
+ * (ChunkedKVCache; llama4.py: chunk_mask). It is never quantized. States are zero at first, always
+ * written, and never rotated, quantized or trimmed (ArraysCache). cache_new refuses what no engine
+ * has yet: a rotating cache with a window below max_size. */
 enum { CACHE_MAX_STATES = 4 };
 typedef struct cache_spec {
     int n_sequences;                      /* in lockstep, all at one position; 0 means 1 */
     int n_kv_heads, head_dim, v_head_dim; /* 0: no keys and values */
     bool latent; /* of attend_latent: one head, latents as keys and rotated keys as values */
     int64_t max_size, keep;
-    int64_t window, chunk; /* entries that a token sees, apart from the ring's size (0: max_size); Llama 4's
-                              chunks (0: none) */
+    int64_t window; /* entries that a token sees; of a rotating cache, one of several. 0: all, max_size */
+    int64_t chunk;  /* with max_size and window 0 */
     int n_states;
     struct cache_state {
         int64_t rows, cols;
@@ -294,6 +296,17 @@ tensor gated(graph *g, activation act, tensor gate, tensor up);
 /* act(x), elementwise, any shape. */
 tensor activate(graph *g, activation act, tensor x);
 
+/* XIELU, elementwise: alpha_p x^2 + beta x where x > 0, else (e^m - 1 - x) alpha_n + beta x, m the
+ * smaller of x and eps; with softplus(alpha_p) for alpha_p and beta + softplus(alpha_n) for
+ * alpha_n. All four are [1]. mlx-lm activations.py: xielu. */
+typedef struct xielu_spec {
+    const weight *alpha_p, *alpha_n, *beta, *eps;
+} xielu_spec;
+tensor xielu(graph *g, tensor x, const xielu_spec *spec);
+
+/* e^x over its sum, over the last dimension, in F32, rounded once. mx.softmax, precise. */
+tensor softmax(graph *g, tensor x);
+
 /* a + b, equal shapes. add_clipped saturates at the largest finite value when the dtype is F16
  * (mlx-lm gemma3_text.py: clip_residual). */
 tensor add(graph *g, tensor a, tensor b);
@@ -324,10 +337,12 @@ tensor concat(graph *g, tensor a, tensor b);
 /* [L, H, hd] seen as [L, H * hd]; no work. */
 tensor flatten(graph *g, tensor x);
 
-/* x [L, H, hd] times 1 + beta log(1 + floor((p + shift) / n)), p the row's position, rounded to x's
- * dtype. Longer texts get sharper attention. mlx-lm ministral3.py, llama4.py. */
+/* x [L, H, hd] times 1 + beta log(1 + floor((p + shift) / n)), p the row's position; the factor, or
+ * with f32 the product, is rounded to x's dtype. Longer texts get sharper attention. mlx-lm
+ * ministral3.py; llama4.py with f32. */
 typedef struct position_scale {
     float beta, shift, n;
+    bool f32;
 } position_scale;
 tensor scale_positions(graph *g, tensor x, position_scale s, const cache *c);
 
@@ -335,9 +350,10 @@ tensor scale_positions(graph *g, tensor x, position_scale s, const cache *c);
  * experts() only. mlx-lm: the MoE classes of models/, e.g. qwen3_moe.py, glm4_moe.py
  * (group_expert_select), mixtral.py. */
 typedef enum score_kind {
-    SCORE_SOFTMAX,    /* of all logits, in F32 */
-    SCORE_SIGMOID,    /* in F32 */
-    SCORE_TOP_SOFTMAX /* the logits choose; softmax of the chosen ones */
+    SCORE_SOFTMAX,     /* of all logits, in F32 */
+    SCORE_SIGMOID,     /* in F32 */
+    SCORE_TOP_SOFTMAX, /* the logits choose; softmax of the chosen ones */
+    SCORE_TOP_SIGMOID  /* the logits choose; sigmoid of the chosen ones, in F32 */
 } score_kind;
 typedef struct route_spec {
     int k;
@@ -355,7 +371,9 @@ typedef struct route_spec {
     int identities;             /* so many of the last experts have no matrices: they give x back */
     bool imprecise;             /* mlx: the softmax is computed in the logits' dtype */
     bool narrow;                /* weights are rounded to the dtype of the experts' input */
-    bool last; /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
+    bool on_input; /* the experts' input is multiplied with the weight, not their result; k is 1 (mlx-lm
+                      llama4.py: MoE) */
+    bool last;     /* mlx: mlx-lm partitions for the last k, not the first: the order of the sum */
 } route_spec;
 tensor route(graph *g, tensor logits, const route_spec *spec);
 

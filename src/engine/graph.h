@@ -25,6 +25,8 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(ADD, add, SMALL)                                                                                      \
     OP(SCALE, scale, SMALL)                                                                                  \
     OP(ACTIVATE, activate, SMALL)                                                                            \
+    OP(XIELU, xielu, SMALL) /* w: alpha_p, alpha_n, beta, eps */                                             \
+    OP(SOFTMAX, softmax, SMALL)                                                                              \
     OP(DIVIDE, divide, SMALL)                                                                                \
     OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
     OP(PRODUCT, product, SMALL)                                                                              \
@@ -60,7 +62,7 @@ typedef enum op_kind {
 
 extern const int op_flags[OP_COUNT]; /* of enum op_flags */
 
-enum { NODE_MAX_INPUTS = 5, NODE_MAX_WEIGHTS = 3 };
+enum { NODE_MAX_INPUTS = 5, NODE_MAX_WEIGHTS = 4 };
 
 /* SHORT_CONV: which of the cache's states, and what follows */
 typedef struct conv_options {

@@ -11,6 +11,8 @@ tensor route(graph *g, tensor logits, const route_spec *spec) {
         return refuse(g, "route", logits, "has another number of experts than their scales");
     if (spec->n_group > 1 && (n % spec->n_group || spec->topk_group < 1 || spec->topk_group > spec->n_group))
         return refuse(g, "route", logits, "does not fall into these groups");
+    if (spec->on_input && spec->k != 1)
+        return refuse(g, "route", logits, "more than one expert weighs the input");
     node *x = add_node(g, OP_ROUTE, DTYPE_OTHER);
     if (!x) return &nothing;
     x->in[0] = logits;

@@ -171,6 +171,29 @@ tensor activate(graph *g, activation act, tensor in) {
     return x;
 }
 
+tensor xielu(graph *g, tensor in, const xielu_spec *spec) {
+    const weight *w[] = {spec->alpha_p, spec->alpha_n, spec->beta, spec->eps};
+    enum dtype type = in->dtype;
+    for (int i = 0; i < 4; i++) {
+        if (w[i]->rank != 1 || w[i]->shape[0] != 1) return refuse(g, "xielu", in, "a weight is no number");
+        type = promoted(type, w[i]->dtype);
+    }
+    node *x = add_node(g, OP_XIELU, type);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    memcpy(x->w, w, sizeof w);
+    copy_shape(x, in);
+    return x;
+}
+
+tensor softmax(graph *g, tensor in) {
+    node *x = add_node(g, OP_SOFTMAX, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    copy_shape(x, in);
+    return x;
+}
+
 static tensor by_constant(graph *g, op_kind op, tensor in, float s) {
     node *x = add_node(g, op, in->dtype);
     if (!x) return &nothing;

@@ -75,11 +75,11 @@ int generate_check(const model *m, const generate_options *o) {
 /* Of one sequence with that many tokens. */
 static double cache_bytes(const cache_spec *s, const generate_options *o, double tokens) {
     double per_number = (double)dtype_size(s->dtype), bytes = 0;
-    if (o->kv_bits && !s->n_states)
+    if (o->kv_bits && !s->n_states && !s->chunk)
         per_number = (double)o->kv_bits / 8 + 2 * per_number / (double)o->kv_group_size;
-    double chunk = (double)o->prefill_step_size,
-           most = (double)s->max_size + (chunk < tokens ? chunk : tokens);
-    if (s->max_size && tokens > most) tokens = most;
+    double step = (double)o->prefill_step_size, kept = (double)(s->chunk ? s->chunk : s->max_size);
+    double most = kept + (step < tokens ? step : tokens);
+    if (kept > 0 && tokens > most) tokens = most;
     for (int i = 0; i < s->n_states; i++)
         bytes +=
             (double)s->states[i].rows * (double)s->states[i].cols * (double)dtype_size(s->states[i].dtype);

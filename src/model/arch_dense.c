@@ -321,3 +321,60 @@ void describe_nanochat(loader *l, desc *d) {
                        .up = "mlp.c_fc",
                        .down = "mlp.c_proj"};
 }
+
+/* Norms by other names, and an MLP with an activation of its own. */
+void describe_apertus(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->qk_norm = QK_HEADS;
+    a->rope = read_rope(
+        l, &(rope_wish){.dims = a->head_dim, .traditional = config_bool_or(l, "rope_traditional", false)});
+    d->layer.ffn.kind = FFN_PLAIN;
+    d->layer.ffn.xielu = true;
+    d->layer.ffn.bias = config_bool(l, "mlp_bias");
+    d->tied = config_bool(l, "tie_word_embeddings");
+    d->names.pre = "attention_layernorm";
+    d->names.ffn_pre = "feedforward_layernorm";
+}
+
+/* PLaMo 2's norms without its state spaces; windows in most layers, with a rope of their own. */
+void describe_plamo3(loader *l, desc *d) {
+    static const decoder_defaults defaults = {4096, 32, 32000, 32, 4, 128, 13312, 1e-6};
+    read_decoder_or(l, d, &defaults);
+    attention_desc *a = &d->layer.attention;
+    a->packing = PACKING_ROWS;
+    a->qk_norm = QK_HEADS;
+    d->layer.ffn.fused = true;
+    d->layer.places = PLACES_SANDWICH;
+    d->norm_offset = 1;
+    d->post_offset = 1.0 / 5;
+    d->ffn_post_offset = 1.0 / pow(5, 1.5);
+    d->tied = config_bool_or(l, "tie_word_embeddings", true);
+    d->own_caches = true;
+    d->names.layers = "model.layers.layers";
+    d->names.qkv = "mixer.qkv_proj";
+    d->names.o = "mixer.o_proj";
+    d->names.q_norm = "mixer.q_norm";
+    d->names.k_norm = "mixer.k_norm";
+    d->names.pre = "pre_mixer_norm";
+    d->names.post = "post_mixer_norm";
+    d->names.ffn_pre = "pre_mlp_norm";
+    d->names.ffn_post = "post_mlp_norm";
+}
+
+void layer_plamo3(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    (void)d;
+    attention_desc *a = &out->attention;
+    int64_t pattern = config_int_or(l, "sliding_window_pattern", 1, MAX_LAYERS, 8);
+    int64_t window = config_int_or(l, "window_size", 2, INT32_MAX, 2048);
+    if (l->failed) return;
+    if ((i + 1) % pattern == 0) {
+        a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .theta = 1000000, .plain = true});
+        return;
+    }
+    a->rope = read_rope(
+        l, &(rope_wish){.dims = a->head_dim, .theta_key = "rope_local_theta", .theta = 10000, .plain = true});
+    a->window = config_int_or(l, "sliding_window", 2, INT32_MAX, window);
+    a->one_more = true;
+}

@@ -135,26 +135,6 @@ void describe_nanbeige(loader *l, desc *d) {
         if (config_bool_or(l, refused[i], false)) config_refuse(l, refused[i], "is not supported");
 }
 
-/* The dense text model of Llama 4: norms without weights on query and key, some layers without
- * positions. */
-void describe_llama4_text(loader *l, desc *d) {
-    read_decoder_keys(l, d, &(decoder_keys){.width = "intermediate_size_mlp"}, &(decoder_defaults){0});
-    attention_desc *a = &d->layer.attention;
-    a->qk_norm = config_bool(l, "use_qk_norm") ? QK_HEADS : QK_NONE;
-    a->qk_weightless = true;
-    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .traditional = true, .plain = true});
-    d->names.gate = "feed_forward.gate_proj";
-    d->names.up = "feed_forward.up_proj";
-    d->names.down = "feed_forward.down_proj";
-    d->names.head = "output";
-    d->tied = config_bool(l, "tie_word_embeddings");
-}
-
-void layer_llama4_text(loader *l, const desc *d, int64_t i, layer_desc *out) {
-    const json *use_rope = config_per_layer(l, "no_rope_layers", i, d->n_layers);
-    if (json_number(use_rope) == 0) out->attention.rope = NULL;
-}
-
 /* Llama without caches of its own. */
 void describe_pixtral(loader *l, desc *d) {
     describe_llama(l, d);

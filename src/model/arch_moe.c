@@ -50,6 +50,25 @@ void layer_mellum(loader *l, const desc *d, int64_t i, layer_desc *out) {
         l, &(rope_wish){.dims = a->head_dim, .layer_type = sliding ? "sliding_attention" : "full_attention"});
 }
 
+/* Qwen3-MoE's layers; experts chosen by sigmoids, and weighed against an MLP for all tokens. */
+void describe_klear(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->qkv_bias = a->o_bias = config_bool(l, "attention_bias");
+    a->qk_norm = QK_HEADS;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .plain = true});
+    read_experts(l, e, "num_experts");
+    e->shared = e->width * config_int(l, "n_shared_experts", 1, 64);
+    e->bias = e->coefficients = true;
+    e->route.score = SCORE_SIGMOID;
+    e->route.renormalize = config_bool(l, "norm_topk_prob");
+    e->route.narrow = true;
+    d->names.router_bias = "mlp.expert_bias";
+    d->names.experts = "mlp.experts";
+}
+
 /* Experts in all layers, which are as wide as a dense model's MLP; the k best logits, then
  * softmax. */
 void describe_mixtral(loader *l, desc *d) {

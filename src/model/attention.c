@@ -51,6 +51,7 @@ typedef struct qkv {
 } qkv;
 
 static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
+    if (a->d.qk_eps > 0) eps = a->d.qk_eps;
     x->q = rms_norm(g, x->q, a->q_norm, eps);
     x->k = rms_norm(g, x->k, a->k_norm, eps);
 }

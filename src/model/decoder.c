@@ -92,17 +92,21 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     const weight *rest[] = {
         out->delta.conv, out->delta.out, out->conv.conv, out->conv.out, a->q,           a->o,       f->gate,
         f->up,           f->down,        f->mlp.gate,    f->mlp.up,     f->mlp.gate_up, f->mlp.down};
-    const weight *space[] = {out->ssm.conv, out->ssm.out};
+    const weight *space[] = {out->ssm.conv, out->ssm.out, out->linear};
+    const weight *xielu[] = {f->xielu.alpha_p, f->xielu.alpha_n, f->xielu.beta, f->xielu.eps};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
     for (size_t i = 0; i < sizeof space / sizeof *space; i++) *x = promoted(*x, space[i]);
+    for (size_t i = 0; i < sizeof xielu / sizeof *xielu; i++) *x = promoted(*x, xielu[i]);
     for (size_t i = 0; i < sizeof norms / sizeof *norms && !gguf; i++) *x = promoted(*x, norms[i]);
 }
 
 /* What comes before the feed-forward. */
 static void load_mixer(loader *l, const desc *d, const layer_desc *in, layer *out) {
-    bool attends = !in->delta.n_v_heads && !in->latent.kv_rank && !in->conv.kernel &&
+    bool attends = !in->delta.n_v_heads && !in->latent.kv_rank && !in->conv.kernel && !in->linear &&
                    (!in->ssm.n_heads || in->ssm.beside);
+    if (in->linear)
+        out->linear = load_linear(l, (linear_shape){d->hidden, d->hidden, in->linear_bias}, d->names.linear);
     if (in->delta.n_v_heads) load_delta(l, d, &in->delta, &out->delta);
     if (in->latent.kv_rank) load_latent(l, d, &in->latent, &out->latent);
     if (in->conv.kernel) load_conv_mixer(l, d, &in->conv, &out->conv);
@@ -151,11 +155,15 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
 /* A cache of its own, or that of the layer whose keys it reads, or none. */
 static void give_cache(decoder *m, int64_t i) {
     layer *l = &m->layers[i];
-    if (l->only_ffn) return;
+    if (l->only_ffn || l->linear) return;
     int64_t reads = l->attention.d.reads;
     l->owns_cache = !reads;
     l->cache = reads ? m->layers[reads - 1].cache : m->n_caches++;
     if (l->latent.d.topk) m->n_caches++; /* the second one */
+}
+
+void layer_alike(loader *l, const desc *d, int64_t i, layer_desc *out) {
+    (void)l, (void)d, (void)i, (void)out;
 }
 
 static void normalize_head(loader *l, const desc *d) {
@@ -179,7 +187,7 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     l->activations = l->failed ? DTYPE_F32 : out->embed->dtype;
     for (int64_t i = 0; i < d->n_layers && !l->failed; i++) {
         layer_desc in = d->layer;
-        if (a->layer) a->layer(l, d, i, &in);
+        a->layer(l, d, i, &in);
         desc own = *d;
         if (in.names) own.names = *in.names;
         int64_t n = d->halves ? i / d->halves : i;
@@ -213,7 +221,9 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
     float eps = l->eps;
     tensor in = pre ? rms_norm(g, x, l->pre, eps) : x, r;
     if (l->ssm.d.beside) x = residual(g, l, x, run_ssm(g, &l->ssm, in, c));
-    if (l->delta.out)
+    if (l->linear)
+        r = linear(g, in, l->linear);
+    else if (l->delta.out)
         r = run_delta(g, &l->delta, in, eps, c);
     else if (l->latent.o)
         r = run_latent(g, &l->latent, in, caches);

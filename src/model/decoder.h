@@ -31,6 +31,7 @@ typedef struct attention_desc {
     const rope_spec *rope;      /* NULL: no positions */
     qk_norm qk_norm;
     bool qk_weightless; /* these norms only divide */
+    float qk_eps;       /* their eps; 0: the layer's */
     bool qkv_bias, o_bias, gate_bias;
     bool sinks;     /* one per head */
     bool v_norm;    /* a norm without weight on each value head */
@@ -40,6 +41,8 @@ typedef struct attention_desc {
     int64_t reads;  /* 1 + the layer whose keys and values it reads; 0: its own */
     bool borrows;   /* keys and values, before norms and rope, are those an earlier layer projected */
     int64_t window; /* tokens a layer sees; 0: all */
+    bool one_more;  /* a token that comes with others sees one more than that */
+    int64_t chunk;  /* a token sees those of its own chunk of the text; 0: there are none */
 } attention_desc;
 
 /* A short convolution in place of attention; kernel 0: there is none. */
@@ -111,17 +114,27 @@ typedef struct moe_desc {
     double logit_cap, result_scale; /* of the router's result; of the experts' sum; 0: none */
     bool shared_fused;              /* its gate and up are one matrix */
     bool ungated;                   /* experts and shared MLP are down(act(up(x))) */
-    int64_t latent;                 /* experts work on so many numbers of x's; 0: on x */
+    bool coefficients; /* experts and shared MLP are weighed against each other, by a softmax of two */
+    int64_t latent;    /* experts work on so many numbers of x's; 0: on x */
 } moe_desc;
 
 /* BOTH: gemma4.c. SHORTCUT: an MLP, and experts for the same input, whose result is added at the
- * end of the next layer. */
-typedef enum ffn_kind { FFN_GATED, FFN_PLAIN, FFN_EXPERTS, FFN_BOTH, FFN_SHORTCUT, FFN_NONE } ffn_kind;
+ * end of the next layer. LINEAR: one matrix. */
+typedef enum ffn_kind {
+    FFN_GATED,
+    FFN_PLAIN,
+    FFN_EXPERTS,
+    FFN_BOTH,
+    FFN_SHORTCUT,
+    FFN_LINEAR,
+    FFN_NONE
+} ffn_kind;
 
 typedef struct ffn_desc {
     ffn_kind kind;
     int64_t width; /* intermediate_size */
     activation act;
+    bool xielu; /* in place of act, with numbers of each layer's own */
     bool bias;
     bool fused;  /* gate and up are one matrix, gate first */
     bool sparse; /* gates count by what they are more than the mean and so many standard deviations: */
@@ -146,7 +159,8 @@ typedef struct layer_desc {
     delta_desc delta;
     latent_desc latent;
     ssm_desc ssm;
-    bool only_ffn; /* there is nothing but a feed-forward */
+    bool linear, linear_bias; /* one matrix in place of attention */
+    bool only_ffn;            /* there is nothing but a feed-forward */
     ffn_desc ffn;
     places places;
     float eps;       /* of its norms; 0: the description's */
@@ -162,10 +176,11 @@ typedef struct names {
 
     const char *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *out_gate, *sinks;
     const char *pre, *post, *ffn_pre, *ffn_post; /* norms; pre only where `places` says so, and so on */
-    const char *gate, *up, *gate_up, *down;
+    const char *linear, *ffn_linear;             /* in place of attention, of the feed-forward */
+    const char *gate, *up, *gate_up, *down, *xielu;
     const char *router, *router_bias;
     const char *experts, *shared; /* their gate_proj, up_proj and down_proj */
-    const char *shared_gate;
+    const char *shared_gate, *coefficients;
     const char *latent_in, *latent_out; /* of experts */
 } names;
 
@@ -213,9 +228,10 @@ typedef struct mlp {
 
 typedef struct ffn {
     ffn_desc d;
-    mlp mlp;                        /* of experts: the shared one */
+    mlp mlp; /* of experts: the shared one; LINEAR: down */
+    xielu_spec xielu;
     const weight *gate, *up, *down; /* of the experts */
-    const weight *router, *shared_gate, *expert_scale, *latent_in, *latent_out;
+    const weight *router, *shared_gate, *coefficients, *expert_scale, *latent_in, *latent_out;
 } ffn;
 
 typedef struct conv_mixer {
@@ -258,6 +274,7 @@ typedef struct layer {
     conv_mixer conv;
     delta delta;
     state_space ssm;
+    const weight *linear;
     bool only_ffn;
     ffn ffn;
     places places;
@@ -293,76 +310,31 @@ typedef struct wrapper {
     const char *defaults; /* fields that text_config may lack */
 } wrapper;
 
-/* One line in registry.c. */
+/* Fills in *d from config.json. */
+typedef void describe_function(loader *l, desc *d);
+
+/* Changes *out, a copy of d->layer, into layer i. layer_alike changes nothing. */
+typedef void layer_function(loader *l, const desc *d, int64_t i, layer_desc *out);
+
+/* One line in architectures.def. */
 typedef struct architecture {
     const char *model_type; /* config.json's */
     const char *known;      /* well-known checkpoints, for people */
     const char *like;       /* the model_type whose class it is; NULL: its own */
-    void (*describe)(loader *l, desc *d);
-    /* Changes *out, a copy of d->layer, into layer i. NULL: all layers are alike. */
-    void (*layer)(loader *l, const desc *d, int64_t i, layer_desc *out);
+    describe_function *describe;
+    layer_function *layer;
     const name_rule *rules;   /* published names that differ; NULL: none */
     const slice_rule *slices; /* published tensors that hold several; NULL: none */
     const wrapper *wrapper;   /* NULL: config.json is the text model's */
 } architecture;
 
-/* The descriptions, by file; mlx-lm's file has the same name unless the function says another. */
-typedef void describe_function(loader *l, desc *d);
-typedef void layer_function(loader *l, const desc *d, int64_t i, layer_desc *out);
-
-extern describe_function describe_llama, describe_qwen2, describe_qwen3, describe_seed_oss, describe_mimo,
-    describe_ernie4_5, describe_helium, describe_internlm3, describe_telechat3, describe_smollm3,
-    describe_nanbeige, describe_llama4_text, describe_pixtral;
-extern layer_function layer_llama, layer_smollm3, layer_llama4_text;
-
-extern describe_function describe_olmo2, describe_olmo3, describe_exaone, describe_exaone4,
-    describe_hunyuan_v1_dense, describe_phi3, describe_glm, describe_glm4, describe_granite, describe_minicpm,
-    describe_internlm2, describe_lille, describe_qwen, describe_openelm, describe_nanochat;
-extern layer_function layer_olmo3, layer_exaone4, layer_openelm;
-
-extern describe_function describe_gemma, describe_gemma2, describe_gemma3, describe_gemma4, describe_gemma3n;
-extern layer_function layer_gemma3, layer_gemma4, layer_gemma3n;
-
-extern describe_function describe_qwen3_moe, describe_mellum, describe_mixtral, describe_qwen2_moe,
-    describe_olmoe, describe_granitemoe;
-extern layer_function layer_qwen3_moe, layer_mellum;
-
-extern describe_function describe_qwen3_next, describe_qwen3_5;
-extern layer_function layer_qwen3_next, layer_qwen3_5;
-
-extern describe_function describe_olmo_hybrid;
-extern layer_function layer_olmo_hybrid;
-
-extern describe_function describe_lfm2, describe_lfm2_moe;
-extern layer_function layer_lfm2, layer_lfm2_moe;
-
-extern describe_function describe_nemotron_h, describe_granitemoehybrid, describe_falcon_h1, describe_mamba2,
-    describe_mamba, describe_jamba, describe_plamo2;
-extern layer_function layer_nemotron_h, layer_granitemoehybrid, layer_jamba, layer_plamo2;
-
-extern describe_function describe_gpt_oss;
-extern layer_function layer_gpt_oss;
-
-extern describe_function describe_ernie4_5_moe, describe_bailing_moe, describe_afmoe;
-extern layer_function layer_ernie4_5_moe, layer_afmoe;
-
-extern describe_function describe_deepseek, describe_glm4_moe, describe_dots1, describe_exaone_moe,
-    describe_minimax;
-extern layer_function layer_deepseek, layer_exaone_moe;
-
-extern describe_function describe_deepseek_v3, describe_glm4_moe_lite, describe_deepseek_v32,
-    describe_glm_moe_dsa, describe_deepseek_v2, describe_mistral4, describe_minicpm3, describe_youtu_llm,
-    describe_longcat_flash;
-extern layer_function layer_glm4_moe_lite, layer_longcat_flash;
-extern describe_function describe_step3p5, describe_hunyuan;
-extern layer_function layer_step3p5, layer_hunyuan;
-
-extern describe_function describe_spark2_5, describe_muse_glimmer, describe_laguna, describe_mimo_v2_flash,
-    describe_talkie;
-extern layer_function layer_spark2_5, layer_muse_glimmer, layer_laguna, layer_mimo_v2_flash;
-
-extern describe_function describe_ministral3, describe_mistral3;
-extern layer_function layer_mistral3;
+/* The functions of architectures.def. mlx-lm's file has the same name unless a function says
+ * another. */
+#define ARCHITECTURE(type, how, each, ...)                                                                   \
+    extern describe_function describe_##how;                                                                 \
+    extern layer_function layer_##each;
+#include "model/architectures.def"
+#undef ARCHITECTURE
 
 /* ---- helpers of descriptions ---- */
 
@@ -402,7 +374,7 @@ extern const names default_names;
 /* What vision models have beside their text model, and where that is. */
 extern const name_rule vision_rules[], kimi_rules[], gemma4_rules[];
 extern const slice_rule gemma4_slices[], qwen3_5_slices[], qwen3_vl_slices[], granite_slices[],
-    gpt_oss_slices[];
+    llama4_slices[], gpt_oss_slices[];
 
 /* ---- the parts ---- */
 

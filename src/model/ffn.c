@@ -55,6 +55,8 @@ static void load_moe(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     }
     if (!m->shared) return;
     load_shared(l, d, in, &out->mlp);
+    if (m->coefficients)
+        out->coefficients = load_linear(l, (linear_shape){2, d->hidden, true}, d->names.coefficients);
     if (m->shared_gate)
         out->shared_gate = load_linear(l, (linear_shape){1, d->hidden, false}, d->names.shared_gate);
 }
@@ -70,9 +72,25 @@ void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out) {
     out->down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
 }
 
+/* The numbers of the activation. mlx-lm activations.py: XieLU */
+static void load_xielu(loader *l, const desc *d, xielu_spec *out) {
+    static const char *const parts[] = {"alpha_p", "alpha_n", "beta", "eps"};
+    const weight **const to[] = {&out->alpha_p, &out->alpha_n, &out->beta, &out->eps};
+    for (int i = 0; i < 4; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s.%s", d->names.xielu, parts[i]);
+        *to[i] = load_number(l, name);
+    }
+}
+
 void load_ffn(loader *l, const desc *d, const ffn_desc *in, ffn *out) {
     out->d = *in;
     if (in->kind == FFN_NONE) return;
+    if (in->xielu) load_xielu(l, d, &out->xielu);
+    if (in->kind == FFN_LINEAR) {
+        out->mlp.down = load_linear(l, (linear_shape){d->hidden, d->hidden, in->bias}, d->names.ffn_linear);
+        return;
+    }
     if (in->kind != FFN_EXPERTS) load_mlp(l, d, in, &out->mlp);
     if (in->kind == FFN_EXPERTS || in->kind == FFN_BOTH || in->kind == FFN_SHORTCUT) load_moe(l, d, in, out);
 }
@@ -103,11 +121,17 @@ tensor run_moe(graph *g, const ffn *f, tensor x) {
     if (f->latent_out) y = linear(g, y, f->latent_out);
     if (!d->moe.shared) return y;
     tensor shared = run_mlp(g, &f->mlp, d->moe.own_shared_act ? d->moe.shared_act : d->act, x);
+    if (f->coefficients) { /* mlx-lm Klear.py: KlearSparseMoeBlock */
+        tensor by = softmax(g, linear(g, x, f->coefficients));
+        return add(g, product(g, y, part(g, by, 0, 1)), product(g, shared, part(g, by, 1, 1)));
+    }
     if (f->shared_gate) shared = product(g, shared, activate(g, ACT_SIGMOID, linear(g, x, f->shared_gate)));
     return add(g, y, shared);
 }
 
 tensor run_ffn(graph *g, const ffn *f, tensor x) {
     if (f->d.kind == FFN_EXPERTS) return run_moe(g, f, x);
+    if (f->d.kind == FFN_LINEAR) return linear(g, x, f->mlp.down);
+    if (f->d.xielu) return linear(g, xielu(g, linear(g, x, f->mlp.up), &f->xielu), f->mlp.down);
     return run_mlp(g, &f->mlp, f->d.act, x);
 }

@@ -202,6 +202,20 @@ const weight *load_vector(loader *l, int64_t n, const char *name) {
     return take_vector(l, n, (weight_source){0}, name);
 }
 
+const weight *load_number(loader *l, const char *name) {
+    char path[NAME_SIZE];
+    weight_source source = {.name = full_name(l, path, name, "")};
+    const int64_t one = 1;
+    int rank = l->failed || checkpoint_has_shape(l->checkpoint, path, 0, &one) ? 0 : 1;
+    if (l->failed || checkpoint_plain(l->checkpoint, path, rank, &one, &source.m)) {
+        l->failed = true;
+        return NULL;
+    }
+    source.m.rank = source.m.values.rank = 1;
+    source.m.shape[0] = source.m.values.shape[0] = 1;
+    return take(l, &source);
+}
+
 const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name) {
     char path[NAME_SIZE];
     weight_source source = {.name = full_name(l, path, name, "")};

@@ -80,6 +80,9 @@ const weight *load_layer_norm(loader *l, int64_t n, const char *name);
 /* A vector of n by its whole name, which has no ".weight". */
 const weight *load_vector(loader *l, int64_t n, const char *name);
 
+/* One number by its whole name, stored as [] or [1]; as a vector of 1. */
+const weight *load_number(loader *l, const char *name);
+
 /* [rows, cols], as a vector of rows * cols. */
 const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name);
 

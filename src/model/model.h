@@ -1,5 +1,5 @@
 /* model.h - a loaded model: one architecture family on one engine.
- * Families are one file each and one line in model/registry.c; callers see only this. */
+ * Families are a function and a line in model/architectures.def; callers see only this. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 

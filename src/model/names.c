@@ -16,6 +16,8 @@ const names default_names = {
     .k_norm = "self_attn.k_norm",
     .out_gate = "self_attn.gate_proj",
     .sinks = "self_attn.sinks",
+    .linear = "self_attn.linear",
+    .ffn_linear = "mlp.linear",
     .pre = "input_layernorm",
     .post = "post_attention_layernorm", /* of PLACES_POST and PLACES_SANDWICH */
     .ffn_pre = "post_attention_layernorm",
@@ -24,11 +26,13 @@ const names default_names = {
     .up = "mlp.up_proj",
     .gate_up = "mlp.gate_up_proj",
     .down = "mlp.down_proj",
+    .xielu = "mlp.act_fn",
     .router = "mlp.gate",
     .router_bias = "mlp.gate.e_score_correction_bias",
     .experts = "mlp.switch_mlp",
     .shared = "mlp.shared_experts",
     .shared_gate = "mlp.shared_expert_gate",
+    .coefficients = "mlp.coefficient",
 };
 
 #define VISION_RULES                                                                                         \
@@ -80,6 +84,9 @@ const slice_rule qwen3_vl_slices[] = {HALVES(".mlp.experts.gate_up_proj", ".mlp.
 const slice_rule granite_slices[] = {
     HALVES(".block_sparse_moe.input_linear.weight", ".block_sparse_moe.switch_mlp", false),
     WHOLE(".block_sparse_moe.output_linear.weight", ".block_sparse_moe.switch_mlp", false), NO_MORE};
+const slice_rule llama4_slices[] = {
+    HALVES(".feed_forward.experts.gate_up_proj", ".feed_forward.experts", true),
+    WHOLE(".feed_forward.experts.down_proj", ".feed_forward.experts", true), NO_MORE};
 
 /* Rows of gate and up take turns. */
 #define TURNS(from_, to_, packed_)                                                                           \

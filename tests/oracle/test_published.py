@@ -210,8 +210,17 @@ def rows_of_an_mlp(weights, config):
         weights[name] = mx.random.normal(shape) * shape[1]**-0.5
 
 
+def numbers_in_lists(weights, config):
+    """Apertus: an activation's numbers as vectors of one."""
+    for name in weights:
+        if name.endswith(("alpha_p", "alpha_n")):
+            weights[name] = weights[name].reshape(1)
+
+
 STEPS = {
+    "Klear": [own_experts("experts")],
     "afmoe": [own_experts("experts"), rotary, tied_head],
+    "apertus": [numbers_in_lists, tied_head],
     "bailing_moe": [own_experts(), router_as_linear, normalized_head],
     "deepseek": [own_experts()],
     "deepseek_v2": [own_experts()],
@@ -259,6 +268,8 @@ STEPS = {
     "lille-130m": [lambda weights, config: weights.update({"transformer.rotary_emb.inv_freq": mx.ones(4)})],
     "llama": [rotary, tied_head],
     "longcat_flash": [own_experts(), whole_kv_b, mtp("model.mtp.layers.0.norm.weight")],
+    "llama4": [halves("experts", "experts.gate_up_proj", "experts.down_proj", transposed=True),
+               vision("vision_model.patch.weight", "multi_modal_projector.weight")],
     "mamba": [published_conv],
     "mamba2": [published_conv],
     "mellum": [own_experts(), tied_head],
@@ -273,12 +284,14 @@ STEPS = {
     "muse_glimmer": [lambda weights, config: rename(weights, model__layers="model__language_model__layers"),
                      vision("vision_tower.a.weight", "vision_adapter.a.weight", "vision_projection.weight")],
     "nanbeige": [rotary],
+    "nemotron-nas": [tied_head],
     "nemotron_h": [own_experts(fc1="up_proj", fc2="down_proj"), published_conv, mtp("mtp.layers.0.norm.weight")],
     "olmo2": [rotary],
     "olmo_hybrid": [published_conv, tied_head],
     "olmoe": [own_experts()],
     "pixtral": [vision("vision_tower.patch.weight", "multi_modal_projector.weight")],
     "plamo2": [published_conv],
+    "plamo3": [tied_head],
     "qwen2": [rotary, tied_head],
     "qwen2_moe": [own_experts()],
     "qwen2_vl": [bare, vision("visual.patch.weight")],

@@ -34,13 +34,13 @@ static const int64_t lengths[] = {1, 7, 70};
 typedef struct side {
     engine *e;
     const weight *table, *square, *biased, *keys, *norm, *head_norm, *router, *router_bias, *gate, *up, *down,
-        *biased_up, *biased_down;
-    void *memory[64];
+        *biased_up, *biased_down, *number[4];
+    void *memory[96];
     int n_memory;
 } side;
 
 static void *take(side *s, size_t size) {
-    assert_true(s->n_memory < 64);
+    assert_true(s->n_memory < 96);
     void *memory = calloc(1, size);
     assert_non_null(memory);
     return s->memory[s->n_memory++] = memory;
@@ -113,6 +113,7 @@ static void load(side *s, kind k) {
     s->down = make(s, k, 3, (int64_t[]){EXPERTS, DIM, WIDTH}, false);
     s->biased_up = make(s, k, 3, (int64_t[]){EXPERTS, WIDTH, DIM}, true);
     s->biased_down = make(s, k, 3, (int64_t[]){EXPERTS, DIM, WIDTH}, true);
+    for (int i = 0; i < 4; i++) s->number[i] = make(s, k, 1, (int64_t[]){1}, false);
 }
 
 static void unload(side *s) {
@@ -124,12 +125,12 @@ static void unload(side *s) {
 
 typedef tensor operation(graph *g, const side *s, cache *c, tensor x);
 
-/* max_size, kv_bits: of the cache. experts: MLX multiplies plain ones on the CPU in F32 only.
- * choosy: rounding decides what is chosen. */
+/* max_size, window, chunk, kv_bits: of the cache. experts: MLX multiplies plain ones on the CPU in
+ * F32 only. choosy: rounding decides what is chosen. */
 typedef struct agreement {
     const char *name;
     operation *build;
-    int64_t max_size, window;
+    int64_t max_size, window, chunk;
     int kv_bits;
     bool experts, choosy;
 } agreement;
@@ -163,7 +164,8 @@ static int64_t run_one(const side *s, const agreement *what, kind k, int64_t n, 
                        .v_head_dim = HEAD_DIM,
                        .dtype = k.dtype,
                        .max_size = what->max_size,
-                       .window = what->window};
+                       .window = what->window,
+                       .chunk = what->chunk};
     cache *c = cache_new(s->e, &spec);
     assert_non_null(c);
     /* a chunk before, so that positions and caches do not start at zero */

@@ -118,17 +118,24 @@ static tensor activate_mistake(graph *g, const bench *b, tensor x) {
     (void)b;
     return activate(g, ACT_OAI, x);
 }
+static tensor weighed_input_mistake(graph *g, const bench *b, tensor x) {
+    (void)b;
+    return route(g, x, &(route_spec){.k = 2, .score = SCORE_TOP_SIGMOID, .on_input = true});
+}
+static tensor xielu_mistake(graph *g, const bench *b, tensor x) {
+    return xielu(g, x, &(xielu_spec){b->norm, b->norm, b->norm, b->norm});
+}
 static const struct {
     const char *word; /* of the message */
     tensor (*make)(graph *g, const bench *b, tensor x);
 } mistakes[] = {
-    {"linear", linear_mistake},     {"linear", norm_mistake},     {"rms_norm", norm_weight_mistake},
-    {"heads", heads_mistake},       {"rope", rope_mistake},       {"keys", keys_mistake},
-    {"values", values_mistake},     {"queries", queries_mistake}, {"gated", gated_mistake},
-    {"add", add_mistake},           {"route", route_mistake},     {"experts", experts_mistake},
-    {"argmax", argmax_mistake},     {"embed", embed_mistake},     {"route", groups_mistake},
-    {"product", product_mistake},   {"part", part_mistake},       {"flatten", flatten_mistake},
-    {"activate", activate_mistake},
+    {"linear", linear_mistake},     {"linear", norm_mistake},         {"rms_norm", norm_weight_mistake},
+    {"heads", heads_mistake},       {"rope", rope_mistake},           {"keys", keys_mistake},
+    {"values", values_mistake},     {"queries", queries_mistake},     {"gated", gated_mistake},
+    {"add", add_mistake},           {"route", route_mistake},         {"experts", experts_mistake},
+    {"argmax", argmax_mistake},     {"embed", embed_mistake},         {"route", groups_mistake},
+    {"product", product_mistake},   {"part", part_mistake},           {"flatten", flatten_mistake},
+    {"activate", activate_mistake}, {"input", weighed_input_mistake}, {"xielu", xielu_mistake},
 };
 
 static void test_mistakes(void **state) {

@@ -103,14 +103,17 @@ static void reference_row(const setting *s, int64_t position, int h, int64_t low
 }
 
 /* What the next n tokens must give: mlx-lm cache.py as a list. Several tokens first shorten the
- * list to max_size - 1 and see a causal window of max_size; a single one replaces the oldest. */
+ * list to max_size - 1 and see a causal window of max_size, or a larger one; a single one replaces
+ * the oldest. Of chunks the list keeps all. */
 static void reference_step(setting *s, int64_t n, double *out) {
-    int64_t max_size = s->cache->spec.max_size, first = s->n_seen;
+    const cache_spec *spec = &s->cache->spec;
+    int64_t max_size = spec->max_size, first = s->n_seen, window = spec->window ? spec->window : max_size;
     if (max_size) shorten(s, max_size - 1);
     for (int64_t t = 0; t < n; t++) s->held[s->n_held++] = s->n_seen++;
     for (int64_t t = 0; t < n; t++)
         for (int h = 0; h < HEADS; h++) {
-            int64_t high = s->n_held - n + t + 1, low = max_size && high > max_size ? high - max_size : 0;
+            int64_t high = s->n_held - n + t + 1, low = window && high > window ? high - window : 0;
+            if (spec->chunk) low = (high - 1) / spec->chunk * spec->chunk;
             reference_row(s, first + t, h, low, high, out + (t * HEADS + h) * V_DIM);
         }
 }
@@ -169,6 +172,39 @@ static void test_rotating(void **state) {
         }
     check_steps((cache_spec){.dtype = DTYPE_BF16, .max_size = 280, .keep = 4, .capacity = 500}, large,
                 COUNT(large));
+}
+
+/* mlx-lm plamo3.py: several tokens see one entry more than the ring has. */
+static void test_wider_window(void **state) {
+    (void)state;
+    static const int steps[] = {5, -3, 3, -12, 7, 1, 12, 20, -25, 2, 2, -3};
+    for (int64_t max_size = 6; max_size <= 12; max_size += 2)
+        check_steps((cache_spec){.dtype = DTYPE_F32, .max_size = max_size, .window = max_size + 1}, steps,
+                    COUNT(steps));
+    setting s = set_up(1, (cache_spec){.dtype = DTYPE_F32});
+    cache_spec narrow = s.cache->spec;
+    narrow.max_size = 8, narrow.window = 7;
+    assert_null(cache_new(s.e, &narrow));
+    tear_down(&s);
+}
+
+static void test_chunks(void **state) {
+    (void)state;
+    static const int few[] = {5, -3, 3, -12, 7, -1, 12, 20, -25, 2, 2, -3}, from_one[] = {-30, 3, -9},
+                     many[] = {7, 400, -30, 7, 7, -300, 100}, large[] = {350, -3, 260, -40, 300};
+    for (int64_t chunk = 1; chunk <= 12; chunk += 3) {
+        check_steps((cache_spec){.dtype = DTYPE_F32, .chunk = chunk}, few, COUNT(few));
+        check_steps((cache_spec){.dtype = DTYPE_F32, .chunk = chunk}, from_one, COUNT(from_one));
+    }
+    check_steps((cache_spec){.dtype = DTYPE_BF16, .chunk = 300}, many, COUNT(many));
+    check_steps((cache_spec){.dtype = DTYPE_F32, .chunk = 600, .capacity = 953}, large, COUNT(large));
+    setting s = set_up(2, (cache_spec){.dtype = DTYPE_F32, .chunk = 8});
+    check_step(&s, 5);
+    assert_int_equal(cache_quantize(s.e, s.cache, 8, 32), 0); /* stays as it is */
+    assert_int_equal(s.cache->bits, 0);
+    for (int i = 0; i < 900; i++) check_step(&s, 1);
+    assert_true(engine_memory_used(s.e).kv <= 256 * KV_HEADS * (DIM + V_DIM) * 4); /* no more grows */
+    tear_down(&s);
 }
 
 static void quantize_stored(setting *s, dtype type, int bits, int group_size) {
@@ -282,8 +318,10 @@ static void test_rope(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),      cmocka_unit_test(test_rotating), cmocka_unit_test(test_quantized),
-        cmocka_unit_test(test_no_outputs), cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_plain),     cmocka_unit_test(test_rotating),
+        cmocka_unit_test(test_quantized), cmocka_unit_test(test_no_outputs),
+        cmocka_unit_test(test_rope),      cmocka_unit_test(test_wider_window),
+        cmocka_unit_test(test_chunks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -100,6 +100,19 @@ static tensor activate_softplus(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_SOFTPLUS, x);
 }
+static tensor of_xielu(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    const weight *const *n = s->number;
+    return xielu(g, scale(g, x, 4), &(xielu_spec){n[0], n[1], n[2], n[3]});
+}
+static tensor of_softmax(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return softmax(g, scale(g, x, 8));
+}
+static tensor of_softmax_of_heads(graph *g, const side *s, cache *c, tensor x) {
+    (void)s;
+    return flatten(g, softmax(g, rope(g, heads(g, x, HEADS), &ropes[0], c)));
+}
 static tensor of_divide(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return divide(g, x, 3.1f);
@@ -197,6 +210,9 @@ static const agreement operations[] = {
     {.name = "sigmoid", .build = activate_sigmoid},
     {.name = "tanh", .build = activate_tanh},
     {.name = "softplus", .build = activate_softplus},
+    {.name = "xielu", .build = of_xielu},
+    {.name = "softmax", .build = of_softmax},
+    {.name = "softmax of heads", .build = of_softmax_of_heads},
     {.name = "divide", .build = of_divide},
     {.name = "soft_cap", .build = of_soft_cap},
     {.name = "product", .build = of_product},

@@ -16,7 +16,12 @@ static tensor of_scaled_rope(graph *g, const side *s, cache *c, tensor x) {
 }
 static tensor of_scale_positions(graph *g, const side *s, cache *c, tensor x) {
     (void)s;
-    return scale_positions(g, heads(g, x, HEADS), (position_scale){0.3f, 1, 4}, c);
+    return scale_positions(g, heads(g, x, HEADS), (position_scale){.beta = 0.3f, .shift = 1, .n = 4}, c);
+}
+static tensor of_scale_positions_f32(graph *g, const side *s, cache *c, tensor x) {
+    (void)s;
+    return scale_positions(g, heads(g, x, HEADS),
+                           (position_scale){.beta = 0.3f, .shift = 1, .n = 4, .f32 = true}, c);
 }
 static tensor of_sinks(graph *g, const side *s, cache *c, tensor x) {
     tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
@@ -35,6 +40,7 @@ static tensor of_shared(graph *g, const side *s, cache *c, tensor x) {
 
 static const agreement operations[] = {
     {.name = "scale_positions", .build = of_scale_positions},
+    {.name = "scale_positions in F32", .build = of_scale_positions_f32},
     {.name = "rope", .build = of_rope},
     {.name = "traditional rope", .build = of_traditional_rope},
     {.name = "scaled rope", .build = of_scaled_rope},
@@ -46,6 +52,9 @@ static const agreement operations[] = {
     {.name = "attend, soft cap", .build = of_softcap},
     {.name = "attend_shared", .build = of_shared},
     {.name = "attend, window", .build = of_attend, .window = 6},
+    {.name = "attend, rotating cache and wider window", .build = of_attend, .max_size = 24, .window = 25},
+    {.name = "attend, chunks", .build = of_attend, .chunk = 4},
+    {.name = "attend, a chunk that goes on", .build = of_attend, .chunk = 40},
     {.name = "attend, window and 8-bit cache", .build = of_attend, .window = 6, .kv_bits = 8},
 };
 

@@ -48,6 +48,10 @@ static tensor of_top_softmax(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return routed_by(g, s, x, (route_spec){.k = 3, .score = SCORE_TOP_SOFTMAX});
 }
+static tensor of_weighed_input(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return routed_by(g, s, x, (route_spec){.k = 1, .score = SCORE_TOP_SIGMOID, .on_input = true});
+}
 static tensor of_biased_experts(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return experts(g, x, route(g, linear(g, x, s->router), &(route_spec){.k = EXPERTS, .last = true}),
@@ -76,6 +80,7 @@ static const agreement operations[] = {
     {.name = "group routing", .build = of_group_routing, .experts = true, .choosy = true},
     {.name = "best groups", .build = of_best_groups, .experts = true, .choosy = true},
     {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
+    {.name = "weighed input", .build = of_weighed_input, .experts = true, .choosy = true},
     {.name = "experts with biases", .build = of_biased_experts, .experts = true},
     {.name = "experts without gate", .build = of_ungated_experts, .experts = true},
     {.name = "identities", .build = of_identities, .experts = true, .choosy = true},

@@ -268,7 +268,8 @@ static int prepare_concat(cpu *e, cpu_cache *c, int64_t position, int64_t n_toke
     if (rearrange(e, c, capacity, segments, n)) return -1;
     c->write_at = kept;
     c->length = c->index = c->n_visible = kept + n_tokens;
-    c->window = kept + n_tokens > max_size ? max_size : 0;
+    int64_t window = c->base.spec.window ? c->base.spec.window : max_size;
+    c->window = kept + n_tokens > window ? window : 0;
     c->whole = false;
     return 0;
 }
@@ -297,7 +298,29 @@ static int prepare_in_place(cpu *e, cpu_cache *c, int64_t position) {
     return 0;
 }
 
+/* Chunks of the text: entries of earlier ones go when there is no room. mlx-lm's ChunkedKVCache
+ * keeps some longer, which nobody sees. */
+static int prepare_chunk(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens) {
+    int64_t chunk = c->base.spec.chunk;
+    if (position % chunk == 0) c->length = 0;
+    int64_t kept = c->length;
+    if (c->length + n_tokens > c->capacity) {
+        kept = position % chunk < c->length ? position % chunk : c->length;
+        int64_t hint = c->base.spec.capacity < chunk ? c->base.spec.capacity : chunk;
+        int64_t wanted = kept + n_tokens > hint ? kept + n_tokens : hint;
+        segment last = {c->length - kept, kept};
+        if (rearrange(e, c, (wanted + STEP - 1) / STEP * STEP, &last, 1)) return -1;
+    }
+    c->first = position - kept;
+    c->write_at = kept;
+    c->length = c->n_visible = kept + n_tokens;
+    c->window = 0;
+    c->whole = n_tokens == 1;
+    return 0;
+}
+
 int cpu_cache_prepare(cpu *e, cpu_cache *c, int64_t position, int64_t n_tokens) {
+    if (c->base.spec.chunk) return prepare_chunk(e, c, position, n_tokens);
     if (c->base.spec.max_size)
         return n_tokens > 1 ? prepare_concat(e, c, position, n_tokens) : prepare_in_place(e, c, position);
     int64_t need = position + n_tokens;

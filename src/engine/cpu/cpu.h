@@ -111,6 +111,7 @@ typedef struct cpu_cache {
     int64_t length, index;  /* mlx-lm's keys.shape[2] and _idx of a rotating cache; length of a plain one */
     cpu_entries entries[2]; /* keys, values; of a latent cache both in one piece, and no others */
     float *states[CACHE_MAX_STATES]; /* [n_sequences][rows][cols] */
+    int64_t first;                   /* of chunks: the position of entry 0 */
     int64_t write_at;                /* this step: first entry written, */
     int64_t n_visible, window; /* entries attended to, and the causal window over them (0: causal only) */
     bool whole;                /* a single token sees all visible entries */

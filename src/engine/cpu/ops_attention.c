@@ -222,8 +222,13 @@ size_t cpu_attend_scratch(const cpu *e, const node *x) {
 }
 
 seen_keys cpu_visible(const cpu_cache *c, int64_t n_tokens, int64_t t) {
-    int64_t end = c->whole ? c->n_visible : c->n_visible - n_tokens + t + 1;
-    return (seen_keys){c->window && end > c->window ? end - c->window : 0, end};
+    int64_t end = c->whole ? c->n_visible : c->n_visible - n_tokens + t + 1, chunk = c->base.spec.chunk;
+    int64_t low = c->window && end > c->window ? end - c->window : 0;
+    if (chunk) { /* entries of the last one's chunk: so many before it */
+        int64_t before = (c->first + end - 1) % chunk;
+        low = end - 1 > before ? end - 1 - before : 0;
+    }
+    return (seen_keys){low, end};
 }
 
 static seen_keys visible(const cut *u, int64_t t) {

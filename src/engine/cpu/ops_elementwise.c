@@ -12,6 +12,10 @@ static float sigmoid(float x) {
     return 1 / (1 + expf(-x));
 }
 
+static float softplus(float x) {
+    return (x > 0 ? x : 0) + log1pf(expf(-fabsf(x)));
+}
+
 /* One loop per function, so that the choice is made once. */
 #define EACH(value)                                                                                          \
     for (int64_t i = 0; i < n; i++) {                                                                        \
@@ -37,7 +41,7 @@ static void activate_row(activation act, float *out, const float *in, int64_t n)
     case ACT_TANH:
         EACH(tanhf(x));
     case ACT_SOFTPLUS:
-        EACH((x > 0 ? x : 0) + log1pf(expf(-fabsf(x))));
+        EACH(softplus(x));
     case ACT_OAI:
     case ACT_SILU_F32:
     case ACT_CLAMPED_7:
@@ -91,6 +95,34 @@ void cpu_activate(cpu *e, const node *x, int thread) {
     piece p = {0};
     while (cpu_take(e, x, tensor_count(x), PIECE / 4, &p))
         activate_row(x->act, out + p.first, in + p.first, p.end - p.first);
+}
+
+/* e^m - 1 of a small m by Taylor's polynomial, where the difference would lose digits. */
+static inline float expm1_of(float m, float exp_m) {
+    float series = m * (1 + m * (1 / 2.f + m * (1 / 6.f + m * (1 / 24.f + m * (1 / 120.f)))));
+    return m > -0.125f && m < 0.125f ? series : exp_m - 1;
+}
+
+void cpu_xielu(cpu *e, const node *x, int thread) {
+    enum { SOME = 256 };
+    float powers[SOME], numbers[4];
+    for (int i = 0; i < 4; i++) numbers[i] = cpu_weight_of(x, i)->floats[0];
+    const float beta = numbers[2], eps = numbers[3];
+    const float alpha_p = softplus(numbers[0]), alpha_n = beta + softplus(numbers[1]);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_count(x), PIECE / 4, &p))
+        for (int64_t at = p.first; at < p.end; at += SOME) {
+            const float *in = floats_of(e, x->in[0], thread) + at;
+            float *out = floats_of(e, x, thread) + at;
+            int64_t n = p.end - at < SOME ? p.end - at : SOME;
+            for (int64_t i = 0; i < n; i++) powers[i] = in[i] < eps ? in[i] : eps;
+            e->kernels->exp_sum(powers, n, 0);
+            for (int64_t i = 0; i < n; i++) {
+                float v = in[i], m = v < eps ? v : eps;
+                float below = (expm1_of(m, powers[i]) - v) * alpha_n, above = alpha_p * v * v;
+                out[i] = (v > 0 ? above : below) + beta * v;
+            }
+        }
 }
 
 /* ---- with a constant ---- */

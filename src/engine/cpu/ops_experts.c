@@ -19,7 +19,7 @@ static void score_experts(const node *x, const float *logits, float *scores, flo
     for (int64_t i = 0; i < n; i++) {
         if (s->score == SCORE_SIGMOID) scores[i] = 1 / (1 + expf(-logits[i]));
         if (s->score == SCORE_SOFTMAX) sum += scores[i] = expf(logits[i] - max);
-        if (s->score == SCORE_TOP_SOFTMAX) scores[i] = logits[i];
+        if (s->score == SCORE_TOP_SOFTMAX || s->score == SCORE_TOP_SIGMOID) scores[i] = logits[i];
     }
     for (int64_t i = 0; i < n && s->score == SCORE_SOFTMAX; i++) scores[i] /= sum;
     for (int64_t i = 0; i < n; i++) chosen_by[i] = scores[i] + (bias ? bias[i] : 0);
@@ -72,6 +72,7 @@ static void weigh(const route_spec *s, const float *scores, const float *expert_
     for (int j = 1; j < s->k; j++) max = scores[out[j].expert] > max ? scores[out[j].expert] : max;
     for (int j = 0; j < s->k; j++) {
         float score = scores[out[j].expert];
+        if (s->score == SCORE_TOP_SIGMOID) score = 1 / (1 + expf(-score));
         sum += out[j].weight = s->score == SCORE_TOP_SOFTMAX ? expf(score - max) : score;
     }
     if (s->renormalize) sum = s->eps_is_floor ? fmaxf(sum, s->eps) : sum + s->eps;
@@ -209,14 +210,26 @@ static void prepare_expert(const cpu *e, const node *x, int which, const block *
     for (int64_t i = 0; i < cpu_token_panels(p, n_pairs); i++) cpu_pack_tokens(p, panels, w, i, in, n_pairs);
 }
 
+/* An expert's input is x's, or that times its weight. */
+static void take_input(const node *x, float *to, const float *from, const routed *by) {
+    float factor = x->in[1]->route.on_input ? by->weight : 1;
+    for (int64_t i = 0; i < x->shape[1]; i++) to[i] = from[i] * factor;
+}
+
+/* What an expert's result is multiplied with. */
+static float weight_of_result(const node *x, const routed *by) {
+    return x->in[1]->route.on_input ? 1 : by->weight;
+}
+
 /* The block's inputs, gathered by expert and prepared. */
 static void take_inputs(const cpu *e, const node *x, const block *b, atomic_long *taken) {
     int64_t k = x->in[1]->shape[1], d = x->shape[1], i, end;
     const float *in = (const float *)state_of(e, x->in[0])->data + b->first_token * d;
+    const routed *routing = (const routed *)state_of(e, x->in[1])->data + b->first_token * k;
     while (pool_take(taken, b->used[0], 1, &i, &end)) {
         int32_t expert = b->used[1 + i];
         for (int64_t j = b->start[expert]; j < b->start[expert + 1]; j++)
-            memcpy(b->in + j * d, in + b->order[j] / k * d, (size_t)d * sizeof *in);
+            take_input(x, b->in + j * d, in + b->order[j] / k * d, &routing[b->order[j]]);
         prepare_expert(e, x, GATE, b, expert, b->in);
     }
 }
@@ -288,7 +301,8 @@ static void combine(const cpu *e, const node *x, const block *b, atomic_long *ta
         memset(row, 0, (size_t)d * sizeof *row);
         for (int64_t i = t * k; i < (t + 1) * k; i++) {
             const float *product = b->place[i] < 0 ? in + t * d : b->in + b->place[i] * d;
-            for (int64_t c = 0; c < d; c++) row[c] += routing[i].weight * product[c];
+            float factor = weight_of_result(x, &routing[i]);
+            for (int64_t c = 0; c < d; c++) row[c] += factor * product[c];
         }
         for (int64_t c = 0; c < d && other; c++) row[c] += other[at + c];
     }
@@ -324,10 +338,11 @@ static bool has_matrices(const node *x, const routed *choice) {
     return choice->expert < x->w[0]->shape[0];
 }
 
-/* A thread's memory for one token: prepared inputs, the rows of a product, each choice's width. */
+/* A thread's memory for one token: prepared inputs, the rows of a product, each choice's width, the
+ * input where it is weighed. */
 typedef struct one {
     char *prepared;
-    float *rows;
+    float *rows, *in;
     int64_t *widths;
 } one;
 
@@ -345,6 +360,7 @@ static size_t lay_out_one(const cpu *e, const node *x, char *base, one *o) {
     o->prepared = carve(&at, bytes);
     o->rows = carve(&at, n_rows * sizeof(float));
     o->widths = carve(&at, (size_t)x->in[1]->shape[1] * sizeof *o->widths);
+    o->in = carve(&at, x->in[1]->route.on_input ? (size_t)x->shape[1] * sizeof *o->in : 0);
     return (size_t)(at - base);
 }
 
@@ -380,6 +396,10 @@ static void gate_one(cpu *e, const node *x, const routed *chosen, const one *o, 
     int64_t k = x->in[1]->shape[1], width = x->w[GATE]->shape[1];
     const float *in = floats_of(e, x->in[0], thread);
     const rows *w = &cpu_weight_of(x, GATE)->rows;
+    if (x->in[1]->route.on_input) {
+        take_input(x, o->in, in, chosen);
+        in = o->in;
+    }
     for (int64_t j = 0; j < k; j++) o->widths[j] = has_matrices(x, &chosen[j]) ? width : 0;
     cpu_prepare(e, products_of(e, x, GATE), o->prepared, w, in);
     row_share s = cpu_share(e, thread, w, o->widths, (int)k);
@@ -408,7 +428,7 @@ static void down_part(const cpu *e, const node *x, const routed *chosen, const r
         if (computed)
             multiply_one(e, x, DOWN, chosen[j].expert, part, hidden + j * width,
                          o->prepared + (size_t)j * bytes, o->rows);
-        add_rows(part, chosen[j].weight, computed ? o->rows : in, j, out);
+        add_rows(part, weight_of_result(x, &chosen[j]), computed ? o->rows : in, j, out);
     }
     if (other) add_rows(part, 1, other, true, out);
 }

@@ -1,4 +1,4 @@
-/* ops_simple.c - row-wise operations: norms, log-probabilities, arg-max.
+/* ops_simple.c - row-wise operations: norms, softmax, log-probabilities, arg-max.
  * Small next to the matrix products; split by rows, or by pieces of a row where there is only
  * one. */
 #include "engine/cpu/cpu.h"
@@ -14,6 +14,18 @@ void cpu_rms_norm(cpu *e, const node *x, int thread) {
     piece p = {0};
     while (cpu_take(e, x, tensor_rows(x), PIECE / n + 1, &p))
         for (int64_t i = p.first; i < p.end; i++) e->kernels->rms_norm(out + i * n, in + i * n, w, n, x->eps);
+}
+
+void cpu_softmax(cpu *e, const node *x, int thread) {
+    int64_t n = tensor_last(x);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_rows(x), PIECE / n + 1, &p))
+        for (int64_t r = p.first; r < p.end; r++) {
+            float *out = floats_of(e, x, thread) + r * n;
+            memcpy(out, floats_of(e, x->in[0], thread) + r * n, (size_t)n * sizeof *out);
+            float sum = e->kernels->exp_sum(out, n, e->kernels->max(out, n));
+            for (int64_t i = 0; i < n; i++) out[i] /= sum;
+        }
 }
 
 /* Work on [rows, n] in pieces of at most PIECE numbers of one row. */

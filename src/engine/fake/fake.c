@@ -132,6 +132,7 @@ static void resize_cache(fake *e, fake_cache *c, int64_t n, int bits, int group_
     int64_t dims = (int64_t)s->n_kv_heads * (s->head_dim + s->v_head_dim),
             number = (int64_t)dtype_size(s->dtype);
     if (s->max_size && n > s->max_size) n = s->max_size;
+    if (s->chunk && n > s->chunk) n = s->chunk;
     int64_t entry = bits ? dims * bits / 8 + dims / group_size * 2 * number : dims * number;
     int64_t bytes = n > 0 ? n * entry + state_bytes(s) : 0;
     if (s->aside) return;

@@ -78,6 +78,7 @@ void mlx_cache_copy(mlx_cache &to, const mlx_cache &from) {
     to.keys = copied(from.keys);
     to.values = copied(from.values);
     to.index = from.index;
+    to.start = from.start;
     for (const cached *x : {&to.keys, &to.values}) all.insert(all.end(), x->begin(), x->end());
     for (size_t i = 0; i < from.states.size(); i++) {
         to.states[i].reset();
@@ -155,6 +156,17 @@ static void rotate(mlx_cache &c, const mx::array &keys, const mx::array &values,
     }
 }
 
+/* ---- chunks: ChunkedKVCache ---- */
+
+/* maybe_trim_front: at most a chunk before this step's entries */
+static void trim_front(mlx_cache &c, int64_t position) {
+    int64_t kept = position - c.start, surplus = kept - c.base.spec.chunk;
+    if (c.keys.empty() || surplus <= 0) return;
+    c.start += surplus;
+    c.keys[0] = between(c.keys[0], surplus, kept);
+    c.values[0] = between(c.values[0], surplus, kept);
+}
+
 /* ---- the operations ---- */
 
 void mlx_kv_write(mlx_engine &e, const graph *, const node *x) {
@@ -167,14 +179,15 @@ void mlx_kv_write(mlx_engine &e, const graph *, const node *x) {
         return;
     }
     mx::array values = mx::astype(heads_first(e.values[x->in[1]->index]), type);
+    if (base.spec.chunk) trim_front(c, x->position);
     if (base.spec.max_size) {
         rotate(c, keys, values, x->position);
     } else if (base.bits) {
         append(c.keys, quantized(keys, base.bits, base.group_size), x->position);
         append(c.values, quantized(values, base.bits, base.group_size), x->position);
     } else {
-        append(c.keys, {keys}, x->position);
-        append(c.values, {values}, x->position);
+        append(c.keys, {keys}, x->position - c.start);
+        append(c.values, {values}, x->position - c.start);
     }
 }
 
@@ -195,7 +208,7 @@ static cached filled(const cached &x, int64_t n) {
 
 void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out) {
     for (const cached *x : {&c.keys, &c.values})
-        for (const mx::array &part : filled(*x, c.base.offset)) out.push_back(part);
+        for (const mx::array &part : filled(*x, c.base.offset - c.start)) out.push_back(part);
     for (const optional_array &x : c.states)
         if (x) out.push_back(*x);
 }
@@ -203,7 +216,7 @@ void mlx_cache_state(const mlx_cache &c, std::vector<mx::array> &out) {
 /* base.py: create_causal_mask */
 static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, int64_t window) {
     mask &m = e.last_mask;
-    if (m.visible && m.n == n && m.offset == offset && m.window == window) return *m.visible;
+    if (m.visible && !m.chunk && m.n == n && m.offset == offset && m.window == window) return *m.visible;
     int end = static_cast<int>(offset + n), begin = static_cast<int>(offset);
     mx::array right = mx::arange(0, end), left = offset ? mx::arange(begin, end) : right;
     left = mx::expand_dims(left, 1);
@@ -211,7 +224,22 @@ static const mx::array &causal_mask(mlx_engine &e, int64_t n, int64_t offset, in
     mx::array visible = mx::greater_equal(left, right);
     mx::array reach = mx::add(right, mx::array(static_cast<int>(window), right.dtype()));
     visible = mx::logical_and(visible, mx::less(left, reach));
-    m = {n, offset, window, visible};
+    m = {n, offset, window, 0, 0, visible};
+    return *m.visible;
+}
+
+/* llama4.py: chunk_mask */
+static const mx::array &chunk_mask(mlx_engine &e, int64_t n, int64_t offset, int64_t start, int64_t chunk) {
+    mask &m = e.last_mask;
+    if (m.visible && m.n == n && m.offset == offset && m.start == start && m.chunk == chunk)
+        return *m.visible;
+    int first = static_cast<int>(start), begin = static_cast<int>(offset), end = static_cast<int>(offset + n);
+    mx::array right = mx::arange(first, end), left = mx::expand_dims(mx::arange(begin, end), 1);
+    mx::array size(static_cast<int>(chunk), right.dtype());
+    mx::array apart = mx::abs(mx::subtract(mx::floor_divide(right, size), mx::floor_divide(left, size)));
+    mx::array visible =
+        mx::logical_and(mx::equal(apart, mx::array(0, apart.dtype())), mx::less_equal(right, left));
+    m = {n, offset, 0, start, chunk, visible};
     return *m.visible;
 }
 
@@ -246,9 +274,13 @@ static mx::array attend_quantized(mx::array q, cached keys, cached values, const
 /* cache.py: make_mask; nothing where it is "causal" or None */
 static optional_array mask_of(mlx_engine &e, const node *x, int64_t n) {
     const cache_spec &s = x->cache->spec;
-    int64_t earlier = std::min(s.max_size - 1, x->position);
+    int64_t earlier = std::min(s.max_size - 1, x->position), window = s.window ? s.window : s.max_size;
+    if (s.chunk) {
+        int64_t start = reinterpret_cast<const mlx_cache *>(x->cache)->start;
+        return chunk_mask(e, n, x->position, start, s.chunk);
+    }
     if (!s.max_size && s.window) return causal_mask(e, n, x->position, s.window);
-    if (s.max_size && n > 1 && earlier + n > s.max_size) return causal_mask(e, n, earlier, s.max_size);
+    if (s.max_size && n > 1 && earlier + n > window) return causal_mask(e, n, earlier, window);
     return std::nullopt;
 }
 
@@ -300,7 +332,7 @@ void mlx_attend(mlx_engine &e, const graph *g, const node *x) {
     mx::array in = heads_first(value_of(e, x->in[0]));
     /* Of another type than its cache, MLX would convert the cache. */
     mx::array q = mx::astype(in, mlx_dtype(c.base.spec.dtype));
-    int64_t n = rows_per_sequence(g, x), end = x->position + n;
+    int64_t n = rows_per_sequence(g, x), end = x->position + n - c.start;
     cached keys = filled(c.keys, end), values = filled(c.values, end);
     optional_array mask = mask_of(e, x, n);
     mx::array out = x->attention.softcap != 0 ? attend_capped(q, keys[0], values[0], x->attention, mask)

@@ -112,7 +112,8 @@ static bool record_linears(mlx_engine &e, const graph *g, const node *x) {
 
 /* What the kernels choose and run: Qwen3's way. */
 static bool is_plain(const node *x, const route_spec &s) {
-    bool more = s.bias || s.expert_scale || s.identities || s.n_group > 1 || s.scale != 0 || s.eps != 0;
+    bool more =
+        s.bias || s.expert_scale || s.identities || s.n_group > 1 || s.scale != 0 || s.eps != 0 || s.on_input;
     return s.score == SCORE_SOFTMAX && !more && (x->act == ACT_SILU || x->act == ACT_GELU_TANH);
 }
 

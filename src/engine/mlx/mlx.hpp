@@ -46,11 +46,12 @@ struct mlx_cache {
     std::array<optional_array, CACHE_MAX_STATES>
         states{};      /* [B, rows, cols]; nothing until the first write */
     int64_t index = 0; /* rotating: where the next entry goes */
+    int64_t start = 0; /* of chunks: the position of the first entry */
 };
 
 /* masks depend on sizes alone, so the layers of a step share one */
 struct mask {
-    int64_t n = 0, offset = 0, window = 0;
+    int64_t n = 0, offset = 0, window = 0, start = 0, chunk = 0;
     optional_array visible;
 };
 

@@ -183,6 +183,7 @@ static void choose_experts(value &out, const mx::array &logits, const node *at) 
     out.first = s.last ? last_columns(mx::argpartition(by, -s.k, -1), n - s.k, n)
                        : last_columns(mx::argpartition(mx::negative(by), s.k - 1, -1), 0, s.k);
     mx::array weights = mx::take_along_axis(scores, *out.first, -1);
+    if (s.score == SCORE_TOP_SIGMOID) weights = mx::sigmoid(mx::astype(weights, mx::float32));
     if (s.score == SCORE_TOP_SOFTMAX) weights = mx::softmax(weights, -1, !s.imprecise);
     if (s.renormalize) {
         mx::array sum = mx::sum(weights, -1, true);
@@ -219,7 +220,8 @@ static mx::array expert_linear(const mx::array &x, const mlx_weight &w, const mx
 static mx::array mix_chosen(const mlx_engine &e, mx::array x, const mx::array &chosen,
                             const mx::array &weights, const node *at) {
     int k = chosen.shape(-1);
-    bool sort = chosen.size() >= 64;
+    bool sort = chosen.size() >= 64, on_input = at->in[1]->route.on_input;
+    if (on_input) x = mx::multiply(x, mx::astype(weights, x.dtype())); /* llama4.py: MoE */
     mx::array index = chosen, back = chosen;
     x = mx::expand_dims(x, {-2, -3});
     if (sort) {
@@ -236,6 +238,7 @@ static mx::array mix_chosen(const mlx_engine &e, mx::array x, const mx::array &c
     mx::array y = expert_linear(hidden, weight_of(at->w[2]), index, sort);
     if (sort) y = mx::unflatten(mx::take(y, back, 0), 0, chosen.shape());
     y = mx::squeeze(y, -2);
+    if (on_input) return mx::squeeze(y, -2); /* of the one expert */
     mx::Dtype type = y.dtype();
     mx::array counted = at->in[1]->route.narrow ? mx::astype(weights, type) : weights;
     return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(counted, -1)), -2), type);
@@ -345,6 +348,30 @@ void mlx_activate(mlx_engine &e, const graph *, const node *x) {
     out.heads_first = value_of(e, x->in[0]).heads_first;
 }
 
+/* activations.py: xielu */
+static mx::array xielu_of(const arrays &a) {
+    const mx::array &x = a[0], &beta = a[3];
+    auto softplus = [](const mx::array &w) { return mx::logaddexp(w, constant(0, w)); };
+    mx::array alpha_p = softplus(a[1]), alpha_n = mx::add(beta, softplus(a[2]));
+    mx::array above = mx::add(mx::multiply(alpha_p, mx::square(x)), mx::multiply(beta, x));
+    mx::array curve = mx::subtract(mx::expm1(mx::minimum(x, a[4])), x);
+    mx::array below = mx::add(mx::multiply(curve, alpha_n), mx::multiply(beta, x));
+    return mx::where(mx::greater(x, constant(0, x)), above, below);
+}
+
+void mlx_xielu(mlx_engine &e, const graph *, const node *x) {
+    static const auto fused = mx::compile([](const arrays &a) { return arrays{xielu_of(a)}; }, true);
+    arrays inputs{in(e, x, 0)};
+    for (int i = 0; i < 4; i++) inputs.push_back(weight_of(x->w[i]).values);
+    value_of(e, x).first = e.stream.device == mx::Device::gpu ? fused(inputs)[0] : xielu_of(inputs);
+    value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
+}
+
+void mlx_softmax(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::softmax(in(e, x, 0), -1, true);
+    value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
+}
+
 void mlx_divide(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).first = mx::divide(in(e, x, 0), constant(x->scale, in(e, x, 0)));
 }
@@ -397,7 +424,7 @@ void mlx_flatten(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).first = mx::reshape(rows, {rows.shape(0), rows.shape(1), -1});
 }
 
-/* mlx-lm ministral3.py: _get_llama_4_attn_scale */
+/* mlx-lm ministral3.py: _get_llama_4_attn_scale; llama4.py: Attention */
 void mlx_scale_positions(mlx_engine &e, const graph *, const node *x) {
     mx::array in = heads_first(value_of(e, x->in[0]));
     position_scale s = x->by_position;
@@ -406,7 +433,8 @@ void mlx_scale_positions(mlx_engine &e, const graph *, const node *x) {
     if (s.shift != 0) positions = mx::add(positions, mx::array(s.shift));
     mx::array sharper = mx::log(mx::add(mx::array(1.0f), mx::floor(mx::divide(positions, mx::array(s.n)))));
     mx::array factor = mx::add(mx::array(1.0f), mx::multiply(mx::array(s.beta), sharper));
-    value_of(e, x).first = mx::multiply(in, mx::expand_dims(mx::astype(factor, in.dtype()), 1));
+    if (!s.f32) factor = mx::astype(factor, in.dtype());
+    value_of(e, x).first = mx::astype(mx::multiply(in, mx::expand_dims(factor, 1)), in.dtype());
     value_of(e, x).heads_first = true;
 }
 
