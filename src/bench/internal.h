@@ -95,6 +95,7 @@ typedef struct series {
     int64_t spent_ns;   /* by measured runs */
     int64_t refused_ns; /* by runs of too bad a quality, and waiting after them */
     int64_t expected;   /* runs still to come, as foreseen */
+    int fastest_mhz;    /* of the CPU, at the end of a run so far; 0: unknown */
     summary *summary;   /* NULL: nothing was measured yet */
 } series;
 
@@ -201,7 +202,7 @@ static inline bool bench_in_given_order(const bench_options *o) {
 
 /* watch.c: the first is called before a run, the second after it: b->quality is its. */
 void watch_begin(bench *b);
-void watch_end(bench *b, const series *s);
+void watch_end(bench *b, series *s);
 
 /* larger.c: takes note that s ran out of memory, if the recorded error says so; and fails for what
  * would need more than one that did. */
@@ -240,7 +241,7 @@ int wait_for_quality(bench *b, series *s, const row *r, int64_t start);
 int program_turn(bench *b, series *s, int64_t max_runs);
 
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
-int trial_again(bench *b, const series *s, int64_t n, double *out);
+int trial_again(bench *b, series *s, int64_t n, double *out);
 
 /* What the runs of a turn begin with. */
 typedef struct beginning {

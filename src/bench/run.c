@@ -206,7 +206,7 @@ static void note_drift(bench *b, const series *s, const double *again) {
 
 /* Measures the first configuration again, if there were others and its interval is known. It may
  * fail where it did not before: then that is said, and the results stay. */
-static int measure_drift(bench *b, const series *s) {
+static int measure_drift(bench *b, series *s) {
     double again[N_SPEEDS * RUNS_AGAIN];
     if (s->by_program || s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured) return 0;
     b->load_failures = 0;

@@ -81,7 +81,7 @@ static void end_run(const beginning *from, session *s) {
 }
 
 /* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, const series *of, const beginning *from, sample *out, look how) {
+static int run_once(bench *b, series *of, const beginning *from, sample *out, look how) {
     loaded *l = &b->loaded;
     const params *p = &of->params;
     if (interrupted()) return fail_interrupted();
@@ -264,7 +264,7 @@ int trial_turn(bench *b, series *s, int64_t max_runs) {
     return end_turn(b, s, &t, failed);
 }
 
-int trial_again(bench *b, const series *s, int64_t n, double *out) {
+int trial_again(bench *b, series *s, int64_t n, double *out) {
     static const bench_options all = {.repeats = INT64_MAX};
     series again = {.params = s->params, .warm = true};
     turn t;

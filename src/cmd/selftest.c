@@ -133,7 +133,7 @@ static int test_noise(const work *w, collected *c) {
 static void put_quality(const sys_state *before) {
     sys_state now;
     quality q = {0};
-    sys_watch(&now);
+    sys_watch(&now, true);
     quality_judge(&q, before, &now, (circumstances){.unoptimized = quality_is_unoptimized()});
     printf("machine: quality %c\n", q.grade);
     for (const char *reason = q.reasons.data; reason && *reason;) {
@@ -150,7 +150,7 @@ static int run(const work *w, bool offline) {
     str path = {0};
     int failed = !c || fetch_model(w->model, HUB_MODEL, offline, &path);
     str_free(&path);
-    sys_watch(&before);
+    sys_watch(&before, true);
     if (!failed) test_clock();
     if (!failed) failed = test_cost(c);
     if (!failed) memset(c, 0, sizeof *c);

@@ -89,10 +89,47 @@ static void judge_quota(quality *q, const span *s) {
         s->b->quota_cpus, 100 * share);
 }
 
+static void judge_allowed(quality *q, const span *s) {
+    int before = s->a->allowed_cpus, after = s->b->allowed_cpus;
+    if (before > 0 && after > 0 && before != after)
+        add(q, 'D', "the program could use %d CPUs, and then %d: leave its cpuset as it is", before, after);
+    if (s->a->quota_cpus != s->b->quota_cpus)
+        add(q, 'D', "the container's limit of CPU time was changed meanwhile: leave it as it is");
+}
+
 static void judge_heat(quality *q, const span *s) {
+    static const char *const levels[] = {"nominal", "moderate", "heavy", "trapping", "sleeping"};
+    static const char grades[] = "ACDFF"; /* a letter for each level */
+    int heat = s->b->heat > s->a->heat ? s->b->heat : s->a->heat;
     double n = change((double)s->a->hot, (double)s->b->hot);
     add(q, n > 0 ? 'D' : 'A',
         "CPUs were slowed down %.0f times because of their temperature: --delay 30s lets them cool", n);
+    if (heat > SYS_HEAT_NOMINAL && heat <= SYS_HEAT_SLEEPING)
+        add(q, grades[heat], "the system's thermal pressure is %s: --delay 30s lets it cool", levels[heat]);
+}
+
+/* At the end of a run, when the CPU has worked: compared with the same moment of earlier ones. */
+static void judge_frequency(quality *q, const span *s, int fastest_mhz) {
+    if (fastest_mhz <= 0 || s->b->mhz <= 0) return;
+    double fall = 1 - (double)s->b->mhz / fastest_mhz;
+    add(q, grade_of(fall, (limits){0.05, 0.10, 0.25, 1}),
+        "the CPU's frequency fell from %d to %d MHz: --delay 30s lets it cool; see its limits of power",
+        fastest_mhz, s->b->mhz);
+}
+
+/* Why a GPU was slow: by its counters of time, else by what it says at the end. */
+static void judge_gpu(quality *q, const span *s) {
+    int slowed = s->b->gpu_slowed > 0 ? s->b->gpu_slowed : 0;
+    double hot = change(s->a->gpu_hot_s, s->b->gpu_hot_s) / s->seconds,
+           power = change(s->a->gpu_power_s, s->b->gpu_power_s) / s->seconds;
+    if (hot > 1e-3 || (slowed & SYS_GPU_HOT))
+        add(q, 'D', "the GPU was slowed down because of its temperature: --delay 30s lets it cool");
+    if (slowed & SYS_GPU_POWER_BRAKE)
+        add(q, 'D', "the GPU was slowed down by its power supply: see nvidia-smi -q -d PERFORMANCE");
+    if (power > 0.01 || (s->b->gpu_power_s < 0 && (slowed & SYS_GPU_POWER_LIMIT)))
+        add(q, 'B', "the GPU's clock was held down by its power limit: nvidia-smi -q -d POWER shows it");
+    if (s->b->gpu_others > 0)
+        add(q, 'C', "other programs are on the GPU (%d): nvidia-smi names them; close them", s->b->gpu_others);
 }
 
 static void judge_memory(quality *q, const span *s) {
@@ -105,12 +142,19 @@ static void judge_memory(quality *q, const span *s) {
         "programs waited for memory in %.1f %% of the time: close those that need much", 100 * share);
     add(q, grade_of(faults, (limits){1, 20, 1000, 1e9}),
         "%.0f pages were read from the disk: more unmeasured runs (--warmup), or more memory", faults);
+    int pressure = s->b->memory_pressure > s->a->memory_pressure ? s->b->memory_pressure : s->a->memory_pressure;
+    if (pressure > SYS_PRESSURE_NORMAL)
+        add(q, pressure == SYS_PRESSURE_WARNING ? 'C' : 'D',
+            "the system is short of memory (%s): close programs that need much, or take a smaller model",
+            pressure == SYS_PRESSURE_WARNING ? "warning" : "critical");
 }
 
 static void judge_power(quality *q, const span *s) {
     const char *governor = s->b->governor;
     bool slow = !strcmp(governor, "powersave"), varies = *governor && strcmp(governor, "performance");
     if (s->b->battery > 0) add(q, 'C', "the battery is the power supply: plug it in");
+    if (s->b->low_power > 0)
+        add(q, 'C', "Low Power Mode is on: switch it off in System Settings, Battery (sudo pmset -a lowpowermode 0)");
     add(q,
         slow     ? 'C'
         : varies ? 'B'
@@ -128,11 +172,16 @@ void quality_judge(quality *q, const sys_state *a, const sys_state *b, circumsta
     judge_steal(q, &s);
     judge_waits(q, &s);
     judge_quota(q, &s);
+    judge_allowed(q, &s);
     judge_heat(q, &s);
+    judge_frequency(q, &s, c.fastest_mhz);
+    judge_gpu(q, &s);
     judge_memory(q, &s);
     judge_power(q, &s);
     if (c.unoptimized) add(q, 'F', "this build is not optimized, or has sanitizers: cmake --preset release");
-    if (c.not_warm)
+    if (c.first)
+        add(q, 'C', "the first run, with what every program does once: unmeasured runs before it (--warmup 2)");
+    else if (c.not_warm)
         add(q, 'C', "the first runs still became faster or slower: more unmeasured runs (--warmup 10)");
 }
 

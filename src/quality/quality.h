@@ -16,7 +16,9 @@ typedef struct quality {
 /* What the counters don't say. */
 typedef struct circumstances {
     bool unoptimized; /* the program was built without optimization, or with sanitizers */
-    bool not_warm;    /* no unmeasured run came before, or they did not agree */
+    bool first;       /* no run came before */
+    bool not_warm;    /* the unmeasured runs did not agree */
+    int fastest_mhz;  /* of the CPU, at the end of an earlier run like this; 0: unknown */
 } circumstances;
 
 /* Judges what happened from a to b. q is zeroed or was filled before. */

@@ -149,3 +149,22 @@ void apple_hardware(hardware *h, const apple_source *s) {
         facts_copy(h->gpus[0].name, sizeof h->gpus[0].name, h->chip);
     }
 }
+
+/* A number within [0, most]; -1 where there is none. */
+static int level(const apple_source *s, const char *key, int64_t most) {
+    int64_t value = 0;
+    return s->number(s->context, key, &value) && value >= 0 && value <= most ? (int)value : -1;
+}
+
+/* The levels of memory pressure are 1, 2 and 4 (xnu: kVMPressureNormal and its like); those of
+ * thermal pressure have sys_heat's order (OSThermalNotification.h). */
+void apple_state(sys_state *s, const apple_source *source) {
+    int pressure = level(source, "kern.memorystatus_vm_pressure_level", 4);
+    if (pressure >= 1)
+        s->memory_pressure = pressure >= 4   ? SYS_PRESSURE_CRITICAL
+                             : pressure >= 2 ? SYS_PRESSURE_WARNING
+                                             : SYS_PRESSURE_NORMAL;
+    s->heat = level(source, "thermal-pressure", SYS_HEAT_SLEEPING);
+    s->low_power = level(source, "low-power-mode", 1);
+    s->battery = level(source, "battery-power", 1);
+}

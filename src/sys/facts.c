@@ -59,8 +59,10 @@ void facts_own_state(sys_state *s) {
     struct rusage usage;
     struct timespec now;
     *s = (sys_state){.busy_s = -1, .steal_s = -1, .own_s = -1, .waited_s = -1, .quota_s = -1, .memory_s = -1};
+    s->gpu_hot_s = s->gpu_power_s = s->quota_cpus = -1;
     s->hot = s->swapped = s->major_faults = -1;
-    s->quota_cpus = s->battery = -1;
+    s->allowed_cpus = s->mhz = s->battery = s->low_power = -1;
+    s->heat = s->memory_pressure = s->gpu_others = s->gpu_slowed = -1;
     clock_gettime(CLOCK_MONOTONIC, &now); /* never a script's time: the system's counters follow no script */
     s->at_s = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
     if (getrusage(RUSAGE_SELF, &usage)) return;

@@ -25,6 +25,14 @@ void facts_own_state(sys_state *s);
  * is not there or does not work. Source: NVML API Reference. */
 int nvml_gpus(const char *library, gpu_facts *gpus, int max);
 
+/* NVIDIA's library, kept open: opening it takes longer than all that it tells. `visible` is
+ * CUDA_VISIBLE_DEVICES (NULL: unset), whose first GPU is the one that nvml_state asks about: its
+ * programs and why it is slow. NULL where there is no such library or GPU. Harmless on NULL. */
+typedef struct nvml_gpu nvml_gpu;
+nvml_gpu *nvml_open(const char *library, const char *visible);
+void nvml_state(const nvml_gpu *n, sys_state *s);
+void nvml_close(nvml_gpu *n);
+
 /* A Mac's values by their sysctl name ("hw.memsize") or IOKit property ("gpu-core-count"): true
  * when there is such a value. */
 typedef struct apple_source {
@@ -32,6 +40,10 @@ typedef struct apple_source {
     bool (*text)(void *context, const char *key, char *value, size_t size);
     void *context;
 } apple_source;
+
+/* Adds to s what a Mac tells of itself as numbers: sysctl's "kern.memorystatus_vm_pressure_level",
+ * and the names that macos.c has for "thermal-pressure", "low-power-mode" and "battery-power". */
+void apple_state(sys_state *s, const apple_source *source);
 
 /* sys_cores' list for a Mac, where CPUs have no numbers. */
 void apple_cores(core_list *list, const apple_source *source);

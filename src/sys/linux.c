@@ -32,20 +32,28 @@ int64_t linux_number(const char *text) {
     return value < INT64_MAX / 2048 ? value : -1;
 }
 
-int64_t linux_value(const char *root, const char *path, const char *key) {
+bool linux_text(char *text, size_t size, const char *root, const char *path, const char *key) {
     str full = {0};
     str_printf(&full, "%s%s", root, path);
     FILE *file = full.failed ? NULL : fopen(full.data, "re");
     str_free(&full);
-    int64_t value = -1;
-    char line[512];
+    char line[4096];
     size_t n = strlen(key);
-    while (file && value < 0 && fgets(line, sizeof line, file)) {
-        if (strncmp(line, key, n) != 0 || !strchr(": \t", line[n])) continue;
-        value = linux_number(line + n + strspn(line + n, ": \t"));
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file)) {
+        if (strncmp(line, key, n) != 0 || !line[n] || !strchr(": \t", line[n])) continue;
+        line[strcspn(line, "\n")] = '\0';
+        facts_copy(text, size, line + n + strspn(line + n, ": \t"));
+        found = true;
     }
     if (file) fclose(file);
-    return value;
+    if (!found) text[0] = '\0';
+    return found;
+}
+
+int64_t linux_value(const char *root, const char *path, const char *key) {
+    char text[64];
+    return linux_text(text, sizeof text, root, path, key) ? linux_number(text) : -1;
 }
 
 void sys_hardware(hardware *h) {
@@ -98,4 +106,18 @@ int sys_usable_cores(void) {
 void sys_cores(core_list *cores) {
     cpu_mask allowed = affinity();
     linux_cores("", &allowed, cores);
+}
+
+void sys_watch(sys_state *s, bool gpu) {
+    static nvml_gpu *library;
+    static bool asked;
+    if (gpu && !asked) {
+        const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+        asked = true;
+        library = nvml_open("libnvidia-ml.so.1", visible);
+        if (!library) library = nvml_open("libnvidia-ml.so", visible);
+    }
+    facts_own_state(s);
+    linux_state("", sched_getcpu(), s);
+    if (gpu) nvml_state(library, s);
 }

@@ -22,6 +22,10 @@ int64_t linux_number(const char *text);
  * when there is none. */
 int64_t linux_value(const char *root, const char *path, const char *key);
 
+/* The same line's text behind the colon, up to its end, for a larger file; "" and false when there
+ * is no such line. */
+bool linux_text(char *text, size_t size, const char *root, const char *path, const char *key);
+
 /* A list such as "0-3,8": sets the mask and returns how many CPUs it names. */
 int linux_cpus(const char *list, cpu_mask *mask);
 
@@ -46,8 +50,9 @@ int linux_usable_cores(const char *root, const cpu_mask *allowed);
 void linux_cores(const char *root, const cpu_mask *allowed, core_list *cores);
 int64_t linux_available_memory(const char *root);
 
-/* Adds to s what the files tell; linux_quota is the part of it that comes from control groups. */
-void linux_state(const char *root, sys_state *s);
+/* Adds to s what the files tell, and the frequency of this CPU; linux_quota is the part of it that
+ * comes from control groups. */
+void linux_state(const char *root, int cpu, sys_state *s);
 void linux_quota(const char *root, sys_state *s);
 
 #endif

@@ -1,5 +1,5 @@
-/* linux_state.c - what may disturb a measurement on Linux: the kernel's counters, one sensor a
- * function. A counter that is not there leaves -1, since most containers lack some.
+/* linux_state.c - what may disturb a measurement on Linux: the kernel's counters and settings, one
+ * sensor a function. One that is not there leaves -1, since most containers lack some.
  */
 #include "sys/linux.h"
 
@@ -56,10 +56,13 @@ static void read_pressure(sys_state *s, const char *root) {
     if (!strncmp(line, "some", 4) && total) s->memory_s = strtod(total + strlen("total="), NULL) / 1e6;
 }
 
+/* Of large machines not all CPUs are asked, since each takes some ten microseconds. */
 static void read_heat(sys_state *s, const char *root) {
+    enum { MOST = 64 };
     static const char *const counters[] = {"core", "package"};
     char line[64];
-    for (int cpu = 0, found = 1; found && cpu < LINUX_MAX_CPUS; cpu++) {
+    int step = s->n_cpus > MOST ? (s->n_cpus + MOST - 1) / MOST : 1;
+    for (int cpu = 0, found = 1; found && cpu < LINUX_MAX_CPUS; cpu += step) {
         found = 0;
         for (int i = 0; i < 2; i++) {
             linux_line(line, sizeof line, root,
@@ -112,8 +115,26 @@ static void read_governor(sys_state *s, const char *root) {
     if (own && !strcmp(s->governor, "powersave")) facts_copy(s->governor, sizeof s->governor, "balanced");
 }
 
-void linux_state(const char *root, sys_state *s) {
+/* Frequency of the CPU that asks. Others may sleep, and asking for theirs can take 10 ms each. */
+static void read_frequency(sys_state *s, const char *root, int cpu) {
+    char line[64];
+    linux_line(line, sizeof line, root, "/sys/devices/system/cpu/cpu%d/cpufreq/scaling_cur_freq", cpu);
+    int64_t khz = linux_number(line);
+    if (khz > 0 && khz < INT32_MAX) s->mhz = (int)(khz / 1000);
+}
+
+/* What affinity and the cpuset of its control group leave. */
+static void read_allowed(sys_state *s, const char *root) {
+    char list[4096];
+    cpu_mask mask = {0};
+    if (linux_text(list, sizeof list, root, "/proc/self/status", "Cpus_allowed_list"))
+        s->allowed_cpus = linux_cpus(list, &mask);
+}
+
+void linux_state(const char *root, int cpu, sys_state *s) {
+    read_frequency(s, root, cpu);
     read_stat(s, root);
+    read_allowed(s, root);
     read_waits(s, root);
     read_pressure(s, root);
     read_heat(s, root);
@@ -121,9 +142,4 @@ void linux_state(const char *root, sys_state *s) {
     read_power(s, root);
     read_governor(s, root);
     linux_quota(root, s);
-}
-
-void sys_watch(sys_state *s) {
-    facts_own_state(s);
-    linux_state("", s);
 }

@@ -1,4 +1,4 @@
-/* macos.c - fetches a Mac's raw values through sysctlbyname, Mach and IOKit.
+/* macos.c - fetches a Mac's raw values through sysctlbyname, Mach, IOKit and what else has them.
  * Nothing is concluded here: see apple.c. tests/mac runs this very file on Linux, against recorded
  * Macs. */
 #include "sys/facts.h"
@@ -67,11 +67,73 @@ static bool gpu_number(const char *key, int64_t *value) {
     return found;
 }
 
+/* ---- notify, NSProcessInfo and IOKit's power sources ---- */
+
+/* The system posts its thermal pressure as the state of a notification; notify(3) is part of what
+ * every program links to. */
+static bool thermal_pressure(int64_t *value) {
+    uint32_t (*check)(const char *name, int *token);
+    uint32_t (*state)(int token, uint64_t *out);
+    uint32_t (*cancel)(int token);
+    int token;
+    uint64_t level = 0;
+    if (!find(RTLD_DEFAULT, "notify_register_check", &check) ||
+        !find(RTLD_DEFAULT, "notify_get_state", &state) || !find(RTLD_DEFAULT, "notify_cancel", &cancel) ||
+        check("com.apple.system.thermalpressurelevel", &token))
+        return false;
+    bool found = !state(token, &level) && level <= INT64_MAX;
+    cancel(token);
+    *value = (int64_t)level;
+    return found;
+}
+
+/* [[NSProcessInfo processInfo] isLowPowerModeEnabled], which macOS 12 and later have. */
+static bool low_power_mode(int64_t *value) {
+    void *library = dlopen(FRAMEWORK("Foundation"), RTLD_LAZY);
+    void *(*class_named)(const char *name);
+    void *(*selector)(const char *name);
+    bool (*responds)(void *class, void *selector);
+    void *(*send)(void *to, void *selector);
+    bool (*ask)(void *to, void *selector);
+    if (!library || !find(RTLD_DEFAULT, "objc_getClass", &class_named) ||
+        !find(RTLD_DEFAULT, "sel_registerName", &selector) ||
+        !find(RTLD_DEFAULT, "class_respondsToSelector", &responds) ||
+        !find(RTLD_DEFAULT, "objc_msgSend", &send) || !find(RTLD_DEFAULT, "objc_msgSend", &ask))
+        return false;
+    void *class = class_named("NSProcessInfo");
+    if (!class || !responds(class, selector("isLowPowerModeEnabled"))) return false;
+    void *process = send(class, selector("processInfo")); /* of the program: never released */
+    *value = process && ask(process, selector("isLowPowerModeEnabled"));
+    return process != NULL;
+}
+
+/* IOPSKeys.h: what provides the power is "AC Power", "Battery Power" or "UPS Power". */
+static bool battery_power(int64_t *value) {
+    registry r;
+    void *io = dlopen(FRAMEWORK("IOKit"), RTLD_LAZY), *cf = dlopen(FRAMEWORK("CoreFoundation"), RTLD_LAZY);
+    const void *(*sources)(void);
+    const void *(*providing)(const void *sources); /* belongs to the system */
+    unsigned char (*equal)(const void *a, const void *b);
+    if (!open_registry(&r) || !find(io, "IOPSCopyPowerSourcesInfo", &sources) ||
+        !find(io, "IOPSGetProvidingPowerSourceType", &providing) || !find(cf, "CFEqual", &equal))
+        return false;
+    const void *all = sources(), *battery = r.new_string(NULL, "Battery Power", CF_STRING_UTF8),
+               *type = all ? providing(all) : NULL;
+    bool found = type && battery;
+    *value = found && equal(type, battery);
+    if (battery) r.release(battery);
+    if (all) r.release(all);
+    return found;
+}
+
 /* ---- sysctl ---- */
 
 static bool get_number(void *context, const char *key, int64_t *value) {
     (void)context;
     if (!strcmp(key, "gpu-core-count")) return gpu_number(key, value);
+    if (!strcmp(key, "thermal-pressure")) return thermal_pressure(value);
+    if (!strcmp(key, "low-power-mode")) return low_power_mode(value);
+    if (!strcmp(key, "battery-power")) return battery_power(value);
     union {
         int32_t four;
         int64_t eight;
@@ -127,13 +189,17 @@ int64_t sys_memory_kills(void) {
     return -1;
 }
 
-int64_t sys_available_memory(void) {
-    vm_statistics64_data_t vm;
+static bool read_memory(vm_statistics64_data_t *vm) {
     mach_msg_type_number_t n = HOST_VM_INFO64_COUNT;
     mach_port_t host = mach_host_self();
-    kern_return_t status = host_statistics64(host, HOST_VM_INFO64, (host_info64_t)&vm, &n);
+    kern_return_t status = host_statistics64(host, HOST_VM_INFO64, (host_info64_t)vm, &n);
     mach_port_deallocate(mach_task_self(), host);
-    if (status != KERN_SUCCESS) return 0;
+    return status == KERN_SUCCESS;
+}
+
+int64_t sys_available_memory(void) {
+    vm_statistics64_data_t vm;
+    if (!read_memory(&vm)) return 0;
     /* Inactive pages are given up before anything is compressed or swapped. */
     return ((int64_t)vm.free_count + vm.inactive_count) * (int64_t)vm_kernel_page_size;
 }
@@ -155,7 +221,16 @@ static void read_load(sys_state *s) {
                 100;
 }
 
-void sys_watch(sys_state *s) {
+/* Pages that were swapped, of all programs; what is only compressed is not among them. */
+static void read_swap(sys_state *s) {
+    vm_statistics64_data_t vm;
+    if (read_memory(&vm)) s->swapped = (int64_t)(vm.swapins + vm.swapouts);
+}
+
+void sys_watch(sys_state *s, bool gpu) {
+    (void)gpu; /* it shares heat, power and memory with the CPU */
     facts_own_state(s);
     read_load(s);
+    read_swap(s);
+    apple_state(s, &this_mac);
 }

@@ -67,8 +67,9 @@ void sys_cores(core_list *cores);
 
 /* ---- what may disturb a measurement ---- */
 
-/* Counters that the system keeps, at one moment; -1 where it does not. What happened between two
- * moments is the difference. Reading them takes a millisecond or so, and nothing in between. */
+/* Counters and settings that the system keeps, at one moment; -1 where it does not. What happened
+ * between two moments is the difference. Reading them takes a millisecond or so, and nothing in
+ * between. */
 typedef struct sys_state {
     double at_s;          /* of a clock with an arbitrary start */
     int n_cpus;           /* that the next two are summed over */
@@ -78,13 +79,32 @@ typedef struct sys_state {
     double waited_s;      /* of its threads: ready to run, without a CPU */
     double quota_s;       /* it was stopped because its container's share of CPU time was used up */
     double memory_s;      /* some task waited for memory (PSI) */
+    double gpu_hot_s;     /* a GPU was slowed down because of its temperature */
+    double gpu_power_s;   /* because of its power limit */
     int64_t hot;          /* times that a CPU was slowed down because of its temperature */
     int64_t swapped;      /* pages written to and read from swap space */
     int64_t major_faults; /* of this process: pages that were read from a disk */
     double quota_cpus;    /* the container's share of CPU time, in CPUs */
+    int allowed_cpus;     /* that this process may run on */
+    int mhz;              /* of the CPU that asks */
     int battery;          /* 1: it is the power supply */
+    int low_power;        /* 1: the system saves energy (macOS's Low Power Mode) */
+    int heat;             /* enum sys_heat */
+    int memory_pressure;  /* enum sys_pressure */
+    int gpu_others;       /* other programs that have something on the GPU */
+    int gpu_slowed;       /* SYS_GPU_ reasons, together */
     char governor[32];    /* of the CPUs' frequency; "" where it is unknown */
 } sys_state;
-void sys_watch(sys_state *s);
+
+/* macOS's levels of thermal pressure, and of memory pressure. */
+enum sys_heat { SYS_HEAT_NOMINAL, SYS_HEAT_MODERATE, SYS_HEAT_HEAVY, SYS_HEAT_TRAPPING, SYS_HEAT_SLEEPING };
+enum sys_pressure { SYS_PRESSURE_NORMAL, SYS_PRESSURE_WARNING, SYS_PRESSURE_CRITICAL };
+
+/* Why a GPU's clock is lower than it could be, at this moment. */
+enum { SYS_GPU_HOT = 1, SYS_GPU_POWER_LIMIT = 2, SYS_GPU_POWER_BRAKE = 4 };
+
+/* gpu: whether the GPU matters, which takes longer the first time (NVIDIA's alone is asked: the
+ * first one that programs of this environment see). */
+void sys_watch(sys_state *s, bool gpu);
 
 #endif

@@ -3,6 +3,7 @@
  * tests a leak. */
 #include "fake_mac.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <mach/mach.h>
@@ -149,11 +150,83 @@ static kern_return_t release_entry(mach_port_t entry) {
     return KERN_SUCCESS;
 }
 
+/* ---- IOKit's power sources ---- */
+
+static const void *power_sources(void) {
+    return fake.no_strings ? NULL : new_object(DICTIONARY, "power");
+}
+
+/* Not released by who asks. */
+static const void *providing(const void *sources) {
+    static object type = {.kind = STRING};
+    require(type_of(sources) == DICTIONARY, "IOPSGetProvidingPowerSourceType");
+    const fake_entry *e = fake_find("power.providing");
+    if (e) snprintf(type.text, sizeof type.text, "%s", e->value);
+    return e ? &type : NULL;
+}
+
+static unsigned char equal(const void *a, const void *b) {
+    require(a && b, "CFEqual(NULL)");
+    return !strcmp(((const object *)a)->text, ((const object *)b)->text);
+}
+
+/* ---- notify: the state of one name ---- */
+
+enum { TOKEN = 5 };
+
+static uint32_t register_check(const char *name, int *token) {
+    require(!strcmp(name, "com.apple.system.thermalpressurelevel"), "notify_register_check");
+    if (!fake_find("notify.thermal")) return 1;
+    fake.ports++;
+    *token = TOKEN;
+    return 0;
+}
+
+static uint32_t get_state(int token, uint64_t *state) {
+    require(token == TOKEN, "notify_get_state");
+    *state = (uint64_t)number_of("notify.thermal");
+    return 0;
+}
+
+static uint32_t cancel(int token) {
+    require(token == TOKEN && fake.ports > 0, "notify_cancel");
+    fake.ports--;
+    return 0;
+}
+
+/* ---- Objective-C: NSProcessInfo's two methods ---- */
+
+static char process_class[] = "NSProcessInfo", process_info[] = "an NSProcessInfo";
+
+static void *get_class(const char *name) {
+    require(fake.foundation, "Foundation is not open");
+    return strcmp(name, process_class) ? NULL : process_class;
+}
+
+static void *register_name(const char *name) {
+    return (void *)name;
+}
+
+static bool responds(void *class, void *selector) {
+    require(class == process_class, "class_respondsToSelector");
+    return !strcmp(selector, "isLowPowerModeEnabled") && fake_find("power.low");
+}
+
+static void *send(void *to, void *selector) {
+    if (to == process_class && !strcmp(selector, "processInfo")) return process_info;
+    require(to == process_info && !strcmp(selector, "isLowPowerModeEnabled"), "objc_msgSend");
+    return (void *)(uintptr_t)(number_of("power.low") & 1);
+}
+
 /* ---- frameworks ---- */
 
 void *fake_dlopen(const char *path, int mode) {
     require(mode == RTLD_LAZY && !strncmp(path, "/System/Library/Frameworks/", 27), "dlopen");
     if (fake.missing_framework && strstr(path, fake.missing_framework)) return NULL;
+    if (strstr(path, "Foundation.framework/Foundation")) {
+        fake.foundation = !strstr(path, "Core");
+        if (fake.foundation) return (void *)"NS";
+    }
     return (void *)(strstr(path, "IOKit") ? "IO" : "CF");
 }
 
@@ -171,12 +244,25 @@ void *fake_dlsym(void *library, const char *symbol) {
         {"IOServiceGetMatchingService", (void (*)(void))first_service},
         {"IORegistryEntrySearchCFProperty", (void (*)(void))property},
         {"IOObjectRelease", (void (*)(void))release_entry},
+        {"IOPSCopyPowerSourcesInfo", (void (*)(void))power_sources},
+        {"IOPSGetProvidingPowerSourceType", (void (*)(void))providing},
+        {"CFEqual", (void (*)(void))equal},
+        {"notify_register_check", (void (*)(void))register_check},
+        {"notify_get_state", (void (*)(void))get_state},
+        {"notify_cancel", (void (*)(void))cancel},
+        {"objc_getClass", (void (*)(void))get_class},
+        {"sel_registerName", (void (*)(void))register_name},
+        {"class_respondsToSelector", (void (*)(void))responds},
+        {"objc_msgSend", (void (*)(void))send},
     };
     if (fake.missing_symbol && !strcmp(symbol, fake.missing_symbol)) return NULL;
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *address;
         memcpy(&address, &symbols[i].function, sizeof address);
-        if (!strcmp(symbols[i].name, symbol) && !strncmp(symbol, library, 2)) return address;
+        bool of_all = islower((unsigned char)*symbol); /* C's and Objective-C's, not a framework's */
+        if (strcmp(symbols[i].name, symbol)) continue;
+        if (of_all ? library == RTLD_DEFAULT : library != RTLD_DEFAULT && !strncmp(symbol, library, 2))
+            return address;
     }
     return NULL; /* of another framework */
 }
@@ -219,7 +305,9 @@ kern_return_t host_statistics64(mach_port_t host, host_flavor_t flavor, host_inf
             "host_statistics64");
     if (fake.mach_fails) return 5;
     vm_statistics64_data_t vm = {.free_count = (natural_t)number_of("mach.free_count"),
-                                 .inactive_count = (natural_t)number_of("mach.inactive_count")};
+                                 .inactive_count = (natural_t)number_of("mach.inactive_count"),
+                                 .swapins = (uint64_t)number_of("mach.swapins"),
+                                 .swapouts = (uint64_t)number_of("mach.swapouts")};
     memcpy(info, &vm, sizeof vm);
     return KERN_SUCCESS;
 }

@@ -38,6 +38,12 @@ static hardware ask(core_list *cores) {
     assert_in_range(sys_usable_cores(), 1, SYS_MAX_CORES);
     assert_true(sys_available_memory() >= 0);
     assert_true(sys_peak_rss() > 0); /* the test's own */
+    sys_state s;
+    sys_watch(&s, true);
+    assert_in_range(s.heat + 1, 0, SYS_HEAT_SLEEPING + 1);
+    assert_in_range(s.memory_pressure + 1, 0, SYS_PRESSURE_CRITICAL + 1);
+    assert_in_range(s.low_power + 1, 0, 2);
+    assert_in_range(s.battery + 1, 0, 2);
     assert_balanced();
     return h;
 }
@@ -65,10 +71,16 @@ static void check(const hardware *h, const core_list *cores, const char *fact, c
     } else if (!strcmp(fact, "busy")) { /* CPUs, seconds of CPU time since the start */
         sys_state s;
         char found[64];
-        sys_watch(&s);
+        sys_watch(&s, true);
         snprintf(found, sizeof found, "%d %.0f", s.n_cpus, s.busy_s);
         assert_string_equal(found, wanted);
         assert_true(s.own_s >= 0 && s.steal_s < 0 && s.hot < 0);
+    } else if (!strcmp(fact, "state")) { /* heat, memory pressure, Low Power Mode, battery, swapped pages */
+        sys_state s;
+        sys_watch(&s, true);
+        snprintf(text, sizeof text, "%d %d %d %d %lld", s.heat, s.memory_pressure, s.low_power, s.battery,
+                 (long long)s.swapped);
+        assert_string_equal(text, wanted);
     } else if (!strcmp(fact, "available")) {
         assert_int_equal(sys_available_memory(), strtoll(wanted, NULL, 10));
     } else if (!strcmp(fact, "peak")) {
@@ -192,6 +204,37 @@ static void frameworks_missing(void **state) {
     assert_int_equal(cores.n, 24);
 }
 
+/* Without a call the state of power, heat or memory is unknown; the rest is not. */
+static void state_calls_missing(void **state) {
+    (void)state;
+    static const struct {
+        const char *symbol;
+        int heat, low_power, battery;
+    } cases[] = {
+        {"notify_register_check", -1, 1, 1},
+        {"notify_get_state", -1, 1, 1},
+        {"notify_cancel", -1, 1, 1},
+        {"objc_getClass", 1, -1, 1},
+        {"sel_registerName", 1, -1, 1},
+        {"class_respondsToSelector", 1, -1, 1},
+        {"objc_msgSend", 1, -1, 1},
+        {"IOPSCopyPowerSourcesInfo", 1, 1, -1},
+        {"IOPSGetProvidingPowerSourceType", 1, 1, -1},
+        {"CFEqual", 1, 1, -1},
+    };
+    assert_true(fake_load(MACHINES "/m4max.txt"));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sys_state s;
+        fake.missing_symbol = cases[i].symbol;
+        sys_watch(&s, false);
+        assert_balanced();
+        assert_int_equal(s.heat, cases[i].heat);
+        assert_int_equal(s.low_power, cases[i].low_power);
+        assert_int_equal(s.battery, cases[i].battery);
+        assert_int_equal(s.memory_pressure, SYS_PRESSURE_WARNING);
+    }
+}
+
 /* The peak is the larger of the footprint and what is resident; each may be unknown. */
 static void memory(void **state) {
     (void)state;
@@ -212,6 +255,7 @@ int main(void) {
         cmocka_unit_test(recorded_machines),  cmocka_unit_test(each_line_missing),
         cmocka_unit_test(each_line_wrong),    cmocka_unit_test(numbers_are_no_text),
         cmocka_unit_test(frameworks_missing), cmocka_unit_test(memory),
+        cmocka_unit_test(state_calls_missing),
     };
     return cmocka_run_group_tests(tests, find_machines, forget_machines);
 }

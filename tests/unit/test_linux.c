@@ -287,7 +287,18 @@ static const char fake_nvml[] =
     "\"NVIDIA H100\"); return 0; }\n"
     "int nvmlDeviceGetMemoryInfo(void *d, unsigned long long m[3]) { m[0] = 1ull << 34; m[1] = m[2] = 1; "
     "return *(int *)d ? 3 : 0; }\n"
-    "int nvmlSystemGetDriverVersion(char *s, unsigned n) { (void)n; strcpy(s, \"550.54.15\"); return 0; }\n";
+    "int nvmlSystemGetDriverVersion(char *s, unsigned n) { (void)n; strcpy(s, \"550.54.15\"); return 0; }\n"
+    "#include <unistd.h>\n"
+    "int nvmlDeviceGetHandleByUUID(const char *s, void **d) { static int x = 7; *d = &x; return strcmp(s, "
+    "\"GPU-7\"); }\n"
+    "int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, unsigned long long *b) { *b = REASONS; return "
+    "*(int *)d == 2 ? 3 : 0; }\n"
+    "int nvmlDeviceGetViolationStatus(void *d, int policy, unsigned long long v[2]) { v[0] = 1; v[1] = "
+    "policy ? 2500000000 : 500000000; return *(int *)d == 2 ? 3 : 0; }\n"
+    "struct process { unsigned pid; unsigned long long memory; unsigned a, b; };\n"
+    "int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process *p) {\n"
+    "    if (*n < 3) return 7;\n"
+    "    p[0].pid = 1; p[1].pid = *(int *)d == 7 ? 1 : getpid(); p[2].pid = 4000000; *n = 3; return 0; }\n";
 
 /* Builds the stand-in for the driver's library; false (with the reason printed) where there is no
  * compiler.
@@ -311,7 +322,7 @@ static void nvml(void **state) {
     gpu_facts gpus[SYS_MAX_GPUS];
     char library[1024];
     assert_int_equal(nvml_gpus("libmlxbench-no-such-library.so", gpus, SYS_MAX_GPUS), 0);
-    if (!build_fake("-DINIT=0", library, sizeof library)) skip();
+    if (!build_fake("-DINIT=0 -DREASONS=0", library, sizeof library)) skip();
     assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 2); /* the second of three does not answer */
     assert_string_equal(gpus[0].name, "NVIDIA H100");
     assert_string_equal(gpus[0].driver, "550.54.15");
@@ -319,10 +330,46 @@ static void nvml(void **state) {
     assert_string_equal(gpus[1].name, "NVIDIA T4");
     assert_int_equal(gpus[1].memory_bytes, 0); /* it has no memory to tell of */
     assert_int_equal(nvml_gpus(library, gpus, 1), 1);
-    if (!build_fake("-DINIT=9", library, sizeof library)) skip(); /* the driver is not loaded */
+    if (!build_fake("-DINIT=9 -DREASONS=0", library, sizeof library)) skip(); /* the driver is not loaded */
     assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 0);
-    if (!build_fake("-DINIT=0 -DnvmlShutdown=other", library, sizeof library)) skip();
+    if (!build_fake("-DINIT=0 -DREASONS=0 -DnvmlShutdown=other", library, sizeof library)) skip();
     assert_int_equal(nvml_gpus(library, gpus, SYS_MAX_GPUS), 0); /* a call is missing */
+}
+
+static sys_state gpu_state(const char *library, const char *visible) {
+    sys_state s;
+    facts_own_state(&s);
+    nvml_gpu *n = nvml_open(library, visible);
+    nvml_state(n, &s);
+    nvml_close(n);
+    return s;
+}
+
+/* The GPU that programs see first: what slows it, and who else is on it. */
+static void nvml_sensors(void **state) {
+    (void)state;
+    char library[1024];
+    assert_null(nvml_open("libmlxbench-no-such-library.so", NULL));
+    if (!build_fake("-DINIT=0 -DREASONS=0x25", library, sizeof library)) skip();
+    sys_state s = gpu_state(library, NULL);
+    assert_true(s.gpu_hot_s == 2.5 && s.gpu_power_s == 0.5);
+    assert_int_equal(s.gpu_slowed, SYS_GPU_HOT | SYS_GPU_POWER_LIMIT);
+    assert_int_equal(s.gpu_others, 2);
+    s = gpu_state(library, "2,0"); /* this one knows nothing of its clocks */
+    assert_true(s.gpu_hot_s < 0 && s.gpu_power_s < 0 && s.gpu_slowed < 0);
+    assert_int_equal(s.gpu_others, 2);
+    s = gpu_state(library, "GPU-7,GPU-8"); /* in a container: our own number is not among them */
+    assert_int_equal(s.gpu_others, -1);
+    static const char *const none[] = {"1", "", "GPU-8", "-1"};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) assert_null(nvml_open(library, none[i]));
+    if (!build_fake("-DINIT=0 -DREASONS=0x80", library, sizeof library)) skip();
+    assert_int_equal(gpu_state(library, NULL).gpu_slowed, SYS_GPU_POWER_BRAKE);
+    if (!build_fake("-DINIT=0 -DREASONS=1 -DnvmlDeviceGetViolationStatus=other", library, sizeof library))
+        skip();
+    s = gpu_state(library, NULL);
+    assert_true(s.gpu_hot_s < 0 && s.gpu_slowed == 0); /* idle is no reason */
+    if (!build_fake("-DINIT=9 -DREASONS=0", library, sizeof library)) skip();
+    assert_null(nvml_open(library, NULL));
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, new_folder, drop_folder)
@@ -338,6 +385,7 @@ int main(void) {
         IN_FOLDER(linux_groups_v2),
         IN_FOLDER(linux_groups_v1),
         IN_FOLDER(nvml),
+        IN_FOLDER(nvml_sensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,10 @@ static sys_state begin(void) {
                        .swapped = 100,
                        .major_faults = 20,
                        .quota_cpus = 2,
-                       .battery = 0,
+                       .allowed_cpus = 4,
+                       .mhz = 3000,
+                       .gpu_hot_s = 1,
+                       .gpu_power_s = 1,
                        .governor = "performance"};
 }
 
@@ -61,7 +64,17 @@ static void test_nothing_disturbs(void **state) {
                          .memory_s = -1,
                          .hot = -1,
                          .swapped = -1,
-                         .major_faults = -1};
+                         .major_faults = -1,
+                         .allowed_cpus = -1,
+                         .mhz = -1,
+                         .battery = -1,
+                         .low_power = -1,
+                         .heat = -1,
+                         .memory_pressure = -1,
+                         .gpu_hot_s = -1,
+                         .gpu_power_s = -1,
+                         .gpu_others = -1,
+                         .gpu_slowed = -1};
     sys_state later = nothing;
     later.at_s = 2;
     check_with(&nothing, &later, (circumstances){0}, 'A', "");
@@ -123,6 +136,86 @@ static void test_each_reason(void **state) {
     b = end();
     check_with(&a, &b, (circumstances){.unoptimized = true}, 'F', "this build is not optimized");
     check_with(&a, &b, (circumstances){.not_warm = true}, 'C', "the first runs still");
+    check_with(&a, &b, (circumstances){.not_warm = true, .first = true}, 'C', "the first run, ");
+}
+
+static void test_what_is_allowed(void **state) {
+    (void)state;
+    sys_state b = end();
+    b.allowed_cpus = 2;
+    check(&b, 'D', "the program could use 4 CPUs, and then 2: ");
+    b = end();
+    b.quota_cpus = -1;
+    check(&b, 'D', "the container's limit of CPU time was changed meanwhile: ");
+}
+
+static void test_heat_and_power(void **state) {
+    (void)state;
+    sys_state a = begin(), b = end();
+    for (int heat = 0; heat <= SYS_HEAT_SLEEPING; heat++) {
+        static const char *const reasons[] = {"", "the system's thermal pressure is moderate: ",
+                                              "the system's thermal pressure is heavy: ",
+                                              "the system's thermal pressure is trapping: ",
+                                              "the system's thermal pressure is sleeping: "};
+        b.heat = heat;
+        check(&b, "ACDFF"[heat], reasons[heat]);
+    }
+    b = end();
+    a.heat = SYS_HEAT_HEAVY; /* at the start alone */
+    check_with(&a, &b, (circumstances){0}, 'D', "the system's thermal pressure is heavy: ");
+    b.low_power = 1;
+    check(&b, 'C', "Low Power Mode is on: ");
+    b = end();
+    b.memory_pressure = SYS_PRESSURE_WARNING;
+    check(&b, 'C', "the system is short of memory (warning): ");
+    b.memory_pressure = SYS_PRESSURE_CRITICAL;
+    check(&b, 'D', "the system is short of memory (critical): ");
+}
+
+/* Compared with earlier runs, if there were any. */
+static void test_frequency(void **state) {
+    (void)state;
+    static const struct {
+        int mhz;
+        char grade;
+        const char *reasons;
+    } cases[] = {
+        {3100, 'A', ""},
+        {2900, 'A', ""},
+        {2800, 'B', "the CPU's frequency fell from 3000 to 2800 MHz: "},
+        {2600, 'C', "the CPU's frequency fell from 3000 to 2600 MHz: "},
+        {1200, 'D', "the CPU's frequency fell from 3000 to 1200 MHz: "},
+        {-1, 'A', ""},
+    };
+    sys_state a = begin(), b = end();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        b.mhz = cases[i].mhz;
+        check_with(&a, &b, (circumstances){.fastest_mhz = 3000}, cases[i].grade, cases[i].reasons);
+        check_with(&a, &b, (circumstances){0}, 'A', "");
+    }
+}
+
+static void test_gpu(void **state) {
+    (void)state;
+    sys_state b = end();
+    b.gpu_hot_s += 0.1;
+    check(&b, 'D', "the GPU was slowed down because of its temperature: ");
+    b = end();
+    b.gpu_slowed = SYS_GPU_HOT;
+    check(&b, 'D', "the GPU was slowed down because of its temperature: ");
+    b = end();
+    b.gpu_slowed = SYS_GPU_POWER_BRAKE;
+    check(&b, 'D', "the GPU was slowed down by its power supply: ");
+    b = end();
+    b.gpu_slowed = SYS_GPU_POWER_LIMIT; /* the counter of time knows better */
+    check(&b, 'A', "");
+    b.gpu_power_s += 0.5;
+    check(&b, 'B', "the GPU's clock was held down by its power limit: ");
+    b.gpu_power_s = -1;
+    check(&b, 'B', "the GPU's clock was held down by its power limit: ");
+    b = end();
+    b.gpu_others = 2;
+    check(&b, 'C', "other programs are on the GPU (2): ");
 }
 
 /* The worst comes first, and decides. */
@@ -151,7 +244,7 @@ static void put(const char *name, const char *content) {
 static sys_state read_tree(void) {
     sys_state s;
     facts_own_state(&s);
-    linux_state(folder, &s);
+    linux_state(folder, 1, &s);
     return s;
 }
 
@@ -173,6 +266,8 @@ static void test_linux_counters(void **state) {
     put("/sys/class/power_supply/BAT0/status", "Discharging\n");
     put("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver", "acpi-cpufreq\n");
     put("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
+    put("/sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "2793437\n");
+    put("/proc/self/status", "Name:\tmlxbench\nCpus_allowed:\tf5\nCpus_allowed_list:\t0,2,4-7\nMems_allowed:\t1\n");
     put("/proc/self/cgroup", "0::/user/box\n");
     put("/sys/fs/cgroup/user/box/cpu.max", "150000 100000\n");
     put("/sys/fs/cgroup/user/box/cpu.stat", "usage_usec 10\nnr_throttled 7\nthrottled_usec 2500000\n");
@@ -182,6 +277,8 @@ static void test_linux_counters(void **state) {
     assert_true(s.waited_s == 0.75 && s.memory_s == 1.5 && s.quota_s == 2.5 && s.quota_cpus == 1.5);
     assert_int_equal(s.swapped, 42);
     assert_int_equal(s.hot, 12);
+    assert_int_equal(s.allowed_cpus, 6);
+    assert_int_equal(s.mhz, 2793);
     assert_int_equal(s.battery, 1);
     assert_string_equal(s.governor, "powersave");
     put("/sys/class/power_supply/AC/online", "1\n");
@@ -202,6 +299,9 @@ static void test_linux_without_counters(void **state) {
         assert_true(s.n_cpus == 0 && s.busy_s < 0 && s.steal_s < 0 && s.waited_s < 0 && s.memory_s < 0);
         assert_true(s.hot < 0 && s.swapped < 0 && s.quota_s < 0 && s.quota_cpus < 0 && !*s.governor);
         assert_int_equal(s.battery, 0);
+        assert_true(s.mhz < 0 && s.allowed_cpus <= 0);
+        put("/sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "<unknown>\n");
+        put("/proc/self/status", "Cpus_allowed_list:\nCpus_allowed_list\n");
         put("/proc/stat", "cpu  one two\n");
         put("/proc/self/task/17/schedstat", "x\n");
         put("/proc/pressure/memory", "some\n");
@@ -211,11 +311,30 @@ static void test_linux_without_counters(void **state) {
     }
 }
 
+/* Of 1,000 CPUs some are asked, and their counters' files are all there is. */
+static void test_many_cpus(void **state) {
+    (void)state;
+    str stat = {0};
+    str_puts(&stat, "cpu  1 1 1 1 1 1 1 1 0 0\n");
+    for (int cpu = 0; cpu < 1000; cpu++) {
+        char path[128];
+        str_printf(&stat, "cpu%d 1 1 1 1 1 1 1 1 0 0\n", cpu);
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle/core_throttle_count", cpu);
+        put(path, "1\n");
+    }
+    assert_false(stat.failed);
+    put("/proc/stat", stat.data);
+    str_free(&stat);
+    sys_state s = read_tree();
+    assert_int_equal(s.n_cpus, 1000);
+    assert_in_range(s.hot, 32, 64);
+}
+
 static void test_this_machine(void **state) {
     (void)state;
     sys_state a, b;
-    sys_watch(&a);
-    sys_watch(&b);
+    sys_watch(&a, true);
+    sys_watch(&b, true);
     assert_true(a.own_s >= 0 && b.own_s >= a.own_s && b.at_s >= a.at_s && b.busy_s >= a.busy_s);
 }
 
@@ -226,10 +345,15 @@ int main(void) {
         cmocka_unit_test(test_nothing_disturbs),
         cmocka_unit_test(test_other_programs),
         cmocka_unit_test(test_each_reason),
+        cmocka_unit_test(test_what_is_allowed),
+        cmocka_unit_test(test_heat_and_power),
+        cmocka_unit_test(test_frequency),
+        cmocka_unit_test(test_gpu),
         cmocka_unit_test(test_several_reasons),
 #ifdef __linux__
         cmocka_unit_test_setup_teardown(test_linux_counters, new_folder, drop_folder),
         cmocka_unit_test_setup_teardown(test_linux_without_counters, new_folder, drop_folder),
+        cmocka_unit_test_setup_teardown(test_many_cpus, new_folder, drop_folder),
         cmocka_unit_test(test_this_machine),
 #endif
     };

@@ -12,7 +12,8 @@ static int64_t clock_at[MOST];
 
 /* Each look at the machine is a second later; runs in between meet another program's CPU second, or
  * none. */
-static void watch(sys_state *s) {
+static void watch(sys_state *s, bool gpu) {
+    assert_false(gpu); /* the engine fake has none */
     *s = (sys_state){.at_s = n_watched, .n_cpus = 2, .own_s = 0, .busy_s = 0};
     for (int i = 1; i <= n_watched; i++) s->busy_s += i >= disturbed_from && i <= disturbed_to;
     n_watched++;

@@ -2,9 +2,10 @@
 #ifndef FAKE_DLFCN_H
 #define FAKE_DLFCN_H
 
-#define RTLD_LAZY 1
-#define dlopen    fake_dlopen
-#define dlsym     fake_dlsym
+#define RTLD_LAZY    1
+#define RTLD_DEFAULT ((void *)-2)
+#define dlopen       fake_dlopen
+#define dlsym        fake_dlsym
 
 void *fake_dlopen(const char *path, int mode);
 void *fake_dlsym(void *library, const char *symbol);

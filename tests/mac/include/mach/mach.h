@@ -14,6 +14,9 @@ typedef uintptr_t vm_size_t;
 typedef struct vm_statistics64 {
     natural_t free_count, active_count, inactive_count, wire_count;
     uint64_t others[9];
+    natural_t purgeable_count, speculative_count;
+    uint64_t decompressions, compressions, swapins, swapouts;
+    natural_t newer[4];
 } vm_statistics64_data_t;
 
 typedef struct host_cpu_load_info {
