@@ -4,13 +4,9 @@
  * a given text. */
 #include "generate/generate.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "folder.h"
 
-#include <cmocka.h>
 #include <math.h>
-#include <stdlib.h>
 
 enum {
     STEP = 8,
@@ -21,7 +17,9 @@ enum {
     ALL = TEXT + NEW,
     MOST = 6,
     MARKED_EVERY = 4,
-    VOCABULARY = 32000
+    VOCABULARY = 509, /* a prime: the text repeats after as many tokens */
+    LAYERS = 2,
+    HEADS = 2
 };
 
 typedef struct setting {
@@ -44,6 +42,21 @@ static const struct {
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
+/* A model as small as it can be with two layers and two heads: thousands of steps follow, in each of
+ * which threads wait for each other, and each wait is long where other programs have the CPUs. */
+static const char smallest[] =
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 128, "
+    "\"num_hidden_layers\": 2, \"intermediate_size\": 128, \"num_attention_heads\": 2, "
+    "\"num_key_value_heads\": 2, \"head_dim\": 64, \"rms_norm_eps\": 1e-05, \"vocab_size\": 509, "
+    "\"rope_theta\": 10000.0, \"tie_word_embeddings\": true}";
+
+static int write_model(void **state) {
+    if (new_folder(state)) return -1;
+    make_folders("presets");
+    write_text("presets/smallest.json", smallest);
+    return setenv("MLXBENCH_SHARE", folder, 1);
+}
+
 /* What must succeed. */
 static void must(bool done) {
     if (!done) fail_msg("%s", error_message());
@@ -55,7 +68,7 @@ static setting set_up(const char *engine_name) {
         print_message("not run: %s\n", error_message());
         skip();
     }
-    s.c = checkpoint_open("synthetic:tiny-llama-13m-f32", 0);
+    s.c = checkpoint_open("synthetic:smallest-f32", 0);
     must(s.c != NULL);
     s.m = model_load(s.c, s.e);
     must(s.m != NULL);
@@ -72,7 +85,7 @@ static void tear_down(setting *s) {
  * it. */
 static void fill_text(int32_t *out, int n_sequences, int first, int n) {
     for (int k = 0; k < n_sequences; k++)
-        for (int i = 0; i < n; i++) out[k * n + i] = (first + i + k) * 7919 % 31991;
+        for (int i = 0; i < n; i++) out[k * n + i] = (first + i + k) * 7919 % VOCABULARY;
 }
 
 static session *new_session(const setting *s, int kind, int n_sequences) {
@@ -298,7 +311,7 @@ static void test_memory(void **state) {
     assert_int_equal(engine_memory_used(s.e).kv, 0);
     session_spec spec = {.options = kinds[0].options, .capacity = 100};
     int64_t plain = session_bytes(s.m, &spec);
-    assert_int_equal(plain, 100 * 6 * 4 * (64 + 64) * 4); /* layers, heads, head_dim of both, F32 */
+    assert_int_equal(plain, 100 * LAYERS * HEADS * (64 + 64) * 4); /* layers, heads, head_dim of both, F32 */
     spec.marked = 50;
     spec.n_sequences = 3;
     assert_int_equal(session_bytes(s.m, &spec), plain * 3 * 3 / 2);
@@ -310,7 +323,7 @@ static void test_memory(void **state) {
 static void test_wrong_order(void **state) {
     (void)state;
     setting s = set_up("cpu");
-    int32_t ids[DEPTH], id, outside = 32000;
+    int32_t ids[DEPTH], id, outside = VOCABULARY;
     fill_text(ids, 1, 0, DEPTH);
     session *one = new_session(&s, 0, 1);
     assert_int_equal(session_step(one, &id), -1);
@@ -327,5 +340,5 @@ int main(void) {
         cmocka_unit_test(test_cpu),       cmocka_unit_test(test_mlx),    cmocka_unit_test(test_turns_cpu),
         cmocka_unit_test(test_turns_mlx), cmocka_unit_test(test_memory), cmocka_unit_test(test_wrong_order),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, write_model, drop_folder);
 }
