@@ -66,6 +66,7 @@ int mlx_env_set(const option_texts *given);
 /* ---- running ---- */
 
 enum { WARMUP_MOST = 5, REPEATS_LEAST = 6, REPEATS_MOST = 10000 }; /* of `auto` */
+enum { WINDOWS = 10 }; /* of duration_ns: equal parts, each with a speed of its own */
 
 /* How each model gets a process of its own: this program, with a command that leads to bench_serve
  * of the same plan and options, but for `earlier`. */
@@ -93,6 +94,7 @@ typedef struct bench_options {
     int64_t warmup;  /* unmeasured runs before them; -1: until two in a row agree, at most WARMUP_MOST */
     double precision; /* width of the 95 % interval of the median of both speeds, relative to the median */
     int64_t time_limit_ns; /* of a configuration's measured runs */
+    int64_t duration_ns;   /* runs of a configuration until they have taken so long; 0: see repeats */
     int64_t delay_ns;      /* before each run */
     char require_quality;  /* runs of a worse grade are measured again, within time_limit_ns; 0: none is */
     void (*watch)(sys_state *s, bool gpu); /* sys_watch; another one in tests */

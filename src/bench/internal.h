@@ -16,6 +16,7 @@ typedef struct loaded {
     model *model;
     tokenizer *tokenizer;  /* NULL: the checkpoint has none, or nothing needed it */
     token_ids prompt_text; /* the ids of the prompt's text */
+    token_ids book_text;   /* of the book; none until it is asked for */
     token_ids file_text;   /* and of a file's */
     const char *file_name; /* as in params; NULL: none was read */
     int64_t load_ns;
@@ -29,6 +30,10 @@ void loaded_free(loaded *l);
 /* The ids that p's prompt is made of; none for a random one. NULL on error: a file can't be read or
  * gives no token, the model has no tokenizer for it. */
 const token_ids *loaded_text(loaded *l, const params *p);
+
+/* The book of --prompt-tokens book: UTF-8, share/book.txt, made by cmake/book.cmake. */
+extern const unsigned char book_text[];
+extern const size_t book_length;
 
 /* --prompt-tokens file:F */
 static inline bool is_from_file(const char *prompt_source) {
@@ -91,11 +96,11 @@ typedef struct series {
     double change[N_SPEEDS];  /* from the one before it */
     double *speeds[N_SPEEDS]; /* of measured runs; NAN where there is none */
     int64_t capacity;
+    int64_t window;     /* of the last measured run, from 1; 0: there are none */
     int64_t n_rows;     /* of runs, and of the error that ended them */
     int64_t spent_ns;   /* by measured runs */
     int64_t refused_ns; /* by runs of too bad a quality, and waiting after them */
     int64_t expected;   /* runs still to come, as foreseen */
-    int fastest_mhz;    /* of the CPU, at the end of a run so far; 0: unknown */
     summary *summary;   /* NULL: nothing was measured yet */
 } series;
 
@@ -174,6 +179,7 @@ typedef struct bench {
     uint64_t order;   /* state of the random order */
     sys_state before; /* before this run, and those just before it if it was very short */
     bool watching;    /* b->before is valid */
+    int *fastest_mhz; /* [plan->n]: of the CPU after a run of each configuration; NULL, 0: unknown */
     quality quality;  /* of this run */
     char grade[2];    /* the same as a text */
     hardware hardware;
@@ -194,15 +200,15 @@ typedef struct bench {
     char error[2048];            /* of the last configuration that failed */
 } bench;
 
-/* One configuration after another, as --order asks, or since one run each is no reason to mix
- * them. */
+/* One configuration after another, as --order asks, or since one run each is no reason to mix them,
+ * or since the machine shall work at one for long. */
 static inline bool bench_in_given_order(const bench_options *o) {
-    return o->given_order || o->repeats == 1;
+    return o->given_order || o->duration_ns || o->repeats == 1;
 }
 
 /* watch.c: the first is called before a run, the second after it: b->quality is its. */
 void watch_begin(bench *b);
-void watch_end(bench *b, series *s);
+void watch_end(bench *b, const series *s);
 
 /* larger.c: takes note that s ran out of memory, if the recorded error says so; and fails for what
  * would need more than one that did. */
@@ -241,7 +247,7 @@ int wait_for_quality(bench *b, series *s, const row *r, int64_t start);
 int program_turn(bench *b, series *s, int64_t max_runs);
 
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
-int trial_again(bench *b, series *s, int64_t n, double *out);
+int trial_again(bench *b, const series *s, int64_t n, double *out);
 
 /* What the runs of a turn begin with. */
 typedef struct beginning {

@@ -36,6 +36,7 @@ engine_options params_engine(const params *p) {
 
 void loaded_free(loaded *l) {
     free(l->prompt_text.items);
+    free(l->book_text.items);
     free(l->file_text.items);
     tokenizer_free(l->tokenizer);
     model_free(l->model);
@@ -79,7 +80,13 @@ const token_ids *loaded_text(loaded *l, const params *p) {
     static const token_ids none = {0};
     const char *source = p->prompt_source;
     if (!strcmp(source, "random")) return &none;
-    if (!is_from_file(source)) return &l->prompt_text;
+    if (!strcmp(source, "book") && l->tokenizer) {
+        if (!l->book_text.n &&
+            tokenizer_encode(l->tokenizer, (const char *)book_text, book_length, true, &l->book_text))
+            return NULL;
+        return &l->book_text;
+    }
+    if (!is_from_file(source)) return &l->prompt_text; /* none without a tokenizer */
     if (!l->tokenizer)
         return fail_null("%s has no tokenizer for --prompt-tokens %s; use random ones", p->model, source);
     if (l->file_name && !strcmp(l->file_name, source)) return &l->file_text;

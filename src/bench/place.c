@@ -217,6 +217,15 @@ static int fail_ended(place *p) {
     return fail_process(status, p->memory_kills);
 }
 
+/* A child may do nothing for so long, as it was told to. */
+static int64_t longest_idle(const bench *b) {
+    int64_t longest = 0;
+    for (int i = 0; i < b->plan->n_values[PARAM_idle_s]; i++)
+        if (b->plan->values[PARAM_idle_s][i].number > longest)
+            longest = b->plan->values[PARAM_idle_s][i].number;
+    return longest * 1000000000;
+}
+
 /* Waits for more. -1 when there will be none: Ctrl-C, its end, the time is up. */
 static int wait_for_more(bench *b, place *p, int64_t start_ns) {
     int64_t limit = b->options->child->timeout_ns;
@@ -229,7 +238,7 @@ static int wait_for_more(bench *b, place *p, int64_t start_ns) {
             return fail_interrupted();
         }
         if (found > 0) break;
-        if (!limit || clock_ns() - start_ns < limit + b->options->delay_ns) continue;
+        if (!limit || clock_ns() - start_ns < limit + b->options->delay_ns + longest_idle(b)) continue;
         kill_place(p);
         return fail("no end after %.3g s (--timeout); the process was stopped", (double)limit / 1e9);
     }

@@ -18,6 +18,25 @@ static bool is_choice(const char *choices, const char *text) {
     return false;
 }
 
+/* Whole seconds: a number, and s, m or h behind it, or nothing. */
+static int parse_seconds(const param *p, const char *name, const char *text, int64_t *out) {
+    static const struct {
+        char name;
+        int64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}};
+    char number[32];
+    size_t n = strspn(text, "0123456789");
+    int64_t unit = text[n] ? 0 : 1;
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (text[n] == units[i].name && !text[n + 1]) unit = units[i].seconds;
+    if (!n || !unit || n >= sizeof number)
+        return fail_usage("%s: \"%s\" is no duration of whole seconds such as 10s, 2m or 1h", name, text);
+    snprintf(number, sizeof number, "%.*s", (int)n, text);
+    if (parse_number(number, name, p->min, p->max / unit, out)) return -1;
+    *out *= unit;
+    return 0;
+}
+
 static int parse_value(const param *p, const char *text, param_value *out) {
     char name[64], number[32];
     snprintf(name, sizeof name, "--%s", p->option);
@@ -26,6 +45,8 @@ static int parse_value(const param *p, const char *text, param_value *out) {
         out->text = text;
     } else if (p->kind == KIND_OPTIONAL && !strcmp(text, "none")) {
         out->number = 0;
+    } else if (!strcmp(p->metavar, "TIME")) {
+        return parse_seconds(p, name, text, &out->number);
     } else {
         if (parse_number(text, name, p->min, p->max, &out->number)) return -1;
         snprintf(number, sizeof number, "%lld", (long long)out->number);

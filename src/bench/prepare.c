@@ -40,7 +40,7 @@ static int check_all(bench *b, int64_t first) {
         if (!same_model(&p, &other)) break;
         possible |= !generate_check(b->loaded.model, &how);
         limited |= how.max_kv_size > 0;
-        from_text |= !strcmp(other.prompt_source, "text");
+        from_text |= strcmp(other.prompt_source, "random") && !is_from_file(other.prompt_source);
     }
     b->model_refused = !possible;
     if (!possible) return -1;

@@ -1,5 +1,6 @@
 /* prompt.c - prompts of an exact number of tokens: a text repeated and cut, or random ids.
- * Random ids matter for mixtures of experts, where a repeated sentence wakes few of them. */
+ * The book and random ids matter for mixtures of experts, where a repeated sentence wakes few of
+ * them. */
 #include "bench/internal.h"
 
 #include <inttypes.h>

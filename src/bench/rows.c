@@ -87,6 +87,7 @@ int rows_run(bench *b, series *s, row *r) {
     r->cells[COLUMN_run] = number(++b->n_rows);
     r->cells[COLUMN_configuration] = number(s->configuration);
     r->cells[COLUMN_repeat] = number(++s->n_rows);
+    if (s->window) r->cells[COLUMN_window] = number(s->window);
     if (!s->summary) s->summary = summary_new();
     return !s->summary || summary_add(s->summary, r) || rows_hand_on(b, r) ? -1 : 0;
 }

@@ -145,7 +145,7 @@ static int take_turns(bench *b, series *all, int64_t n) {
 /* What --repeats auto could not reach in its time. */
 static void note_imprecise(bench *b, const series *s) {
     static const char *const names[N_SPEEDS] = {"prompt_tps", "generation_tps"};
-    for (int i = 0; i < N_SPEEDS && !b->options->repeats; i++) {
+    for (int i = 0; i < N_SPEEDS && !b->options->repeats && !b->options->duration_ns; i++) {
         double width = series_width(s, i);
         if (width > b->options->precision)
             progress_note(
@@ -206,9 +206,11 @@ static void note_drift(bench *b, const series *s, const double *again) {
 
 /* Measures the first configuration again, if there were others and its interval is known. It may
  * fail where it did not before: then that is said, and the results stay. */
-static int measure_drift(bench *b, series *s) {
+static int measure_drift(bench *b, const series *s) {
     double again[N_SPEEDS * RUNS_AGAIN];
-    if (s->by_program || s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured) return 0;
+    if (s->by_program || s->n < REPEATS_LEAST || b->n_configurations < 2 || !b->n_measured ||
+        b->options->duration_ns)
+        return 0;
     b->load_failures = 0;
     if (trial_again(b, s, RUNS_AGAIN, again)) {
         if (error_exit_code() == EXIT_INTERRUPTED) return -1;
@@ -244,6 +246,7 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     places_close(&b);
     loaded_free(&b.loaded);
     str_free(&b.quality.reasons);
+    free(b.fastest_mhz);
     free(b.too_large);
     return stopped ? -1 : report_failures(&b);
 }

@@ -82,6 +82,7 @@ static bool is_precise(const series *s, double precision) {
 /* Looks after every run at first, then after each tenth part more: a look costs time, and each one
  * is a chance to stop at an interval that is narrow by luck. */
 static bool is_done(const series *s, const bench_options *o) {
+    if (o->duration_ns) return s->spent_ns >= o->duration_ns;
     if (o->repeats) return s->n >= o->repeats;
     if (s->n < REPEATS_LEAST) return false;
     if (s->n >= REPEATS_MOST || s->spent_ns >= o->time_limit_ns) return true;
@@ -111,12 +112,17 @@ int series_add(series *s, const bench_options *o, const sample *run, int64_t ns)
         return 0;
     }
     s->settled |= !o->warmup; /* the first run was the warm-up */
+    if (o->duration_ns) s->window = 1 + s->spent_ns / (o->duration_ns / WINDOWS + 1);
     return series_add_earlier(s, o, speeds, ns);
 }
 
 int64_t series_runs_left(const series *s, const bench_options *o) {
     int64_t warm = s->warm ? 0 : o->warmup >= 0 ? o->warmup - s->n_warm : s->n_warm ? 1 : 2;
     if (s->done) return 0;
+    if (o->duration_ns) {
+        double each = s->n ? fmax(1, (double)s->spent_ns / (double)s->n) : (double)o->duration_ns;
+        return warm + (int64_t)ceil((double)(o->duration_ns - s->spent_ns) / each);
+    }
     if (o->repeats) return warm + o->repeats - s->n;
     if (s->n < REPEATS_LEAST) return warm + REPEATS_LEAST - s->n;
     double each = (double)s->spent_ns / (double)s->n,

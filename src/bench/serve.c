@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* ---- answers ---- */
@@ -153,6 +154,7 @@ int bench_serve(const plan *p, const bench_options *o) {
     end_turn(&v);
     loaded_free(&v.b.loaded);
     str_free(&v.b.quality.reasons);
+    free(v.b.fastest_mhz);
     fclose(commands);
     return 0;
 }

@@ -80,8 +80,15 @@ static void end_run(const beginning *from, session *s) {
     if (!from->filled) session_free(s);
 }
 
+/* What comes next wakes the machine. The run is judged without what happened before. */
+static int idle(bench *b, const params *p) {
+    if (!p->idle_s) return 0;
+    b->watching = false;
+    return clock_wait(p->idle_s * 1000000000);
+}
+
 /* Fills *out; its arrays have room for p->n_generate tokens. */
-static int run_once(bench *b, series *of, const beginning *from, sample *out, look how) {
+static int run_once(bench *b, const series *of, const beginning *from, sample *out, look how) {
     loaded *l = &b->loaded;
     const params *p = &of->params;
     if (interrupted()) return fail_interrupted();
@@ -90,8 +97,9 @@ static int run_once(bench *b, series *of, const beginning *from, sample *out, lo
     session *s = start_run(b, p, from, out);
     if (!s) return -1;
     out->load_ns = l->load_ns;
+    int failed = of->warm ? idle(b, p) : 0;
     watch_begin(b);
-    int failed = time_tokens(b, s, from->prompt, out, p->n_generate, how);
+    if (!failed) failed = time_tokens(b, s, from->prompt, out, p->n_generate, how);
     watch_end(b, of);
     engine_memory used = engine_memory_used(l->engine);
     out->memory.weights = used.weights;
@@ -264,7 +272,7 @@ int trial_turn(bench *b, series *s, int64_t max_runs) {
     return end_turn(b, s, &t, failed);
 }
 
-int trial_again(bench *b, series *s, int64_t n, double *out) {
+int trial_again(bench *b, const series *s, int64_t n, double *out) {
     static const bench_options all = {.repeats = INT64_MAX};
     series again = {.params = s->params, .warm = true};
     turn t;

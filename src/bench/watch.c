@@ -2,6 +2,8 @@
  */
 #include "bench/internal.h"
 
+#include <stdlib.h>
+
 /* The system counts CPU time in ticks of milliseconds: a shorter run is judged with those just
  * before it. */
 static const double SHORTEST = 0.1;
@@ -21,15 +23,24 @@ void watch_begin(bench *b) {
     b->watching = true;
 }
 
-void watch_end(bench *b, series *s) {
+/* The fastest that the CPU was after a run of this configuration before; takes note of the one after
+ * this run. 0: nothing is known, as where a GPU computes and this CPU mostly waits. */
+static int fastest_before(bench *b, const series *s, int mhz) {
+    if (mhz <= 0 || is_on_gpu(b)) return 0;
+    if (!b->fastest_mhz) b->fastest_mhz = calloc((size_t)b->plan->n, sizeof *b->fastest_mhz);
+    if (!b->fastest_mhz) return 0;
+    int *fastest = &b->fastest_mhz[s->index], before = *fastest;
+    if (mhz > before) *fastest = mhz;
+    return before;
+}
+
+void watch_end(bench *b, const series *s) {
     sys_state now;
-    bool on_gpu = is_on_gpu(b); /* then this CPU mostly waits, and its frequency says nothing */
     read_state(b, &now);
     circumstances how = {.unoptimized = quality_is_unoptimized(),
                          .first = !s->n_warm && !s->n,
                          .not_warm = !s->settled,
-                         .fastest_mhz = on_gpu ? 0 : s->fastest_mhz};
+                         .fastest_mhz = fastest_before(b, s, now.mhz)};
     quality_judge(&b->quality, &b->before, &now, how);
-    if (now.mhz > s->fastest_mhz) s->fastest_mhz = now.mhz;
     b->watching = now.at_s - b->before.at_s < SHORTEST;
 }

@@ -9,6 +9,7 @@
 #include "cmd/kept.h"
 #include "cmd/units.h"
 #include "cmd/verdict.h"
+#include "cmd/windows.h"
 #include "report/report.h"
 
 #include <stdio.h>
@@ -19,7 +20,7 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *delay, *order, *quality, *resume;
+    const char *repeats, *warmup, *precision, *time_limit, *duration, *delay, *order, *quality, *resume;
     const char *isolate, *timeout, *ab_program;
     isolation isolation;
     bench_programs programs;
@@ -78,6 +79,12 @@ static int parse_options(command *c, int argc, char **argv) {
          .rare = true,
          .help =
              "for a configuration: with --repeats auto after at least 6 runs, and with --require-quality"},
+        {.name = "duration",
+         .metavar = "TIME",
+         .kind = OPTION_TEXT,
+         .value = &c->duration,
+         .rare = true,
+         .help = "instead of --repeats: one configuration for so long, speed per tenth of it"},
         {.name = "warmup",
          .metavar = "N",
          .kind = OPTION_TEXT,
@@ -204,6 +211,13 @@ static int get_repeats(command *c) {
     if (c->quality && (strlen(c->quality) != 1 || !strchr("ABCD", *c->quality)))
         return fail_usage("--require-quality: \"%s\" is not one of A,B,C,D", c->quality);
     o->require_quality = c->quality ? *c->quality : '\0';
+    if (parse_duration(c->duration, "--duration", &o->duration_ns)) return -1;
+    if (c->duration && !o->duration_ns) return fail_usage("--duration: 0 is too short");
+    if (c->duration && (c->repeats || c->quality || c->ab_program))
+        return fail_usage("--duration takes no %s: it measures one configuration for its time, whatever comes",
+                          c->repeats   ? "--repeats"
+                          : c->quality ? "--require-quality"
+                                       : "--ab-program");
     return parse_percent(c->precision, "--precision", &o->precision) ||
                    parse_duration(c->time_limit, "--time-limit", &o->time_limit_ns) ||
                    parse_duration(c->delay, "--delay", &o->delay_ns)
@@ -314,6 +328,7 @@ typedef struct writer {
     double fastest; /* tokens per second: generated ones, of the prompt where nothing was */
     int n;          /* configurations */
     verdict *verdict;
+    windows windows;
 } writer;
 
 static int write_row(void *context, const row *r) {
@@ -325,7 +340,7 @@ static int write_row(void *context, const row *r) {
         str_clear(&w->line);
         report_line(&w->line, r);
     }
-    if (verdict_row(w->verdict, r)) return -1;
+    if (windows_add(&w->windows, r) || verdict_row(w->verdict, r)) return -1;
     return reports_row(w->outputs, r);
 }
 
@@ -383,7 +398,8 @@ static int run(command *c) {
     c->report.inputs = inputs;
     c->report.n_inputs = n_models;
     if (read_resumed(c) || verdict_open(&c->verdict, &c->plan, c->ab_program) || add_history(c)) return -1;
-    sweep s = plan_sweep(&c->plan, c->bench.repeats ? c->bench.repeats : REPEATS_LEAST);
+    bool once = c->bench.repeats && !c->bench.duration_ns;
+    sweep s = plan_sweep(&c->plan, once ? c->bench.repeats : REPEATS_LEAST);
     if (c->ab_program)
         sweep_add(&s, COLUMN_program, (value){.kind = VALUE_NONE},
                   (value){.kind = VALUE_TEXT, .text = c->ab_program});
@@ -393,6 +409,8 @@ static int run(command *c) {
     int failed = bench_run(&c->plan, &c->bench, write_row, &w);
     FILE *to = reports_own_stdout(w.outputs) ? stderr : stdout;
     failed |= reports_close(w.outputs);
+    windows_print(&w.windows, to);
+    windows_free(&w.windows);
     if (!failed) failed = verdict_end(&c->verdict, to);
     print_line(&w);
     str_free(&w.line);

@@ -15,6 +15,7 @@ import pytest
 from rows import runs_of
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BOOK = ROOT / "share/book.txt"
 SMALL = ["--engine", "fake", "-np", 8, "-n", 4]
 RANDOM = [*SMALL, "--prompt-tokens", "random"]
 
@@ -349,6 +350,19 @@ def test_prompt_from_files(run, measure, fails, good_folder, tmp_path):
     fails(2, ["--prompt-tokens"], "-m", good_folder, "--prompt-tokens", "file:")
     (tmp_path / "empty").write_text("")
     fails(1, ["empty", "no token"], "-m", good_folder, *SMALL, "--prompt-tokens", f"file:{tmp_path}/empty")
+
+
+def test_prompt_from_the_book(run, measure, good_folder, tmp_path):
+    """The text that is in the program is the file's, to its end."""
+    n = len(run("tokenize", "--model", good_folder, input=BOOK.read_text(), check=True).stdout.split())
+    rows = measure("-np", f"40,{n + 40}", "-n", 2, "--engine", "fake", "--prompt-tokens", f"book,file:{BOOK},text", "-p",
+                   "another text")
+    hashes = {(row["prompt_source"].split(":")[0], row["n_prompt"]): row["prompt_hash"] for row in rows}
+    for length in (40, n + 40):
+        assert hashes["book", length] == hashes["file", length] != hashes["text", length]
+    folder = files.write_folder(tmp_path, tokenizer=False)
+    row, = runs_of(run("-m", folder, *SMALL, "--prompt-tokens", "book", "-o", "jsonl", check=True).stdout)
+    assert row["prompt_source"] == "random"
 
 
 def test_file_for_a_model_without_a_tokenizer(fails, tmp_path):

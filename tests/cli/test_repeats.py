@@ -123,6 +123,49 @@ def test_delay(scripted):
         assert second["start_ns"] - first["token_ns"][-1] == 3_000_000_000
 
 
+def test_idle_before_measured_runs(scripted):
+    """A parameter: with and without in turn. Unmeasured runs need no rest."""
+    rows = runs_of(scripted([(MS, MS)], "-r", 4, "--idle", "none,90s", "--warmup", 2).stdout)
+    assert sorted(row["idle_s"] or 0 for row in rows) == [0] * 4 + [90] * 4
+    for before, row in zip(rows, rows[1:]):
+        warm = 2 * 19 * MS if row["repeat"] == 1 else 0
+        assert row["start_ns"] - before["token_ns"][-1] == (90_000_000_000 if row["idle_s"] else 0) + warm
+    minutes, = runs_of(scripted([(MS, MS)], "--idle", "2m").stdout)
+    assert minutes["idle_s"] == 120
+
+
+def table_of(text):
+    """The lines of the one table in a text, as lists of cells."""
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in [lines[0], *lines[2:]]]
+
+
+def test_duration_shows_throttling(scripted, tmp_path):
+    """Run after run for a minute, slower from the thirtieth second on; windows are tenths."""
+    lines = [(MS, 50 * MS + i % 3 * MS // 10) for i in range(58)] + [(MS, 100 * MS + i % 3 * MS // 10) for i in range(99)]
+    done = scripted(lines, "--duration", "1m", "--warmup", 0, "-np", "9,10", "-o", f"csv:{tmp_path}/out")
+    rows = runs_of(done.stdout)
+    first = [row for row in rows if row["configuration"] == 1]
+    began = np.array([row["start_ns"] - first[0]["start_ns"] for row in first])
+    ended = np.array([row["token_ns"][-1] - first[0]["start_ns"] for row in first])
+    assert ended[-1] >= 60_000_000_000 > began[-1] and began[1:].tolist() == ended[:-1].tolist()
+    assert [row["window"] for row in first] == (1 + began // 6_000_000_000).tolist()
+    assert order_of(rows) == sorted(order_of(rows)) and {row["order"] for row in rows} == {"given"}
+    names, *table = table_of(done.stderr)
+    assert names == ["configuration", "window", "runs", "prompt_tps", "change", "generation_tps", "change", "quality"]
+    assert [(int(line[0]), int(line[1])) for line in table] == [(c, w) for c in (1, 2) for w in range(1, 11)]
+    for line in table[:10]:
+        there = [row for row in first if row["window"] == int(line[1])]
+        medians = [np.median([row[c] for row in there]) for c in ("prompt_tps", "generation_tps")]
+        start = np.median([row["generation_tps"] for row in first if row["window"] == 1])
+        assert int(line[2]) == len(there)
+        assert [float(line[3]), float(line[5])] == pytest.approx(medians, abs=1e-3)
+        assert float(line[6].rstrip(" %")) == pytest.approx(100 * (medians[1] / start - 1), abs=0.06)
+    assert float(table[0][6].rstrip(" %")) == 0 and float(table[9][6].rstrip(" %")) == pytest.approx(-50, abs=0.2)
+    one, = runs_of(scripted([(MS, MS)], "--duration", "1ms", "--warmup", 0).stdout)  # not cut
+    assert one["window"] == 1
+
+
 def order_of(rows):
     return [row["configuration"] for row in rows]
 
@@ -207,6 +250,9 @@ def test_against_needs_a_file(fails, good_folder, tmp_path):
     (["--precision", "x%"], ["--precision", "percentage"]), (["--time-limit", "2 days"], ["--time-limit", "duration"]),
     (["--delay", "-1s"], ["--delay", "duration"]), (["--order", "alphabetic"], ["--order", "random,given"]),
     (["--require-quality", "E"], ["--require-quality", "A,B,C,D"]),
+    (["--idle", "1.5s"], ["--idle", "whole seconds"]), (["--idle", "none,-3"], ["--idle"]), (["--idle", "99h"], ["--idle"]),
+    (["--duration", "0"], ["--duration"]), (["--duration", "5m", "-r", "3"], ["--duration", "--repeats"]),
+    (["--duration", "5m", "--require-quality", "B"], ["--duration", "--require-quality"]),
     (["--delay", "1e9h"], ["--delay"]), (["--delay", "nan"], ["--delay"]), (["--delay", ""], ["--delay"]),
 ])
 def test_wrong_options(fails, good_folder, arguments, words):

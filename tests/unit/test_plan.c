@@ -81,10 +81,15 @@ static void test_refused(void **state) {
         {PARAM_kv_bits, "1", "--kv-bits: \"1\" is not one of 2,3,4,5,6,8"},
         {PARAM_kv_bits, "9", "--kv-bits: 9 is outside 0 to 8"},
         {PARAM_kv_group_size, "48", "--kv-group-size: \"48\" is not one of 32,64,128"},
-        {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,random,file:F"},
-        {PARAM_prompt_source, "text,words", "--prompt-tokens: \"words\" is not one of text,random,file:F"},
+        {PARAM_prompt_source, "tex", "--prompt-tokens: \"tex\" is not one of text,book,random,file:F"},
+        {PARAM_prompt_source, "text,words",
+         "--prompt-tokens: \"words\" is not one of text,book,random,file:F"},
         {PARAM_graph, "fast", "--graph: \"fast\" is not one of mlx-lm,fused"},
         {PARAM_activations, "exact,int4", "--activations: \"int4\" is not one of exact,int8"},
+        {PARAM_idle_s, "1.5s", "--idle: \"1.5s\" is no duration of whole seconds"},
+        {PARAM_idle_s, "s", "--idle: \"s\" is no duration"},
+        {PARAM_idle_s, "5ms", "--idle: \"5ms\" is no duration"},
+        {PARAM_idle_s, "25h", "--idle: 25 is outside 0 to 24"},
         {PARAM_threads, "2000", "--threads: 2000 is outside 0 to 1024"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {

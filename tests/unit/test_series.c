@@ -117,6 +117,30 @@ static void test_runs_left_are_foreseen(void **state) {
     series_free(&s);
 }
 
+/* Run after run until the time is over; each belongs to the tenth in which it began. */
+static void test_duration(void **state) {
+    (void)state;
+    bench_options o = {.duration_ns = 1000, .repeats = 1};
+    series s = {.warm = true};
+    assert_int_equal(series_runs_left(&s, &o), 1);
+    for (int64_t spent = 0; spent < 1000; spent += 70) {
+        assert_false(s.done);
+        add_run(&s, &o, 3, 4);
+        assert_int_equal(s.window, 1 + spent / 101);
+    }
+    assert_true(s.done);
+    assert_int_equal(s.n, 15);
+    series_free(&s);
+    s = (series){.warm = true};
+    add_run(&s, &o, 3, 4);
+    assert_int_equal(series_runs_left(&s, &o), 14); /* 930 of 70 each */
+    series_free(&s);
+    s = (series){.warm = true};
+    add_run(&s, &o, 300, 400); /* longer than all the time, and not cut */
+    assert_true(s.done && s.window == 1);
+    series_free(&s);
+}
+
 /* One token has no speed of generation: the prompt's decides alone. */
 static void test_one_token(void **state) {
     (void)state;
@@ -138,6 +162,7 @@ int main(void) {
         cmocka_unit_test(test_fixed_numbers),
         cmocka_unit_test(test_until_precise),
         cmocka_unit_test(test_runs_left_are_foreseen),
+        cmocka_unit_test(test_duration),
         cmocka_unit_test(test_one_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

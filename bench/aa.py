@@ -1,0 +1,90 @@
+"""Does a comparison of a thing with itself ever say that it changed? On this machine, while a load comes and goes.
+
+usage: aa.py [--mlxbench PROGRAM] [--comparisons N] [--runs N]     some five minutes; prints the line of docs/statistics.md
+Both sides are one configuration (two prefill steps, both longer than the prompt), measured in turn by one command. The
+load is programs that keep CPUs busy, as many as there are CPUs, for random times with random pauses.
+"""
+
+import argparse
+import csv
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+
+SIDES = "1024,2048"
+
+
+class Load:
+    """Busy programs that come and go until the block ends."""
+
+    def __init__(self, rng):
+        self.rng, self.over, self.thread = rng, threading.Event(), threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.wait(self.rng.uniform(0, 20)):
+            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"])
+                    for _ in range(self.rng.randint(1, os.cpu_count()))]
+            self.over.wait(self.rng.uniform(0.2, 20))
+            for program in busy:
+                program.kill()
+                program.wait()
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *error):
+        self.over.set()
+        self.thread.join()
+
+
+def compare(program, folder, runs):
+    """The lines of one comparison, with its sides' reasons, and the exit code of the gate."""
+    subprocess.run([program, "-m", "synthetic:tiny-llama-13m-4bit", "--engine", "cpu", "--prompt-tokens", "random", "-np", "512",
+                    "-n", "64", "-pss", SIDES, "-r", str(runs), "-o", f"csv:{folder}/both", "--force"],
+                   check=True, stderr=subprocess.DEVNULL)
+    rows = list(csv.DictReader((folder / "both").open()))
+    for side in ("1", "2"):
+        with (folder / side).open("w", newline="") as out:
+            to = csv.DictWriter(out, rows[0])
+            to.writeheader()
+            to.writerows(row for row in rows if row["configuration"] == side)
+    done = subprocess.run([program, "compare", folder / "1", folder / "2", "--fail-slower", "3%", "-f", "json"],
+                          text=True, capture_output=True)
+    if done.returncode not in (0, 3):
+        sys.exit(done.stderr)
+    return json.loads(done.stdout), done.returncode, rows
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--mlxbench", default="build/mlxbench", help="the program (build/mlxbench)")
+    options.add_argument("--comparisons", type=int, default=20, help="how many (20)")
+    options.add_argument("--runs", type=int, default=20, help="of each side (20)")
+    options.add_argument("--seed", type=int, default=1, help="of the load's times (1)")
+    given = options.parse_args()
+    program, lines, failed, rows = str(pathlib.Path(given.mlxbench).resolve()), [], 0, []
+    with tempfile.TemporaryDirectory() as name, Load(random.Random(given.seed)):
+        for i in range(given.comparisons):
+            found, code, runs = compare(program, pathlib.Path(name), given.runs)
+            print(i + 1, *(f"{x['metric']} {100 * x['change']:+.1f} % {x['verdict']}" for x in found), f"exit {code}", sep="; ",
+                  file=sys.stderr, flush=True)
+            lines += found
+            failed += code == 3
+            rows += runs
+    bad = [row for row in rows if row["quality"] > "B"]
+    named = [row for row in bad if "other programs" in row["quality_reasons"] or "waited for a CPU" in row["quality_reasons"]]
+    count = {verdict: sum(line["verdict"] == verdict for line in lines) for verdict in ("slower", "faster", "~", "not comparable")}
+    largest = max(abs(line["change"]) for line in lines)
+    print("| comparisons | lines | slower | faster | ~ | not comparable | exit 3 | largest change | runs below B | of which name the load |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {given.comparisons} | {len(lines)} | {count['slower']} | {count['faster']} | {count['~']} | {count['not comparable']} | "
+          f"{failed} | {largest:.1%} | {len(bad)} of {len(rows)} | {len(named)} |")
+
+
+if __name__ == "__main__":
+    main()
