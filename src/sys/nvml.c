@@ -93,9 +93,9 @@ struct nvml_gpu {
     nvml_sensors sensors;
 };
 
-/* CUDA_VISIBLE_DEVICES is a list of numbers or names such as GPU-5f... (CUDA C++ Programming Guide).
- * CUDA numbers unequal GPUs by speed, NVML by their place: where they differ this may be another
- * one. */
+/* CUDA_VISIBLE_DEVICES is a list of numbers or names such as GPU-5f... (CUDA C++ Programming
+ * Guide). CUDA numbers unequal GPUs by speed, NVML by their place: where they differ this may be
+ * another one. */
 static int first_visible(const nvml_gpu *n, const char *visible, void **device) {
     char name[128];
     if (!visible) return n->calls.device(0, device);

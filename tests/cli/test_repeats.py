@@ -142,8 +142,8 @@ def table_of(text):
 
 def test_duration_shows_throttling(scripted, tmp_path):
     """Run after run for a minute, slower from the thirtieth second on; windows are tenths."""
-    lines = [(MS, 50 * MS + i % 3 * MS // 10) for i in range(58)] + [(MS, 100 * MS + i % 3 * MS // 10) for i in range(99)]
-    done = scripted(lines, "--duration", "1m", "--warmup", 0, "-np", "9,10", "-o", f"csv:{tmp_path}/out")
+    lines = [(MS, 50 * MS + i % 3 * MS // 10) for i in range(59)] + [(MS, 100 * MS + i % 3 * MS // 10) for i in range(99)]
+    done = scripted(lines, "--duration", "1m", "--warmup", 1, "-np", "9,10", "-o", f"csv:{tmp_path}/out")
     rows = runs_of(done.stdout)
     first = [row for row in rows if row["configuration"] == 1]
     began = np.array([row["start_ns"] - first[0]["start_ns"] for row in first])

@@ -42,8 +42,9 @@ static const struct {
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-/* A model as small as it can be with two layers and two heads: thousands of steps follow, in each of
- * which threads wait for each other, and each wait is long where other programs have the CPUs. */
+/* A model as small as it can be with two layers and two heads: thousands of steps follow, in each
+ * of which threads wait for each other, and each wait is long where other programs have the
+ * CPUs. */
 static const char smallest[] =
     "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 128, "
     "\"num_hidden_layers\": 2, \"intermediate_size\": 128, \"num_attention_heads\": 2, "
