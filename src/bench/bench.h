@@ -98,7 +98,7 @@ typedef struct bench_options {
     int64_t delay_ns;      /* before each run */
     char require_quality;  /* runs of a worse grade are measured again, within time_limit_ns; 0: none is */
     void (*watch)(sys_state *s, bool gpu); /* sys_watch; another one in tests */
-    const results *earlier;      /* runs that need not be measured again: they are handed on first; or NULL */
+    const results *earlier; /* runs that need not be measured again: they are handed on first; or NULL */
     int64_t last_run, last_configuration; /* numbers that are taken already */
     bool given_order;                     /* of configurations; false: at random, in turn */
     uint64_t seed;                        /* of synthetic weights, random prompts and the random order */

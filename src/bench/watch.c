@@ -23,8 +23,8 @@ void watch_begin(bench *b) {
     b->watching = true;
 }
 
-/* The fastest that the CPU was after a run of this configuration before; takes note of the one after
- * this run. 0: nothing is known, as where a GPU computes and this CPU mostly waits. */
+/* The fastest that the CPU was after a run of this configuration before; takes note of the one
+ * after this run. 0: nothing is known, as where a GPU computes and this CPU mostly waits. */
 static int fastest_before(bench *b, const series *s, int mhz) {
     if (mhz <= 0 || is_on_gpu(b)) return 0;
     if (!b->fastest_mhz) b->fastest_mhz = calloc((size_t)b->plan->n, sizeof *b->fastest_mhz);

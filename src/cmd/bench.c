@@ -214,10 +214,11 @@ static int get_repeats(command *c) {
     if (parse_duration(c->duration, "--duration", &o->duration_ns)) return -1;
     if (c->duration && !o->duration_ns) return fail_usage("--duration: 0 is too short");
     if (c->duration && (c->repeats || c->quality || c->ab_program))
-        return fail_usage("--duration takes no %s: it measures one configuration for its time, whatever comes",
-                          c->repeats   ? "--repeats"
-                          : c->quality ? "--require-quality"
-                                       : "--ab-program");
+        return fail_usage(
+            "--duration takes no %s: it measures one configuration for its time, whatever comes",
+            c->repeats   ? "--repeats"
+            : c->quality ? "--require-quality"
+                         : "--ab-program");
     return parse_percent(c->precision, "--precision", &o->precision) ||
                    parse_duration(c->time_limit, "--time-limit", &o->time_limit_ns) ||
                    parse_duration(c->delay, "--delay", &o->delay_ns)

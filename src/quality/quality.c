@@ -129,7 +129,8 @@ static void judge_gpu(quality *q, const span *s) {
     if (power > 0.01 || (s->b->gpu_power_s < 0 && (slowed & SYS_GPU_POWER_LIMIT)))
         add(q, 'B', "the GPU's clock was held down by its power limit: nvidia-smi -q -d POWER shows it");
     if (s->b->gpu_others > 0)
-        add(q, 'C', "other programs are on the GPU (%d): nvidia-smi names them; close them", s->b->gpu_others);
+        add(q, 'C', "other programs are on the GPU (%d): nvidia-smi names them; close them",
+            s->b->gpu_others);
 }
 
 static void judge_memory(quality *q, const span *s) {
@@ -142,7 +143,8 @@ static void judge_memory(quality *q, const span *s) {
         "programs waited for memory in %.1f %% of the time: close those that need much", 100 * share);
     add(q, grade_of(faults, (limits){1, 20, 1000, 1e9}),
         "%.0f pages were read from the disk: more unmeasured runs (--warmup), or more memory", faults);
-    int pressure = s->b->memory_pressure > s->a->memory_pressure ? s->b->memory_pressure : s->a->memory_pressure;
+    int pressure =
+        s->b->memory_pressure > s->a->memory_pressure ? s->b->memory_pressure : s->a->memory_pressure;
     if (pressure > SYS_PRESSURE_NORMAL)
         add(q, pressure == SYS_PRESSURE_WARNING ? 'C' : 'D',
             "the system is short of memory (%s): close programs that need much, or take a smaller model",
@@ -154,7 +156,8 @@ static void judge_power(quality *q, const span *s) {
     bool slow = !strcmp(governor, "powersave"), varies = *governor && strcmp(governor, "performance");
     if (s->b->battery > 0) add(q, 'C', "the battery is the power supply: plug it in");
     if (s->b->low_power > 0)
-        add(q, 'C', "Low Power Mode is on: switch it off in System Settings, Battery (sudo pmset -a lowpowermode 0)");
+        add(q, 'C',
+            "Low Power Mode is on: switch it off in System Settings, Battery (sudo pmset -a lowpowermode 0)");
     add(q,
         slow     ? 'C'
         : varies ? 'B'
@@ -180,7 +183,8 @@ void quality_judge(quality *q, const sys_state *a, const sys_state *b, circumsta
     judge_power(q, &s);
     if (c.unoptimized) add(q, 'F', "this build is not optimized, or has sanitizers: cmake --preset release");
     if (c.first)
-        add(q, 'C', "the first run, with what every program does once: unmeasured runs before it (--warmup 2)");
+        add(q, 'C',
+            "the first run, with what every program does once: unmeasured runs before it (--warmup 2)");
     else if (c.not_warm)
         add(q, 'C', "the first runs still became faster or slower: more unmeasured runs (--warmup 10)");
 }

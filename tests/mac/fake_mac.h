@@ -24,7 +24,7 @@ typedef struct fake_mac {
     const char *missing_framework; /* a part of the path of one that dlopen does not find */
     bool no_strings;               /* CoreFoundation is out of memory */
     bool mach_fails;
-    bool foundation; /* was opened last */
+    bool foundation;    /* was opened last */
     int objects, ports; /* alive, or not given back, at this moment: 0 after each call of macos.c */
 } fake_mac;
 

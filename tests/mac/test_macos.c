@@ -252,9 +252,9 @@ static void memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recorded_machines),  cmocka_unit_test(each_line_missing),
-        cmocka_unit_test(each_line_wrong),    cmocka_unit_test(numbers_are_no_text),
-        cmocka_unit_test(frameworks_missing), cmocka_unit_test(memory),
+        cmocka_unit_test(recorded_machines),   cmocka_unit_test(each_line_missing),
+        cmocka_unit_test(each_line_wrong),     cmocka_unit_test(numbers_are_no_text),
+        cmocka_unit_test(frameworks_missing),  cmocka_unit_test(memory),
         cmocka_unit_test(state_calls_missing),
     };
     return cmocka_run_group_tests(tests, find_machines, forget_machines);

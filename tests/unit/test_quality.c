@@ -153,10 +153,9 @@ static void test_heat_and_power(void **state) {
     (void)state;
     sys_state a = begin(), b = end();
     for (int heat = 0; heat <= SYS_HEAT_SLEEPING; heat++) {
-        static const char *const reasons[] = {"", "the system's thermal pressure is moderate: ",
-                                              "the system's thermal pressure is heavy: ",
-                                              "the system's thermal pressure is trapping: ",
-                                              "the system's thermal pressure is sleeping: "};
+        static const char *const reasons[] = {
+            "", "the system's thermal pressure is moderate: ", "the system's thermal pressure is heavy: ",
+            "the system's thermal pressure is trapping: ", "the system's thermal pressure is sleeping: "};
         b.heat = heat;
         check(&b, "ACDFF"[heat], reasons[heat]);
     }
@@ -267,7 +266,8 @@ static void test_linux_counters(void **state) {
     put("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver", "acpi-cpufreq\n");
     put("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave\n");
     put("/sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "2793437\n");
-    put("/proc/self/status", "Name:\tmlxbench\nCpus_allowed:\tf5\nCpus_allowed_list:\t0,2,4-7\nMems_allowed:\t1\n");
+    put("/proc/self/status",
+        "Name:\tmlxbench\nCpus_allowed:\tf5\nCpus_allowed_list:\t0,2,4-7\nMems_allowed:\t1\n");
     put("/proc/self/cgroup", "0::/user/box\n");
     put("/sys/fs/cgroup/user/box/cpu.max", "150000 100000\n");
     put("/sys/fs/cgroup/user/box/cpu.stat", "usage_usec 10\nnr_throttled 7\nthrottled_usec 2500000\n");
@@ -319,7 +319,8 @@ static void test_many_cpus(void **state) {
     for (int cpu = 0; cpu < 1000; cpu++) {
         char path[128];
         str_printf(&stat, "cpu%d 1 1 1 1 1 1 1 1 0 0\n", cpu);
-        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle/core_throttle_count", cpu);
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/thermal_throttle/core_throttle_count",
+                 cpu);
         put(path, "1\n");
     }
     assert_false(stat.failed);
