@@ -51,6 +51,10 @@ int json_get_float(const json *object, const char *name, const char *key, bool r
 int json_get_bool(const json *object, const char *name, const char *key, bool required, bool *out);
 int json_get_string(const json *object, const char *name, const char *key, bool required, const char **out);
 
+/* Appends a value in its canonical form (RFC 8785, for names in ASCII), but for the member
+ * `without` of it; NULL: all. Infinite numbers, which JSON has not, become null. */
+void json_canonical(str *out, const json *v, const char *without);
+
 /* Appends text as a JSON string, quotes included. UTF-8 passes through; each byte that is not part
  * of valid UTF-8 becomes U+FFFD, and a control character \u00XX. */
 void json_quote(str *out, const char *text);

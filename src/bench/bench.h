@@ -89,7 +89,8 @@ typedef struct bench_programs {
 typedef struct bench_options {
     const char *prompt; /* text, repeated and cut to n_prompt tokens */
     size_t prompt_length;
-    bool prompt_given; /* someone wants this very text: not having a tokenizer for it is an error */
+    const char *command; /* for the rows: how this was asked for; or NULL */
+    bool prompt_given;   /* someone wants this very text: not having a tokenizer for it is an error */
     int64_t repeats; /* measured runs per configuration; 0: until `precision` or `time_limit_ns` is reached */
     int64_t warmup;  /* unmeasured runs before them; -1: until two in a row agree, at most WARMUP_MOST */
     double precision; /* width of the 95 % interval of the median of both speeds, relative to the median */

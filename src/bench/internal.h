@@ -73,11 +73,6 @@ typedef struct prompt_part {
 } prompt_part;
 int32_t *make_prompt(const prompt_source *from, prompt_part part);
 
-/* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in
- * hexadecimal. */
-enum { HASH_CHARS = 17 };
-void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]);
-
 /* ---- series.c: how many runs a configuration needs ---- */
 
 enum { N_SPEEDS = 2 }; /* of the prompt and of generation */

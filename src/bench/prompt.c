@@ -3,8 +3,6 @@
  * them. */
 #include "bench/internal.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 int encode_prompt(const tokenizer *t, const bench_options *o, token_ids *out) {
@@ -30,13 +28,4 @@ int32_t *make_prompt(const prompt_source *from, prompt_part part) {
         for (int64_t i = 0; text->n && i < part.n; i++) out[i] = text->items[(s + part.first + i) % text->n];
     }
     return ids;
-}
-
-void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]) {
-    uint64_t hash = 14695981039346656037u;
-    for (int64_t i = 0; i < 4 * n; i++) {
-        uint8_t byte = (uint8_t)((uint32_t)ids[i / 4] >> (8 * (i % 4)));
-        hash = (hash ^ byte) * 1099511628211u;
-    }
-    snprintf(out, HASH_CHARS, "%016" PRIx64, hash);
 }

@@ -83,7 +83,23 @@ static value number(int64_t n) {
     return (value){.kind = VALUE_NUMBER, .number = n};
 }
 
+/* Unset where there is none. */
+static value text_of(const char *text) {
+    return text && *text ? (value){.kind = VALUE_TEXT, .text = text} : (value){.kind = VALUE_NONE};
+}
+
+enum { LONGEST_TEXT = 4096 };
+
+/* The prompt's text, if it is one that someone gave, and no book. */
+static const char *given_text(const bench_options *o, value source) {
+    bool given = o->prompt_given && source.kind == VALUE_TEXT && !strcmp(source.text, "text") &&
+                 o->prompt_length <= LONGEST_TEXT && strlen(o->prompt) == o->prompt_length;
+    return given ? o->prompt : NULL;
+}
+
 int rows_run(bench *b, series *s, row *r) {
+    r->cells[COLUMN_command] = text_of(b->options->command); /* also of what another process measured */
+    r->cells[COLUMN_prompt_text] = text_of(given_text(b->options, r->cells[COLUMN_prompt_source]));
     r->cells[COLUMN_run] = number(++b->n_rows);
     r->cells[COLUMN_configuration] = number(s->configuration);
     r->cells[COLUMN_repeat] = number(++s->n_rows);

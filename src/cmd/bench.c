@@ -31,12 +31,10 @@ typedef struct command {
     report_options report;
     bool offline, history;
     bench_options bench;
-    str prompt_text, output_help, kept;
+    str prompt_text, output_help, kept, given;
     plan plan;
     results resumed;
 } command;
-
-#define DEFAULT_PROMPT "The quick brown fox jumps over the lazy dog. "
 
 static const option_usage usage = {
     .synopsis = "mlxbench [bench] [options]",
@@ -157,6 +155,7 @@ static int parse_options(command *c, int argc, char **argv) {
         {.name = "history",
          .kind = OPTION_FLAG,
          .value = &c->history,
+         .rare = true,
          .help = "keep the runs, too, for mlxbench history (-o sqlite:FILE keeps them elsewhere)"},
         {.name = "resume",
          .metavar = "FILE",
@@ -430,7 +429,9 @@ int cmd_bench(int argc, char **argv) {
     c.isolation.given = argv + 1;
     report_output_help(&c.output_help);
     int done = c.output_help.failed ? -1 : parse_options(&c, argc, argv);
-    if (!done) done = child ? serve(&c) : run(&c);
+    put_command(&c.given, argc, argv);
+    c.bench.command = c.given.data;
+    if (!done) done = c.given.failed ? -1 : child ? serve(&c) : run(&c);
     isolation_free(&c.isolation);
     plan_free(&c.plan);
     results_free(&c.resumed);
@@ -439,5 +440,6 @@ int cmd_bench(int argc, char **argv) {
     str_free(&c.prompt_text);
     str_free(&c.output_help);
     str_free(&c.kept);
+    str_free(&c.given);
     return done < 0 ? -1 : 0;
 }

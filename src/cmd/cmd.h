@@ -13,9 +13,11 @@
     COMMAND(hwinfo, "show this machine: chip, cores, caches, memory, GPUs")                                  \
     COMMAND(models, "list presets, families, engines and the models on this machine; remove one")            \
     COMMAND(pull, "download a model from the Hugging Face Hub, or complete it")                              \
+    COMMAND(replay, "run kept results again, and compare tokens and speeds")                                 \
     COMMAND(report, "show results from a file, in any format")                                               \
     COMMAND(selftest, "how well this machine can measure: noise floor, own cost, what disturbs")             \
-    COMMAND(tokenize, "turn text into token ids, or ids into text")
+    COMMAND(tokenize, "turn text into token ids, or ids into text")                                          \
+    COMMAND(verify, "check the seal of a result file, and that it agrees with itself")
 
 /* What bench starts for each model with --isolate: bench with the same options, told what to do by
  * its parent. It is in no list, since nobody else has a use for it. */

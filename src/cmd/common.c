@@ -71,3 +71,19 @@ int read_prompt_text(const char *given, str *out) {
     if (out->failed) return -1;
     return out->length ? 0 : fail_usage("--prompt: an empty text gives no token");
 }
+
+void put_command(str *out, int argc, char **argv) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+    str_puts(out, "mlxbench");
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        str_puts(out, " ");
+        if (*word && !word[strspn(word, plain)]) {
+            str_puts(out, word);
+            continue;
+        }
+        str_puts(out, "'");
+        for (; *word; word++) str_printf(out, *word == '\'' ? "'\\%c'" : "%c", *word);
+        str_puts(out, "'");
+    }
+}

@@ -5,7 +5,6 @@
 
 #include <pthread.h>
 
-#include "hub/hash.h"
 #include "hub/listing.h"
 #include "hub/partial.h"
 #include "hub/transport.h"
@@ -34,7 +33,7 @@ typedef struct download_file {
     int64_t retry_at; /* ns */
     int64_t n_hashed; /* pieces; this and what follows is the hashing thread's while FILE_FETCHING */
     bool hashed;
-    hash *hash;
+    hasher *hash;
     char digest[65];
 } download_file;
 

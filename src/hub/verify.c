@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 /* git's hash of a file is that of "blob SIZE", a NUL and its content. */
-static hash *begin(const download_file *f) {
-    hash *h = hash_new(f->wanted->lfs);
+static hasher *begin(const download_file *f) {
+    hasher *h = hash_new(f->wanted->lfs);
     if (h && !f->wanted->lfs) {
         char head[40];
         int n = snprintf(head, sizeof head, "blob %lld", (long long)f->wanted->size);

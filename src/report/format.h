@@ -13,7 +13,8 @@
     FORMAT(json)                                                                                             \
     FORMAT(jsonl)                                                                                            \
     FORMAT(sql)                                                                                              \
-    FORMAT(sqlite)
+    FORMAT(sqlite)                                                                                           \
+    FORMAT(share)
 
 /* What a format appends to. The text is written and emptied after each call. The tail is kept: it
  * stands behind all text, a second list for example. shared is the format's own. */
@@ -22,7 +23,7 @@ typedef struct output {
     int64_t n_runs, n_summaries; /* so far, without the one at hand */
     str text;
     str tail;
-    str remark; /* the format's own */
+    str remark, kept; /* the format's own */
     summary *shared;
 } output;
 
@@ -56,6 +57,9 @@ void put_configuration(str *out, const comparison *c, const row *r);
 
 /* A comparison as a JUnit test suite. */
 void put_junit(str *out, const char *a, const char *b, const comparison *c);
+
+/* As a run's members, with a comma before them: its raw sample. */
+void put_json_raw(str *out, const sample *s);
 
 /* As a summary's member, with a comma before it: the spreads of its metrics. */
 void put_json_spreads(str *out, const row *r);

@@ -4,7 +4,7 @@
  */
 #include "report/format.h"
 
-static void put_raw(str *out, const sample *s) {
+void put_json_raw(str *out, const sample *s) {
     str_printf(out, ", \"load_ns\": %lld, \"start_ns\": %lld, \"token_ns\": [", (long long)s->load_ns,
                (long long)s->start_ns);
     for (int64_t i = 0; i < s->n_tokens; i++)
@@ -19,7 +19,7 @@ void report_json_line(str *out, const row *r) {
     str_printf(out, "{\"kind\": \"%s\", ", r->kind == ROW_RUN ? "run" : "summary");
     put_json_columns(out, r, 0, N_COLUMNS - 1);
     if (r->spreads) put_json_spreads(out, r);
-    if (r->raw) put_raw(out, r->raw);
+    if (r->raw) put_json_raw(out, r->raw);
     str_puts(out, "}\n");
 }
 

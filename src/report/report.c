@@ -25,6 +25,11 @@ typedef struct report {
     bool resumed;     /* it has the rows that come first */
 } report;
 
+/* It is made at the end, of all rows. */
+static bool is_at_end(const report *r) {
+    return r->format == &format_share;
+}
+
 static bool is_database(const report *r) {
     return r->format == &format_sqlite;
 }
@@ -41,10 +46,8 @@ static void put_formats(str *out) {
 }
 
 void report_output_help(str *out) {
-    str_puts(
-        out,
-        "write FORMAT to FILE or standard output; may be given several times (md on a terminal, else csv). "
-        "Formats: ");
+    str_puts(out,
+             "write to FILE or standard output (md on a terminal, else csv), several times if given so: ");
     put_formats(out);
 }
 
@@ -192,6 +195,7 @@ int reports_row(reports *all, const row *next) {
             continue;
         }
         make_text(r, next);
+        if (is_at_end(r)) continue;
         failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
         if (!failed && all->n_runs >= all->n_held) failed = out_file_keep(&r->file, all->force);
     }
@@ -208,10 +212,19 @@ void reports_last(const reports *r, int64_t *run, int64_t *number_of_configurati
     for (int i = 0; i < r->n; i++) results_last(&r->items[i].earlier, run, number_of_configuration);
 }
 
-static int close_report(report *r) {
+/* Nothing is written where there is no run. */
+static int write_at_end(report *r, bool force) {
+    if (!r->output.n_runs) return 0;
+    r->format->end(&r->output);
+    return write_text(r, TEXT_ONLY) || out_file_keep(&r->file, force) ? -1 : 0;
+}
+
+static int close_report(report *r, bool force) {
     output *o = &r->output;
     int failed = 0;
-    if (r->file.fd >= 0 && r->file.direct && r->format->end) {
+    if (r->file.fd >= 0 && is_at_end(r)) {
+        failed = write_at_end(r, force);
+    } else if (r->file.fd >= 0 && r->file.direct && r->format->end) {
         if (o->tail.length) str_append(&o->text, o->tail.data, o->tail.length);
         r->format->end(o);
         failed = write_text(r, TEXT_ONLY);
@@ -224,13 +237,14 @@ static int close_report(report *r) {
     str_free(&r->output.text);
     str_free(&r->output.tail);
     str_free(&r->output.remark);
+    str_free(&r->output.kept);
     summary_free(r->output.shared);
     return failed;
 }
 
 int reports_close(reports *all) {
     int failed = 0;
-    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i]);
+    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i], all->force);
     free(all);
     return failed;
 }

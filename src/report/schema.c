@@ -78,7 +78,10 @@ void report_schema(str *out) {
         "\"properties\": {\"schema\": {\"const\": %d}, \"machine\": {\"$ref\": \"#/$defs/machine\"}, "
         "\"runs\": "
         "{\"type\": \"array\", \"items\": {\"$ref\": \"#/$defs/run\"}}, \"summaries\": {\"type\": \"array\", "
-        "\"items\": {\"$ref\": \"#/$defs/summary\"}}},\n"
+        "\"items\": {\"$ref\": \"#/$defs/summary\"}}, "
+        "\"publishable\": {\"type\": \"boolean\"}, \"reasons\": {\"type\": \"array\", \"items\": "
+        "{\"type\": \"string\"}}, \"seal\": {\"type\": \"object\", \"additionalProperties\": false, "
+        "\"properties\": {\"sha256\": {\"type\": \"string\"}}, \"required\": [\"sha256\"]}},\n"
         "\"required\": [\"schema\", \"machine\", \"runs\", \"summaries\"],\n\"$defs\": {\n",
         RESULTS_SCHEMA, RESULTS_SCHEMA);
     put_spreads(out);
@@ -88,7 +91,7 @@ void report_schema(str *out) {
     str_puts(out, "}, \"required\": [");
     put_names(out, COLUMN_hw_model, COLUMN_os);
     str_puts(out, "]}");
-    put_object(out, "run", "", "");
+    put_object(out, "run", RAW, "");
     put_object(out, "summary", SPREADS, ", \"spreads\"");
     put_object(out, "run_line", ", \"kind\": {\"const\": \"run\"}" RAW, ", \"kind\"");
     put_object(out, "summary_line", ", \"kind\": {\"const\": \"summary\"}" SPREADS,

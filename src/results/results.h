@@ -242,6 +242,24 @@ void results_last(const results *r, int64_t *run, int64_t *number_of_configurati
  * complete, until it returns nonzero: that. */
 int results_each(const results *r, int (*on_row)(void *context, const row *r), void *context);
 
+/* A hash of n ids (FNV-1a, 64 bits, over each id's four bytes, the lowest first), in
+ * hexadecimal. */
+enum { HASH_CHARS = 17 };
+void hash_ids(const int32_t *ids, int64_t n, char out[HASH_CHARS]);
+
+/* Do ids_hash and the times of a run follow from its raw sample? Those that do not are appended to
+ * wrong, and it is 1; else 0, as without a sample. */
+int row_check(const row *r, str *wrong);
+
+/* The seal of a document: SHA-256 of its canonical form without the member "seal", in hexadecimal.
+ * -1 with a message. */
+enum { SEAL_CHARS = 65 };
+int seal_of(const json *root, char out[SEAL_CHARS]);
+
+/* Is the seal of the file right? *sealed: it has one. -1 when it is broken (EXIT_GATE), or the file
+ * can't be read. */
+int seal_check(const char *path, bool *sealed);
+
 /* A table "runs" in an SQLite file, with a column for each of ours: BIGINT, DOUBLE PRECISION,
  * BOOLEAN or TEXT. Several programs may add to one at the same time. */
 typedef struct run_table run_table;

@@ -25,7 +25,7 @@ static void check_refused(int n, const char *a, const char *b, bool force, int c
 static void test_refused(void **state) {
     (void)state;
     check_refused(1, "xml", NULL, false, EXIT_USAGE,
-                  "unknown format \"xml\"; known: csv, mlxbench, md, json, jsonl, sql, sqlite");
+                  "unknown format \"xml\"; known: csv, mlxbench, md, json, jsonl, sql, sqlite, share");
     check_refused(1, "cs", NULL, false, EXIT_USAGE, "unknown format \"cs\"");
     check_refused(1, "", NULL, false, EXIT_USAGE, "unknown format \"\"");
     check_refused(1, "csv:", NULL, false, EXIT_USAGE, "the file's name is missing");

@@ -1,7 +1,7 @@
 /* test_partial.c - what a download leaves on the disk, and the hashes that judge it.
  * Digests of "abc": FIPS 180-4's examples. */
+#include "base/base.h"
 #include "folder.h"
-#include "hub/hash.h"
 #include "hub/partial.h"
 
 #include <fcntl.h>
@@ -143,7 +143,7 @@ static void test_hash(void **state) {
     (void)state;
     char hex[65];
     assert_int_equal(hash_open(), 0);
-    hash *h = hash_new(true);
+    hasher *h = hash_new(true);
     hash_add(h, "a", 1);
     hash_add(h, "bc", 2);
     hash_end(h, hex);
