@@ -19,7 +19,7 @@ int resume_runs(bench *b) {
 /* Besides the parameters, what must be the same so that runs belong together. */
 static const int same_facts[] = {COLUMN_engine_version, COLUMN_device,    COLUMN_quantization,
                                  COLUMN_parameters,     COLUMN_synthetic, COLUMN_hw_model,
-                                 COLUMN_mlx_env,        COLUMN_seed};
+                                 COLUMN_mlx_env,        COLUMN_seed,      COLUMN_program};
 
 static bool is_same(const row *now, const row *earlier) {
     if (earlier->cells[COLUMN_error].kind == VALUE_TEXT) return false;

@@ -9,7 +9,7 @@
 /* Besides the parameters, what must be the same so that speeds belong to one trend. Versions may
  * differ: what they change is asked for. */
 static const int same_facts[] = {COLUMN_model_type, COLUMN_quantization, COLUMN_parameters, COLUMN_synthetic,
-                                 COLUMN_mlx_env,    COLUMN_device,       COLUMN_hw_model};
+                                 COLUMN_mlx_env,    COLUMN_device,       COLUMN_hw_model,   COLUMN_program};
 
 static bool is_same(const row *a, const row *b) {
     for (int c = COLUMN_FIRST_PARAM; c < COLUMN_FIRST_METRIC; c++)

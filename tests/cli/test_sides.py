@@ -1,5 +1,6 @@
 """Sides that take turns and are compared at the end: modules of the engine mlx, and programs."""
 
+import csv
 import json
 import re
 import stat
@@ -200,6 +201,15 @@ def test_programs_table(bench, slower, run, tmp_path):
     assert [str(slower) in line for line in (tmp_path / "md").read_text().splitlines()[2:4]] == [False, True]
     table = run("compare", tmp_path / "csv", tmp_path / "csv", check=True).stdout
     assert table.count("generation_tps") >= 2 and str(slower) in table
+
+
+def test_rows_of_another_program_are_not_resumed(bench, slower, tmp_path):
+    file = tmp_path / "rows"
+    bench("--engine", "fake", "-r", 2, "--ab-program", slower, "-o", f"csv:{file}", check=True)
+    bench("--engine", "fake", "-r", 3, "--resume", file, "-o", f"csv:{file}", check=True)
+    rows = list(csv.DictReader(open(file)))
+    assert sorted(row["program"] for row in rows) == [""] * 3 + [str(slower)] * 2
+    assert len({row["configuration"] for row in rows}) == 2
 
 
 @pytest.mark.parametrize("arguments, words", [
