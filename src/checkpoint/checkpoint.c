@@ -240,8 +240,7 @@ static int open_folder(checkpoint *c, const char *path) {
         return fail("%s: \"model_file\" asks to run Python code that comes with the model: not supported",
                     c->config_name);
     if (quantization_read(c)) return -1;
-    if (safetensors_open(c)) return -1;
-    return c->packing == PACKED_BY_COMPRESSED_TENSORS ? int4_rename(c) : 0;
+    return safetensors_open(c) || foreign_rename(c) ? -1 : 0;
 }
 
 /* ---- opening ---- */

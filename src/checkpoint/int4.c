@@ -3,36 +3,6 @@
  * scale. Source: mlx-lm deepseek_v3.py: sanitize. */
 #include "checkpoint/internal.h"
 
-#include <string.h>
-
-static bool ends_with(const char *name, const char *end) {
-    size_t n = strlen(name), m = strlen(end);
-    return n > m && !strcmp(name + n - m, end);
-}
-
-/* The name with another end; NULL when there is no memory. */
-static const char *renamed(checkpoint *c, const char *name, const char *end, const char *by) {
-    return arena_printf(c->arena, "%.*s%s", (int)(strlen(name) - strlen(end)), name, by);
-}
-
-int int4_rename(checkpoint *c) {
-    size_t kept = 0;
-    for (size_t i = 0; i < c->n_tensors; i++) {
-        stored t = c->tensors[i];
-        if (ends_with(t.name, ".weight_shape")) continue;
-        if (ends_with(t.name, ".weight_packed")) {
-            t.name = renamed(c, t.name, ".weight_packed", ".weight");
-            if (t.data.dtype == DTYPE_I32) t.data.dtype = DTYPE_U32;
-        } else if (ends_with(t.name, ".weight_scale")) {
-            t.name = renamed(c, t.name, ".weight_scale", ".scales");
-        }
-        if (!t.name) return -1;
-        c->tensors[kept++] = t;
-    }
-    c->n_tensors = kept;
-    return 0;
-}
-
 int int4_biases(checkpoint *c, const char *path, const array *scales, array *biases) {
     enum { CHUNK = 1024 };
     float x[CHUNK];

@@ -44,7 +44,7 @@ typedef struct weight_kind {
     dtype dtype;          /* of plain ones */
     int64_t bytes;
 } weight_kind;
-enum { MAX_WEIGHT_KINDS = 6 * 3 + 3 + 3 };
+enum { MAX_WEIGHT_KINDS = 7 * 3 + 3 + 3 };
 
 /* What "synthetic:PRESET" asks for. */
 typedef struct synthetic_request {
@@ -55,9 +55,17 @@ typedef struct synthetic_request {
     dtype dtype;          /* of plain weights, norms, scales and biases */
 } synthetic_request;
 
-/* Who packed the weights: MLX; AutoAWQ, whose columns are packed, not rows (packed.c); or
- * compressed-tensors, whose biases follow from the scales (int4.c). */
-typedef enum packing { PACKED_BY_MLX, PACKED_BY_AWQ, PACKED_BY_COMPRESSED_TENSORS } packing;
+/* How weights are packed: as MLX does; as AutoAWQ does, columns (packed.c); as compressed-tensors
+ * does, integers whose biases follow from the scales (int4.c), or mxfp4; nvfp4, with MLX's names or
+ * with others that are refused; ternary numbers as BitNet's are (bitnet.c). */
+typedef enum packing {
+    PACKED_BY_MLX,
+    PACKED_BY_AWQ,
+    PACKED_INT4,
+    PACKED_MXFP4,
+    PACKED_NVFP4,
+    PACKED_BITNET
+} packing;
 
 struct checkpoint {
     arena *arena;
@@ -65,6 +73,7 @@ struct checkpoint {
     const char *config_name, *folder;
     const json *quantization; /* config.json's; NULL when it has none for MLX */
     packing packing;
+    bool divides_by_scale;     /* PACKED_BITNET */
     const char *module_prefix; /* what config.json has before the names of modules; NULL: nothing */
     int n_eos_ids;
     const int32_t *eos_ids;
@@ -153,10 +162,22 @@ int packed_convert(checkpoint *c, const char *name, matrix *m);
 /* Copies the slice, if t is one, into memory of ours. */
 int slice_take(checkpoint *c, stored *t);
 
-/* ---- int4.c ---- */
+/* ---- foreign.c ---- */
 
-/* Gives the tensors of such a checkpoint the names and types of MLX's. */
-int int4_rename(checkpoint *c);
+/* q, by quant_method `method`: fills in how weights are packed, and refuses what nothing here
+ * reads. */
+int foreign_read(checkpoint *c, const json *q, const char *method);
+
+/* Gives the tensors of such a checkpoint the names and types of MLX's, where only these differ. */
+int foreign_rename(checkpoint *c);
+
+/* ---- bitnet.c ---- */
+
+/* Turns module `path` into 2-bit affine weights, in memory of ours, if it has ternary ones. 1 done,
+ * 0 it has none, -1 error. *again: it had been taken before. */
+int bitnet_take(checkpoint *c, const char *path, int rank, const int64_t *shape, matrix *out, bool *again);
+
+/* ---- int4.c ---- */
 
 /* The biases of module `path` with these scales, in memory of ours. */
 int int4_biases(checkpoint *c, const char *path, const array *scales, array *biases);

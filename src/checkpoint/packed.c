@@ -85,6 +85,11 @@ int packed_take(checkpoint *c, const char *path, int rank, const int64_t *shape,
             "%s: module %s has a g_idx, an order of rows, which is not supported, as in mlx-lm; convert the "
             "model with mlx_lm.convert",
             q->file, path);
+    if (rank == 2 && shape[1] % 8 == 0 && is_words(q, shape[1] / 8, shape[0]))
+        return fail(
+            "%s: module %s has rows in its words, as GPTQ packs them, which is not supported, as in mlx-lm "
+            "(columns, as AutoAWQ packs them, are)",
+            q->file, path);
     if (rank != 2 || shape[0] % COLUMNS || !is_words(q, shape[1], shape[0] / COLUMNS))
         return misfit(q, shape);
     if (!s) return fail("%s: tensor \"%s.scales\" is missing", q->file, path);

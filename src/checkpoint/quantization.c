@@ -5,48 +5,30 @@
 
 #include <string.h>
 
-/* A configuration that another tool left. Where mlx-lm only learns the kind from it, types and
- * shapes tell us. */
-static int read_foreign(checkpoint *c, const json *q, const char *method) {
-    const json *blocks = json_get(q, "weight_block_size"), *rows = json_first(blocks);
-    double n_rows = json_length(blocks) == 2 ? json_number(rows) : 0;
-    bool square = n_rows > 0 && json_number(json_next(rows)) == n_rows;
-    const char *format = "", *scales = "";
-    int64_t bits = 4;
-    if (!strcmp(method, "mxfp4") || !strcmp(method, "mxfp8")) return 0;
-    if (json_get_string(q, c->config_name, "scale_fmt", false, &scales) ||
-        json_get_string(q, c->config_name, "format", false, &format))
-        return -1;
-    /* blocks of 32 with scales of one byte stay packed; fp8.c makes BF16 of the others */
-    if (!strcmp(method, "fp8") &&
-        (!blocks || (square && (n_rows == 128 || (n_rows == 32 && !strcmp(scales, "ue8m0"))))))
-        return 0;
-    if (!strcmp(method, "compressed-tensors") &&
-        (!strcmp(format, "nvfp4-pack-quantized") || !strcmp(format, "mxfp4-pack-quantized")))
-        return 0;
-    if (!strcmp(method, "compressed-tensors") && !strcmp(format, "pack-quantized")) {
-        c->packing = PACKED_BY_COMPRESSED_TENSORS;
-        return 0;
-    }
-    if (strcmp(method, "awq") && strcmp(method, "gptq"))
-        return fail("%s: quant_method \"%s\" is not supported; convert the model with mlx_lm.convert",
-                    c->config_name, method);
-    if (json_get_int(q, c->config_name, "bits", false, 1, 32, &bits)) return -1;
-    if (bits != 4)
-        return fail("%s: %s weights of %lld bits are not supported (4 are, as in mlx-lm)", c->config_name,
-                    method, (long long)bits);
-    c->packing = PACKED_BY_AWQ;
-    return 0;
+/* hf_quant_config.json, where modelopt says what it did when config.json does not. */
+static int read_modelopt_file(checkpoint *c) {
+    const char *path = arena_printf(c->arena, "%s/hf_quant_config.json", c->folder);
+    if (!path) return -1;
+    if (!file_exists(path)) return 0;
+    json *q = json_parse_file(path);
+    if (!q) return -1;
+    const char *method = json_string(json_get(q, "quant_method"));
+    int status = foreign_read(c, q, method ? method : "modelopt");
+    json_free(q);
+    return status;
 }
 
 int quantization_read(checkpoint *c) {
     const json *text_config = json_get(c->config, "text_config");
     const json *q = json_get(c->config, "quantization");
+    const char *type = json_string(json_get(c->config, "model_type"));
+    if (type && !strcmp(type, "bitnet")) c->packing = PACKED_BITNET; /* its layers are, whatever is said */
     if (!q) {
         q = json_get(c->config, "quantization_config");
         if (!q) q = json_get(text_config, "quantization_config");
+        if (!q) return read_modelopt_file(c);
         const json *method = json_get(q, "quant_method");
-        if (method) return read_foreign(c, q, json_string(method) ? json_string(method) : "?");
+        if (method) return foreign_read(c, q, json_string(method) ? json_string(method) : "?");
     }
     if (q && !json_is_object(q)) return fail("%s: \"quantization\" is not an object", c->config_name);
     c->quantization = q;
@@ -117,7 +99,7 @@ static matrix_kind kind_of(int64_t bits, int64_t group_size) {
 }
 
 static bool affine_fits(const matrix *m, int64_t bits, int64_t group_size) {
-    bool known_bits = bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
+    bool known_bits = bits == 1 || bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
     bool known_group = group_size == 32 || group_size == 64 || group_size == 128;
     return is_float(m->scales.dtype) && m->biases.dtype == m->scales.dtype && rows_fit(m, &m->biases) &&
            m->biases.shape[m->rank - 1] == m->scales.shape[m->rank - 1] && known_bits && known_group;

@@ -14,12 +14,11 @@ static const struct {
     dtype type;
     int bytes;
 } types[] = {
-    {"F32", DTYPE_F32, 4},       {"F16", DTYPE_F16, 2},       {"BF16", DTYPE_BF16, 2},
-    {"U32", DTYPE_U32, 4},       {"I32", DTYPE_I32, 4},       {"U8", DTYPE_U8, 1},
-    {"BOOL", DTYPE_OTHER, 1},    {"I8", DTYPE_OTHER, 1},      {"I16", DTYPE_OTHER, 2},
-    {"U16", DTYPE_OTHER, 2},     {"I64", DTYPE_OTHER, 8},     {"U64", DTYPE_OTHER, 8},
-    {"F64", DTYPE_OTHER, 8},     {"F8_E4M3", DTYPE_OTHER, 1}, {"F8_E5M2", DTYPE_OTHER, 1},
-    {"F8_E8M0", DTYPE_OTHER, 1}, {"C64", DTYPE_OTHER, 8},
+    {"F32", DTYPE_F32, 4},   {"F16", DTYPE_F16, 2},    {"BF16", DTYPE_BF16, 2},     {"U32", DTYPE_U32, 4},
+    {"I32", DTYPE_I32, 4},   {"U8", DTYPE_U8, 1},      {"BOOL", DTYPE_OTHER, 1},    {"I8", DTYPE_OTHER, 1},
+    {"I16", DTYPE_OTHER, 2}, {"U16", DTYPE_OTHER, 2},  {"I64", DTYPE_OTHER, 8},     {"U64", DTYPE_OTHER, 8},
+    {"F64", DTYPE_OTHER, 8}, {"F8_E4M3", DTYPE_U8, 1}, {"F8_E5M2", DTYPE_OTHER, 1}, {"F8_E8M0", DTYPE_U8, 1},
+    {"C64", DTYPE_OTHER, 8},
 };
 
 /* A JSON number as an integer within [0, max]. */

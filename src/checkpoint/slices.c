@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What ends the name of a tensor's scales. */
+static const char scale_end[] = "_scale_inv";
+
 static bool ends_with(const char *name, const char *end) {
     size_t n = strlen(name), m = strlen(end);
     return n >= m && !strcmp(name + n - m, end);
@@ -56,13 +59,35 @@ static int add_slice(checkpoint *c, const stored *from, const slice_rule *rule) 
     return 0;
 }
 
+/* Adds the scales `from` of a tensor of E4M3 numbers (fp8.c) under the name of rule's slice. They
+ * must be the same for all rows and columns, unless the slice is the tensor. */
+static int add_scales(checkpoint *c, const stored *from, const char *end, const slice_rule *rule) {
+    bool whole = rule->rows == ROWS_ALL && !rule->transposed;
+    stored t = *from, *place = add_stored(c, 1);
+    if (!place) return -1;
+    for (int i = 1; i < t.data.rank && !whole; i++)
+        if (t.data.shape[i] != 1)
+            return fail(
+                "%s: tensor \"%s\" has scales of rows or columns, which cannot be divided into \"%s\"",
+                from->file, from->name, rule->to + 1);
+    t.name = arena_printf(c->arena, "%.*s%s%s", (int)(strlen(from->name) - strlen(end)), from->name, rule->to,
+                          scale_end);
+    if (!t.name) return -1;
+    *place = t;
+    c->n_tensors++;
+    return 0;
+}
+
 int checkpoint_slice(checkpoint *c, const slice_rule *rules) {
     size_t n = c->n_tensors, kept = 0;
     for (size_t i = 0; i < n; i++)
         for (const slice_rule *r = rules; r->from; r++) {
+            char scales[128];
             stored from = c->tensors[i]; /* the table may move */
-            if (!ends_with(from.name, r->from)) continue;
-            if (add_slice(c, &from, r)) return -1;
+            snprintf(scales, sizeof scales, "%s%s", r->from, scale_end);
+            bool is_scale = ends_with(from.name, scales);
+            if (!is_scale && !ends_with(from.name, r->from)) continue;
+            if (is_scale ? add_scales(c, &from, scales, r) : add_slice(c, &from, r)) return -1;
             c->tensors[i].used = true; /* by its slices */
         }
     if (n == c->n_tensors) return 0;

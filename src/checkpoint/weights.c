@@ -222,7 +222,7 @@ static int quantized_matrix(checkpoint *c, const char *path, const module_part *
     int64_t experts = out->rank == 3 ? out->shape[0] : 0;
     out->values = weight->data;
     out->scales = scales->data;
-    if (c->packing == PACKED_BY_COMPRESSED_TENSORS) {
+    if (c->packing == PACKED_INT4) {
         if (int4_biases(c, path, &out->scales, &out->biases) || quantization_infer(c, path, out)) return -1;
         if (out->bits == 4) return 0;
         return fail("%s: module %s has %d bits; of pack-quantized weights only those with 4 are supported",
@@ -242,7 +242,9 @@ static int take_matrix(checkpoint *c, const char *path, int rank, const int64_t 
                        bool *again) {
     module_part weight, scales;
     int64_t experts = rank == 3 ? shape[0] : 0;
-    int found = c->packing == PACKED_BY_AWQ ? packed_take(c, path, rank, shape, out, again) : 0;
+    int found = 0;
+    if (c->packing == PACKED_BY_AWQ) found = packed_take(c, path, rank, shape, out, again);
+    if (c->packing == PACKED_BITNET) found = bitnet_take(c, path, rank, shape, out, again);
     if (found) return found < 0 ? -1 : 0;
     found = find_part(c, path, "weight", experts, &weight);
     if (found < 0) return -1;

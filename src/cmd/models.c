@@ -58,7 +58,7 @@ static void put_markdown(str *out) {
         if (kind.like)
             str_printf(out, "the architecture of `%s` |\n", kind.like);
         else
-            str_puts(out, "ids and logits are mlx-lm's |\n");
+            str_printf(out, "%s |\n", kind.tested ? kind.tested : "ids and logits are mlx-lm's");
     }
 }
 

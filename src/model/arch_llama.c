@@ -141,9 +141,29 @@ void describe_pixtral(loader *l, desc *d) {
     d->own_caches = false;
 }
 
+/* Llama with a squared ReLU, and norms before what leaves attention and MLP. */
+void describe_bitnet(loader *l, desc *d) {
+    describe_llama(l, d);
+    d->layer.attention.out_norm = d->layer.ffn.out_norm = true;
+    d->layer.ffn.act = ACT_RELU2;
+    d->own_caches = false;
+}
+
+/* Published weights are E4M3 numbers, whose codes mlx-lm multiplies with the scales as if they were
+ * numbers.
+ */
+static void note_fp8(loader *l) {
+    if (l->failed || !checkpoint_has(l->checkpoint, "model.layers.0.self_attn.q_proj.weight_scale_inv"))
+        return;
+    l->failed =
+        checkpoint_add_note(l->checkpoint, "fp8 weights are read as the numbers that they are; mlx-lm 0.32.2 "
+                                           "takes their codes for numbers in this architecture") < 0;
+}
+
 /* Llama whose queries grow with the position; rope_parameters has all that rope needs. */
 void describe_ministral3(loader *l, desc *d) {
     read_decoder(l, d);
+    note_fp8(l);
     attention_desc *a = &d->layer.attention;
     a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .nested = true});
     a->temperature = (position_scale){

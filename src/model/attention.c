@@ -43,6 +43,7 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     }
     if (in->sinks) out->sinks = load_vector(l, in->n_heads, d->names.sinks);
     if (in->q_gain) out->q_gain = load_gain(l, in->n_heads, in->head_dim, "attn.head_gain.head_g");
+    if (in->out_norm) out->out_norm = load_norm(l, d->hidden, d->norm_offset, d->names.out_norm);
     load_norms(l, d, in, out);
 }
 
@@ -139,5 +140,6 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
     attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap};
     tensor out = attend(g, c, p.q, p.k, p.v, &how);
+    if (a->out_norm) out = rms_norm(g, out, a->out_norm, eps);
     return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, p.gate, out), a->o);
 }

@@ -34,6 +34,7 @@ typedef struct attention_desc {
     float qk_eps;       /* their eps; 0: the layer's */
     bool qkv_bias, o_bias, gate_bias;
     bool sinks;     /* one per head */
+    bool out_norm;  /* a norm before the output's matrix */
     bool v_norm;    /* a norm without weight on each value head */
     bool q_gain;    /* queries are multiplied with a factor per head after their norm */
     bool k_is_v;    /* values are keys before their norm and rope */
@@ -139,6 +140,7 @@ typedef struct ffn_desc {
     bool fused;  /* gate and up are one matrix, gate first */
     bool sparse; /* gates count by what they are more than the mean and so many standard deviations: */
     float deviations;
+    bool out_norm; /* a norm before the last matrix */
     moe_desc moe;
 } ffn_desc;
 
@@ -174,10 +176,10 @@ typedef struct layer_desc {
 typedef struct names {
     const char *embed, *norm, *head, *layers;
 
-    const char *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *out_gate, *sinks;
+    const char *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *out_gate, *sinks, *out_norm;
     const char *pre, *post, *ffn_pre, *ffn_post; /* norms; pre only where `places` says so, and so on */
     const char *linear, *ffn_linear;             /* in place of attention, of the feed-forward */
-    const char *gate, *up, *gate_up, *down, *xielu;
+    const char *gate, *up, *gate_up, *down, *xielu, *mlp_norm;
     const char *router, *router_bias;
     const char *experts, *shared; /* their gate_proj, up_proj and down_proj */
     const char *shared_gate, *coefficients;
@@ -219,11 +221,13 @@ typedef struct desc {
 
 typedef struct attention {
     attention_desc d;
-    const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks, *q_gain;
+    const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks, *q_gain, *out_norm;
 } attention;
 
 typedef struct mlp {
     const weight *gate, *up, *gate_up, *down;
+    const weight *norm; /* before down; NULL: none */
+    float eps;
 } mlp;
 
 typedef struct ffn {
@@ -321,6 +325,7 @@ typedef struct architecture {
     const char *model_type; /* config.json's */
     const char *known;      /* well-known checkpoints, for people */
     const char *like;       /* the model_type whose class it is; NULL: its own */
+    const char *tested;     /* how, where it is not as all others */
     describe_function *describe;
     layer_function *layer;
     const name_rule *rules;   /* published names that differ; NULL: none */

@@ -70,6 +70,8 @@ void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out) {
         out->up = load_linear(l, wide, d->names.up);
     }
     out->down = load_linear(l, (linear_shape){d->hidden, in->width, in->bias}, d->names.down);
+    out->eps = d->eps;
+    if (in->out_norm) out->norm = load_norm(l, in->width, d->norm_offset, d->names.mlp_norm);
 }
 
 /* The numbers of the activation. mlx-lm activations.py: XieLU */
@@ -107,7 +109,8 @@ tensor run_mlp(graph *g, const mlp *m, activation act, tensor x) {
     } else {
         linears(g, x, 2, (const weight *const[]){m->gate, m->up}, (tensor *const[]){&gate, &up});
     }
-    return linear(g, gated(g, act, gate, up), m->down);
+    tensor h = gated(g, act, gate, up);
+    return linear(g, m->norm ? rms_norm(g, h, m->norm, m->eps) : h, m->down);
 }
 
 tensor run_moe(graph *g, const ffn *f, tensor x) {

@@ -47,7 +47,7 @@ int model_weigh(const checkpoint *synthetic, model_weights *out);
 /* A model_type that can be run, for lists. like: the model_type whose architecture it is; NULL: its
  * own. */
 typedef struct model_kind {
-    const char *model_type, *known, *like;
+    const char *model_type, *known, *like, *tested;
 } model_kind;
 bool model_kind_get(int i, model_kind *out); /* i = 0, 1, ... until false */
 

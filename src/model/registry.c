@@ -90,7 +90,7 @@ struct model {
 bool model_kind_get(int i, model_kind *out) {
     if (i < 0 || i >= N_ARCHITECTURES) return false;
     const architecture *a = &architectures[i];
-    *out = (model_kind){.model_type = a->model_type, .known = a->known, .like = a->like};
+    *out = (model_kind){.model_type = a->model_type, .known = a->known, .like = a->like, .tested = a->tested};
     return true;
 }
 

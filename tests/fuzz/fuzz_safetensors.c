@@ -5,6 +5,10 @@
 
 #include "checkpoint/checkpoint.h"
 
+static const slice_rule slices[] = {{.from = ".e", .to = ".gate.weight", .rows = ROWS_FIRST_HALF},
+                                    {.from = ".e", .to = ".up.weight", .rows = ROWS_ODD},
+                                    {.from = NULL}};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     size_t second = fuzz_split(data, n), config = second && !data[second - 1] ? second - 1 : second;
     fuzz_write("config.json", data, config);
@@ -20,6 +24,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     checkpoint_plain(c, "a.weight", 1, (int64_t[]){4}, &m);
     checkpoint_matrix(c, "b", 2, (int64_t[]){2, 32}, &m);
     checkpoint_matrix(c, "c", 2, (int64_t[]){8, 32}, &m); /* large enough for AutoAWQ's words */
+    if (!checkpoint_slice(c, slices)) {
+        checkpoint_matrix(c, "d.gate", 3, (int64_t[]){2, 4, 32}, &m);
+        checkpoint_matrix(c, "d.up", 3, (int64_t[]){2, 4, 32}, &m);
+    }
     checkpoint_check_all_used(c);
     checkpoint_close(c);
     return 0;

@@ -1,4 +1,4 @@
-"""Checkpoints as AutoAWQ packs them: the same ids and logits as mlx-lm, which repacks them when it loads them."""
+"""Checkpoints as AutoAWQ and, in the same form, some GPTQ tools pack them: the same ids and logits as mlx-lm, which repacks them when it loads them."""
 
 import json
 
@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import reference
+from mlx_lm.utils import load_model
 from test_families import assert_near, prompt
 
 ORDER = [0, 2, 4, 6, 1, 3, 5, 7]  # column 8 j + ORDER[k] is in bits 4 k of word j
@@ -18,7 +19,7 @@ def pack(q):
     return (eight << (4 * np.arange(8, dtype=np.uint32))).sum(-1).astype(np.uint32).view(np.int32)
 
 
-def make(folder, name, group, zeros=True, norm_dtype="float16", **changes):
+def make(folder, name, group, zeros=True, norm_dtype="float16", method="awq", **changes):
     """A 16-bit checkpoint of make_checkpoint whose linears were packed with groups of that size."""
     make_checkpoint.make(folder, name, "float16", hidden_size=256, intermediate_size=384, **changes)
     weights = {}
@@ -38,13 +39,14 @@ def make(folder, name, group, zeros=True, norm_dtype="float16", **changes):
             weights[path + ".qzeros"] = mx.array(pack(zero.T))
     mx.save_safetensors(str(folder / "model.safetensors"), weights)
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = dict(quant_method="awq", bits=4, group_size=group, version="gemm", zero_point=zeros)
+    config["quantization_config"] = dict(quant_method=method, bits=4, group_size=group, version="gemm", zero_point=zeros)
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture(scope="module", params=[("llama", 64, True, "float16"), ("qwen2", 128, True, "float32"),
-                                        ("llama_biases", 32, False, "float16")], ids=lambda p: "-".join(map(str, p)))
+                                        ("llama_biases", 32, False, "float16"),
+                                        ("llama", 64, True, "float16", "gptq")], ids=lambda p: "-".join(map(str, p)))
 def model(request, tmp_path_factory):
     return make(tmp_path_factory.mktemp("awq") / "model", *request.param)
 
@@ -59,6 +61,18 @@ def test_mlx(model, ours, device):
     assert found_ids == wanted_ids
     if device == "cpu":
         assert np.array_equal(found, wanted)
+
+
+def test_rows_in_words(tmp_path, run):
+    """What GPTQ's own tools write: mlx-lm finds no shape that fits, either."""
+    folder = make(tmp_path / "model", "llama", 64, method="gptq")
+    weights = mx.load(str(folder / "model.safetensors"))
+    name = "model.layers.0.self_attn.q_proj.qweight"
+    mx.save_safetensors(str(folder / "model.safetensors"), weights | {name: mx.zeros((256 // 8, 256), mx.int32)})
+    done = run("generate", "--model", folder, "--prompt-ids", "1", "--engine", "cpu")
+    assert done.returncode == 1 and "as GPTQ packs them" in done.stderr and len(done.stderr.splitlines()) == 1
+    with pytest.raises(Exception):
+        load_model(folder)
 
 
 def test_what_mlx_lm_refuses(tmp_path, run):

@@ -64,7 +64,8 @@ def test_4_bit(checkpoint, ours, name):
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
-@pytest.mark.parametrize("bits, group_size", [(2, 64), (3, 64), (4, 128), (5, 32), (6, 64), (8, 32), (8, 128)])
+@pytest.mark.parametrize("bits, group_size", [(1, 64), (1, 128), (2, 64), (3, 64), (4, 128), (5, 32), (6, 64), (8, 32),
+                                              (8, 128)])
 def test_bits_and_groups(checkpoint, ours, name, bits, group_size):
     sizes = dict(intermediate_size=256) | (dict(moe_intermediate_size=128) if name == "qwen3_moe" else {})
     assert_same(ours, checkpoint(name, quantization=dict(bits=bits, group_size=group_size), **sizes), prompt(90))

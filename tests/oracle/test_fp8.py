@@ -3,12 +3,16 @@
 import json
 import struct
 
+import architectures
 import make_checkpoint
 import mlx.core as mx
 import numpy as np
 import pytest
 import reference
+from mlx_lm.utils import load_model
+from test_architectures import check_near, check_same
 from test_families import assert_near, prompt
+from test_published import publish
 
 BLOCK = 128
 
@@ -93,3 +97,73 @@ def test_mlx(pair, ours, device):
     assert found_ids == wanted_ids
     if device == "cpu":
         assert np.array_equal(found, wanted)
+
+
+def mistral(folder, name):
+    """The tiny checkpoint as Mistral AI publishes: BF16, matrices in E4M3 with one scale each, or one for each expert,
+    and scales of activations, which nobody uses. Beside it the same numbers in BF16."""
+    for kind in "fp8", "bf16":
+        (folder / kind).mkdir()
+    publish(name, folder / "bf16")
+    weights, plain = {}, {}
+    for path, w in mx.load(str(folder / "bf16" / "model.safetensors")).items():
+        numbers = np.array(w.astype(mx.float32))
+        if "_proj" not in path or w.ndim not in (2, 3):
+            plain[path] = w.astype(mx.bfloat16)
+            weights[path] = ("BF16", np.array(plain[path].view(mx.uint16)))
+            continue
+        scales = mx.array(np.abs(numbers).max((-2, -1), keepdims=w.ndim == 3) / 448).astype(mx.bfloat16)
+        codes = mx.to_fp8(mx.array(numbers) / scales.astype(mx.float32))
+        stem = path.removesuffix("weight") if path.endswith("weight") else path + "_"
+        weights |= {path: ("F8_E4M3", np.array(codes)),
+                    path + "_scale_inv": ("BF16", np.array(scales.view(mx.uint16))),
+                    stem + "activation_scale": ("BF16", np.array(scales.view(mx.uint16)))}
+        plain[path] = (mx.from_fp8(codes, dtype=mx.bfloat16) * scales).astype(mx.bfloat16)
+    write(folder / "fp8" / "model.safetensors", weights)
+    mx.save_safetensors(str(folder / "bf16" / "model.safetensors"), plain)
+    config = json.loads((folder / "bf16" / "config.json").read_text())
+    quantization = dict(quant_method="fp8", activation_scheme="static", weight_block_size=None)
+    (folder / "fp8" / "config.json").write_text(json.dumps(config | dict(quantization_config=quantization)))
+    return folder / "fp8", folder / "bf16"
+
+
+def test_mistral4(ours, tmp_path):
+    """mlx-lm loads it, and computes in F32, since MLX multiplies experts on a CPU in F32 only."""
+    fp8, bf16 = mistral(tmp_path, "mistral4")
+    model = load_model(fp8)[0]
+    model.set_dtype(mx.float32)
+    wanted = architectures.generate(model, architectures.LONG)
+    found, same = (ours(folder, architectures.LONG, architectures.N) for folder in (fp8, bf16))
+    assert found[0] == same[0] and np.array_equal(found[1], same[1])
+    check_near(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["ministral3", "mistral3"])
+@pytest.mark.parametrize("engine", ["cpu", "mlx"])
+def test_ministral3(ours, run, tmp_path, engine, name):
+    """mlx-lm 0.32.2 multiplies codes, not numbers, with the scales; we do not, and say so."""
+    fp8, bf16 = mistral(tmp_path, name)
+    wanted = architectures.generate(load_model(bf16)[0], architectures.LONG)
+    found, same = (ours(folder, architectures.LONG, architectures.N, engine=engine) for folder in (fp8, bf16))
+    assert found[0] == same[0] and np.array_equal(found[1], same[1])
+    check_near(found, wanted)
+    done = run("generate", "--model", fp8, "--prompt-ids", "5", "--ids", "--max-tokens", 1, "--engine", engine,
+               check=True)
+    assert "takes their codes for numbers" in done.stderr
+    assert architectures.generate(load_model(fp8)[0], architectures.LONG)[0] != wanted[0]
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 1), (5, 5), (1, 1, 1, 1), (0,)])
+def test_scales_that_do_not_fit(pair, run, tmp_path, shape):
+    fp8, _ = pair
+    weights = dict(mx.load(str(fp8 / "model.safetensors")))
+    name = next(name for name in weights if name.endswith("q_proj.weight_scale_inv"))
+    kept = {path: ("F8_E4M3" if path + "_scale_inv" in weights else str(w.dtype), w) for path, w in weights.items()}
+    kinds = {"mlx.core.bfloat16": "BF16", "mlx.core.float32": "F32", "F8_E4M3": "F8_E4M3"}
+    tensors = {path: (kinds[kind], np.array(w.view(mx.uint16) if kinds[kind] == "BF16" else w))
+               for path, (kind, w) in kept.items()}
+    tensors[name] = ("F32", np.ones(shape, np.float32))
+    write(tmp_path / "model.safetensors", tensors)
+    (tmp_path / "config.json").write_text((fp8 / "config.json").read_text())
+    done = run("generate", "--model", tmp_path, "--prompt-ids", "1", "--engine", "cpu")
+    assert done.returncode == 1 and "does not scale" in done.stderr and len(done.stderr.splitlines()) == 1

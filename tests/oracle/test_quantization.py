@@ -63,6 +63,27 @@ def test_each_instruction_set(checkpoint, ours, run, kernels, mode):
     assert_same(ours, model, prompt(17), env={"MLXBENCH_CPU": kernels})
 
 
+@pytest.mark.parametrize("kernels", ["scalar", "avx2", "avx512", "avx512vnni"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_bit(checkpoint, ours, run, kernels, dtype):
+    model = checkpoint("llama", dtype, quantization=dict(bits=1, group_size=32))
+    env = {"MLXBENCH_CPU": kernels}
+    if "cannot run" in run("generate", "--model", model, "--prompt-ids", "1", "--max-tokens", 1, "--engine", "cpu",
+                           env=env).stderr:
+        pytest.skip(f"this processor has no {kernels}")
+    if dtype == "float32":
+        assert_same(ours, model, prompt(17), env=env)
+        return
+    found_ids, found = ours(model, prompt(17), 4, env=env)
+    wanted_ids, wanted = reference.generate(model, prompt(17), 4, in_float32=True)
+    assert found_ids == wanted_ids and np.abs(found - wanted).max() <= 1e-2 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_bit_on_mlx(checkpoint, ours, device, dtype):
+    assert_same_on_mlx(ours, device, checkpoint("llama", dtype, quantization=dict(bits=1, group_size=32)))
+
+
 def test_rows_name_the_kind(checkpoint, run):
     model = checkpoint("llama", quantization=MODES["mxfp4"])
     done = run("bench", "--model", model, "--engine", "cpu", "--prompt-tokens", "random", "-np", 4, "-n", 2, "-o",

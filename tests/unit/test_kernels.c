@@ -152,7 +152,8 @@ static void check_weights(int64_t n, dtype type, int bits, int group_size) {
 }
 
 static void test_affine_weights(void) {
-    static const int widths[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128}, multiples[] = {1, 2, 3, 9, 35};
+    static const int widths[] = {1, 2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128},
+                     multiples[] = {1, 2, 3, 9, 35};
     for
         EACH(b, widths)
         for

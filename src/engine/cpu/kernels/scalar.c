@@ -37,6 +37,9 @@ static inline void quants(float *out, const uint8_t *packed, int64_t n, int bits
 /* The same with a constant width, which the compiler turns into much better code. */
 static void quants_of(float *out, const uint8_t *packed, int64_t n, int bits) {
     switch (bits) {
+    case 1:
+        quants(out, packed, n, 1);
+        break;
     case 2:
         quants(out, packed, n, 2);
         break;

@@ -12,7 +12,7 @@ enum { CHUNK = 8192, MAX_GROUPS = CHUNK / 32 };
  */
 enum { AHEAD = 4096 };
 
-/* 8 quantized values of 2 to 8 bits: `bits` bytes, the first value in the lowest bits. */
+/* 8 quantized values of 1 to 8 bits: `bits` bytes, the first value in the lowest bits. */
 INLINE __m256 quants8(const uint8_t *packed, int bits) {
     if (bits == 8) return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)packed)));
     uint64_t eight = load_bytes(packed, bits);
@@ -163,6 +163,9 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
 void avx2_matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                         const float *sums) {
     switch (w->bits) {
+    case 1:
+        matvec_bits(y, w, first, end, x, sums, 1);
+        break;
     case 2:
         matvec_bits(y, w, first, end, x, sums, 2);
         break;
@@ -199,6 +202,9 @@ INLINE void unpack_affine(float *out, const rows *w, int64_t r, int bits) {
 
 void avx2_unpack_affine(float *out, const rows *w, int64_t r) {
     switch (w->bits) {
+    case 1:
+        unpack_affine(out, w, r, 1);
+        break;
     case 2:
         unpack_affine(out, w, r, 2);
         break;

@@ -24,7 +24,7 @@ INLINE int block_bytes(form f) {
     return block_width(f.bits) * (int)sizeof(float);
 }
 
-/* 16 values of 2 to 8 bits: 2 * bits bytes. */
+/* 16 values of 1 to 8 bits: 2 * bits bytes. */
 INLINE __m512 quants16(const uint8_t *packed, int bits) {
     if (bits == 8) return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)packed)));
     __m128i bytes = _mm_maskz_loadu_epi8((__mmask16)((1u << 2 * bits) - 1), packed);
@@ -223,6 +223,9 @@ INLINE void pack_row_panel(void *panel, const rows *w, int64_t first, int64_t n_
 
 static void pack_affine_rows(void *panel, const rows *w, int64_t first, int64_t n_rows) {
     switch (w->bits) {
+    case 1:
+        pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 1, false});
+        break;
     case 2:
         pack_row_panel(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, false});
         break;

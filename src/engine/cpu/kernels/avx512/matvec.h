@@ -162,6 +162,9 @@ INLINE void matvec_of(float *y, const rows *w, runs rs, const void *prepared, fo
 
 INLINE void matvec_affine(float *y, const rows *w, runs rs, const void *x, bool words) {
     switch (w->bits) {
+    case 1:
+        matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 1, words});
+        break;
     case 2:
         matvec_of(y, w, rs, x, (form){MATRIX_AFFINE, 2, words});
         break;

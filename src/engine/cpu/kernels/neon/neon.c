@@ -162,6 +162,7 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
 
 static void matvec_quantized(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                              const float *sums) {
+    if (w->bits == 1) matvec_bits(y, w, first, end, x, sums, 1);
     if (w->bits == 2) matvec_bits(y, w, first, end, x, sums, 2);
     if (w->bits == 3) matvec_bits(y, w, first, end, x, sums, 3);
     if (w->bits == 4) matvec_bits(y, w, first, end, x, sums, 4);
@@ -198,6 +199,7 @@ INLINE void unpack_affine(float *out, const rows *w, int64_t r, int bits) {
 }
 
 static void unpack_quantized(float *out, const rows *w, int64_t r) {
+    if (w->bits == 1) unpack_affine(out, w, r, 1);
     if (w->bits == 2) unpack_affine(out, w, r, 2);
     if (w->bits == 3) unpack_affine(out, w, r, 3);
     if (w->bits == 4) unpack_affine(out, w, r, 4);

@@ -50,7 +50,7 @@ INLINE void store_some(float *out, float32x4_t x, int64_t n) {
 #define PLACE(i, bits) (i) * (bits) / 8, (i) * (bits) / 8 + 1
 #define DOWN(i, bits)  (int16_t)(-((i) * (bits) % 8))
 
-/* 16 quantized values of 2 to 6 bits that begin at byte `from` of v, as bytes. A value lies in two
+/* 16 quantized values of 1 to 6 bits that begin at byte `from` of v, as bytes. A value lies in two
  * bytes at most: they are looked up, shifted down and masked. Places beyond v give zeros, and are
  * masked out. */
 INLINE uint8x16_t quants16(uint8x16_t v, int from, int bits) {
@@ -73,7 +73,7 @@ INLINE uint8x16x2_t nibbles32(const uint8_t *packed) {
     return (uint8x16x2_t){{vandq_u8(v, vdupq_n_u8(15)), vshrq_n_u8(v, 4)}};
 }
 
-/* 32 quantized values of 2 to 8 bits as bytes: 4 * bits bytes, the first value in the lowest bits.
+/* 32 quantized values of 1 to 8 bits as bytes: 4 * bits bytes, the first value in the lowest bits.
  * Where they are no whole number of vectors, the second load ends where they end, and overlaps the
  * first. */
 INLINE uint8x16x2_t quants32(const uint8_t *packed, int bits) {
@@ -81,6 +81,12 @@ INLINE uint8x16x2_t quants32(const uint8_t *packed, int bits) {
     if (bits == 4) {
         uint8x16x2_t q = nibbles32(packed);
         return vzipq_u8(q.val[0], q.val[1]);
+    }
+    if (bits == 1) { /* 4 bytes are less than a load */
+        uint32_t all;
+        memcpy(&all, packed, sizeof all);
+        uint8x16_t v = vreinterpretq_u8_u32(vdupq_n_u32(all));
+        return (uint8x16x2_t){{quants16(v, 0, bits), quants16(v, 2, bits)}};
     }
     int size = bits < 4 ? 8 : 16, second = 4 * bits - size;
     uint8x16_t first, last;
