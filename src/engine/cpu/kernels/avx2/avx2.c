@@ -87,8 +87,11 @@ const kernels kernels_avx2 = {
                               .int8 = &avx2_int8},
            [MATRIX_MXFP4] =
                {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp, .int16 = &avx2_int16, .int8 = &avx2_int8},
-           [MATRIX_MXFP8] = {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp},
-           [MATRIX_NVFP4] = {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp}},
+           [MATRIX_MXFP8] = {.matvec = avx2_matvec_fp, .unpack = avx2_unpack_fp, .f32 = &avx2_mxfp8},
+           [MATRIX_NVFP4] = {.matvec = avx2_matvec_fp,
+                             .unpack = avx2_unpack_fp,
+                             .int16 = &avx2_int16,
+                             .int8 = &avx2_int8}},
     .group_sums = group_sums,
     .matmul = matmul,
     .mix = mix,

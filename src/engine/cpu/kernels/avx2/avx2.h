@@ -64,6 +64,19 @@ INLINE float sum8(__m256 x) {
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* 16 E4M3 numbers divided by 256, which are F16's with the same digits: 16 bytes. */
+INLINE __m256i e4m3_finite(__m128i bytes) {
+    __m256i halves = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+    return _mm256_and_si256(halves, _mm256_set1_epi16((int16_t)0xbf80));
+}
+
+/* The same where codes may be NaN's. */
+INLINE __m256i e4m3_halves(__m128i bytes) {
+    __m256i halves = e4m3_finite(bytes);
+    __m256i above = _mm256_add_epi16(halves, _mm256_set1_epi16(0x80)); /* carries into bit 14: NaN */
+    return _mm256_or_si256(halves, _mm256_and_si256(above, _mm256_set1_epi16(0x4000)));
+}
+
 /* kernels/avx2/affine.c: matvec and unpack of kernels.h for affine weights, in F32. */
 void avx2_matvec_affine(float *y, const rows *w, int64_t first, int64_t end, const float *x,
                         const float *sums);
@@ -74,5 +87,6 @@ void avx2_matvec_fp(float *y, const rows *w, int64_t first, int64_t end, const f
 void avx2_unpack_fp(float *out, const rows *w, int64_t r);
 
 extern const products avx2_int16, avx2_int8; /* kernels/avx2/int.c */
+extern const products avx2_mxfp8;            /* kernels/avx2/fp.c */
 
 #endif

@@ -63,21 +63,30 @@ INLINE void pack_scales(char *panel, int64_t stride, const rows *w, int64_t firs
     }
 }
 
+/* Does store i of a half begin a group, whose scales and biases come first? */
+INLINE bool begins_group(const rows *w, int64_t c, int half, int i, form f) {
+    if (f.kind == MATRIX_NVFP4) return f.words ? !i : i % 4 == 0;
+    return !half && !i && c % w->group_size == 0;
+}
+
 INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
     int64_t row_bytes = w->n * f.bits / 8;
     const uint8_t *packed = (const uint8_t *)w->values + first * row_bytes;
     __m256i *to = (__m256i *)(void *)panel;
     for (int64_t c = 0; c < w->n; c += 32, packed += 4 * f.bits) {
         __m256i a[2][8];
-        if (c % w->group_size == 0) to += 2; /* scales, biases */
         for (int64_t i = 0; i < 8; i++) {
-            __m256i q = i < n_rows ? take_bytes(packed + i * row_bytes, f) : _mm256_setzero_si256();
+            __m256i q = i < n_rows ? take_bytes(packed + i * row_bytes, w->n - c, f) : _mm256_setzero_si256();
             a[0][i] = f.words ? _mm256_cvtepu8_epi16(_mm256_castsi256_si128(q)) : q;
             if (f.words) a[1][i] = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(q, 1));
         }
-        for (int half = 0; half < (f.words ? 2 : 1); half++) {
+        bool last = f.kind == MATRIX_NVFP4 && w->n - c < 32; /* only 16 columns */
+        for (int half = 0; half < (f.words && !last ? 2 : 1); half++) {
             transpose(a[half]);
-            for (int i = 0; i < 8; i++) _mm256_store_si256(to++, a[half][i]);
+            for (int i = 0; i < (last && !f.words ? 4 : 8); i++) {
+                if (begins_group(w, c, half, i, f)) to += 2;
+                _mm256_store_si256(to++, a[half][i]);
+            }
         }
     }
 }
@@ -93,29 +102,28 @@ INLINE void pack_affine_rows(char *panel, const rows *w, int64_t first, int64_t 
     pack_affine_scales(panel + HEADER / 2, stride, w, first, n_rows, true);
     switch (w->bits) {
     case 2:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, int16, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, int16, 1});
         break;
     case 3:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3, int16, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 3, int16, 1});
         break;
     case 4:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4, int16, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 4, int16, 1});
         break;
     case 5:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5, int16, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 5, int16, 1});
         break;
     case 6:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6, int16, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 6, int16, 1});
         break;
     case 8:
-        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8, true, false});
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 8, true, 1});
         break;
     }
 }
 
-INLINE void pack_mxfp4_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
-    int64_t stride = group_bytes(w, ROWS, int16);
-    form f = {MATRIX_MXFP4, 4, int16, false};
+INLINE void pack_e2m1_rows(char *panel, const rows *w, int64_t first, int64_t n_rows, form f) {
+    int64_t stride = group_bytes(w, ROWS, f.words);
     pack_scales(panel, stride, w, first, n_rows, f, false);
     pack_scales(panel + HEADER / 2, stride, w, first, n_rows, f, true);
     pack_values(panel, w, first, n_rows, f);
@@ -123,7 +131,9 @@ INLINE void pack_mxfp4_rows(char *panel, const rows *w, int64_t first, int64_t n
 
 INLINE void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool int16) {
     if (w->kind == MATRIX_MXFP4)
-        pack_mxfp4_rows(panel, w, first, n_rows, int16);
+        pack_e2m1_rows(panel, w, first, n_rows, (form){MATRIX_MXFP4, 4, int16, 1});
+    else if (w->kind == MATRIX_NVFP4)
+        pack_e2m1_rows(panel, w, first, n_rows, (form){MATRIX_NVFP4, 4, int16, 1});
     else
         pack_affine_rows(panel, w, first, n_rows, int16);
 }
@@ -142,7 +152,7 @@ INLINE void pack_tokens(void *panel, const rows *w, const float *x, int64_t x_st
                            w->group_size, int16 ? MOST_INT16 : MOST_INT8);
             for (int i = 0; i < w->group_size && !words; i += 32)
                 _mm256_storeu_si256((void *)(values + i / 2),
-                                    narrow(load(values + i), load(values + i + 16)));
+                                    narrow(load(values + i), load(values + (i + 16) % w->group_size)));
             for (int64_t i = 0; i < units; i++) memcpy(to + i * TOKENS + t, values + 2 * i, 4);
         }
     }
@@ -304,7 +314,7 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
         multiply_of(out, out_stride, &p, n_tokens, n_rows, 0);
     else if (w->bits <= 4 && w->kind == MATRIX_AFFINE)
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(4));
-    else if (w->bits <= 5) /* mxfp4's integers are below 32 */
+    else if (w->bits <= 5) /* E2M1's integers are below 32 */
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(5));
     else
         multiply_of(out, out_stride, &p, n_tokens, n_rows, run_of(6));
@@ -325,27 +335,29 @@ INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool 
     token t = token_at(prepared, w);
     switch (w->bits) {
     case 2:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2, true, false});
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2, true, 1});
         break;
     case 3:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3, true, false});
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3, true, 1});
         break;
     case 4:
-        if (w->kind == MATRIX_MXFP4)
-            matvec_of(y, w, rs, &t, (form){MATRIX_MXFP4, 4, int16, true});
+        if (w->kind == MATRIX_NVFP4)
+            matvec_of(y, w, rs, &t, (form){MATRIX_NVFP4, 4, int16, 4});
+        else if (w->kind == MATRIX_MXFP4)
+            matvec_of(y, w, rs, &t, (form){MATRIX_MXFP4, 4, int16, 2});
         else if (w->group_size == 32)
-            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, true});
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, 2});
         else
-            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, false});
+            matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 4, int16, 1});
         break;
     case 5:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 5, true, false});
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 5, true, 1});
         break;
     case 6:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 6, true, false});
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 6, true, 1});
         break;
     case 8:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 8, true, false});
+        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 8, true, 1});
         break;
     }
 }

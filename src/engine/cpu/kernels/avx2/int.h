@@ -1,7 +1,7 @@
 /* kernels/avx2/int.h - integers on AVX2: activations in fixed point, quantized weights, one token's
  * product. vpmaddwd multiplies 16 words, vpmaddubsw 32 unsigned with 32 signed bytes; both add
- * neighbours. Sums within a group are integers, and exact. mxfp4's numbers become the integers
- * E2M1_BYTES (kernels.h), looked up by their code. */
+ * neighbours. Sums within a group are integers, and exact. numbers of mxfp4 and nvfp4 become the
+ * integers E2M1_BYTES (kernels.h), looked up by their code. */
 #ifndef ENGINE_CPU_KERNELS_AVX2_INT_H
 #define ENGINE_CPU_KERNELS_AVX2_INT_H
 
@@ -95,7 +95,7 @@ typedef struct form {
     matrix_kind kind;
     int bits;
     bool words; /* activations have 16 bits, and weights are multiplied so */
-    bool two;   /* one token: a block of columns has two groups */
+    int groups; /* one token: so many are in a block of columns: 1, 2 or 4 */
 } form;
 
 /* Codes of 4 bits, one a byte, as the integers that are multiplied. */
@@ -104,12 +104,14 @@ INLINE __m256i integers(__m256i codes, form f) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_setr_epi8(E2M1_BYTES)), codes);
 }
 
-/* 32 values as bytes, in order. */
-INLINE __m256i take_bytes(const uint8_t *packed, form f) {
+/* 32 values as bytes, in order. Of nvfp4 n exist, 16 at least. */
+INLINE __m256i take_bytes(const uint8_t *packed, int64_t n, form f) {
     int bits = f.bits;
     if (bits == 8) return load(packed);
     if (bits == 4) {
-        __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)packed));
+        bool half = f.kind == MATRIX_NVFP4 && n < 32;
+        __m256i wide = _mm256_cvtepu8_epi16(half ? _mm_loadl_epi64((const void *)packed)
+                                                 : _mm_loadu_si128((const void *)packed));
         wide = _mm256_and_si256(_mm256_or_si256(wide, _mm256_slli_epi16(wide, 4)), _mm256_set1_epi8(15));
         return integers(wide, f);
     }
@@ -127,7 +129,9 @@ INLINE __m256i take_bytes(const uint8_t *packed, form f) {
 enum { AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
 /* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are
- * two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. */
+ * two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. Words
+ * that meet E2M1 numbers are 256 * high + low, two signed bytes: registers of the high ones, then
+ * of the low ones. */
 INLINE int block_width(int bits) {
     return bits == 4 ? 64 : 32;
 }
@@ -178,14 +182,28 @@ INLINE void split(__m256i *even, __m256i *odd, __m256i a, __m256i b) {
     *even = in_order(_mm256_packs_epi32(_mm256_srai_epi32(a, 16), _mm256_srai_epi32(b, 16)));
 }
 
-/* A block of words, from their order to the registers that the weights meet. `to` may be x. */
-INLINE void arrange(char *to, const int16_t *x, int bits, bool words) {
+INLINE __m256i high_bytes(__m256i words) {
+    return _mm256_srai_epi16(_mm256_add_epi16(words, _mm256_set1_epi16(128)), 8);
+}
+
+INLINE __m256i low_bytes(__m256i words) {
+    return _mm256_srai_epi16(_mm256_slli_epi16(words, 8), 8);
+}
+
+/* A block of words, from their order to the registers that the weights meet. `to` may be x. apart:
+ * high and low bytes are. */
+INLINE void arrange(char *to, const int16_t *x, int bits, bool words, bool apart) {
     __m256i even[2], odd[2], v[4];
     UNROLL
     for (int i = 0; i < block_width(bits) / 32; i++)
         split(&even[i], &odd[i], load(x + 32 * i), load(x + 32 * i + 16));
     if (bits != 4)
         v[0] = even[0], v[1] = odd[0];
+    else if (words && apart)
+        v[0] = narrow(high_bytes(even[0]), high_bytes(even[1])),
+        v[1] = narrow(high_bytes(odd[0]), high_bytes(odd[1])),
+        v[2] = narrow(low_bytes(even[0]), low_bytes(even[1])),
+        v[3] = narrow(low_bytes(odd[0]), low_bytes(odd[1]));
     else if (words)
         split(&v[0], &v[2], even[0], even[1]), split(&v[1], &v[3], odd[0], odd[1]);
     else
@@ -206,19 +224,20 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
                        limit);
     }
     for (int64_t b = 0; b < blocks_of(w); b++)
-        arrange(t.values + b * block_bytes(bits, words), natural + b * block_width(bits), bits, words);
+        arrange(t.values + b * block_bytes(bits, words), natural + b * block_width(bits), bits, words,
+                w->kind != MATRIX_AFFINE);
 }
 
-/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. half:
- * only the first half of the packed bytes exists. */
-INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool half) {
+/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. 4 bits: n
+ * of the 32 packed bytes exist, a multiple of 4. */
+INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, int64_t n) {
     __m256i sum, even, odd;
     if (f.bits != 4) {
         take_words(&even, &odd, packed, f.bits);
         sum = _mm256_madd_epi16(even, load(x));
         return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_madd_epi16(odd, load(x + 32))));
     }
-    __m256i q = half ? _mm256_zextsi128_si256(_mm_loadu_si128((const void *)packed)) : load(packed);
+    __m256i q = n < 32 ? _mm256_maskload_epi32((const void *)packed, first_lanes(n / 4)) : load(packed);
     if (!f.words || f.kind != MATRIX_AFFINE) {
         __m256i mask = _mm256_set1_epi8(15);
         even = integers(_mm256_and_si256(q, mask), f);
@@ -228,27 +247,34 @@ INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, bool half)
         sum = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
         return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
     }
-    __m256i v[4];
-    if (f.kind == MATRIX_AFFINE) {
-        for (unsigned k = 0; k < 4; k++) v[k] = _mm256_srli_epi16(q, 4 * k);
-        for (int k = 0; k < 3; k++) v[k] = _mm256_and_si256(v[k], _mm256_set1_epi16(15));
-    } else {
-        v[0] = _mm256_and_si256(even, _mm256_set1_epi16(255)), v[2] = _mm256_srli_epi16(even, 8);
-        v[1] = _mm256_and_si256(odd, _mm256_set1_epi16(255)), v[3] = _mm256_srli_epi16(odd, 8);
+    if (f.kind != MATRIX_AFFINE) {
+        __m256i high =
+            _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
+        __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x + 64)),
+                                       _mm256_maddubs_epi16(odd, load(x + 96)));
+        return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(256)),
+                                                   _mm256_madd_epi16(low, _mm256_set1_epi16(1))));
     }
+    __m256i v[4];
+    for (unsigned k = 0; k < 4; k++) v[k] = _mm256_srli_epi16(q, 4 * k);
+    for (int k = 0; k < 3; k++) v[k] = _mm256_and_si256(v[k], _mm256_set1_epi16(15));
     sum = _mm256_madd_epi16(v[0], load(x));
     UNROLL
     for (int k = 1; k < 4; k++) sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v[k], load(x + 32 * k)));
     return _mm256_cvtepi32_ps(sum);
 }
 
-/* The scales of a block's lanes; two: of groups of half a block. */
-INLINE __m256 block_scale(const float *scales, bool two) {
-    if (!two) return _mm256_broadcast_ss(scales);
-    int64_t both;
-    memcpy(&both, scales, sizeof both);
-    return _mm256_permutevar_ps(_mm256_castsi256_ps(_mm256_set1_epi64x(both)),
-                                _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+/* The scales of a block's lanes, of which n exist where there are 4. */
+INLINE __m256 block_scale(const float *scales, int groups, int64_t n) {
+    if (groups == 1) return _mm256_broadcast_ss(scales);
+    if (groups == 2) {
+        __m128i both = _mm_loadl_epi64((const void *)scales);
+        return _mm256_permutevar8x32_ps(_mm256_castsi256_ps(_mm256_castsi128_si256(both)),
+                                        _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+    }
+    __m128 four =
+        n < 4 ? _mm_maskload_ps(scales, _mm256_castsi256_si128(first_lanes(n))) : _mm_loadu_ps(scales);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
 }
 
 /* Scales of 8 groups from `from` on, of which n exist, or their biases. Beyond them, affine:
@@ -261,6 +287,10 @@ INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool b
     const uint8_t *p = (const uint8_t *)w->scales + from;
     __m128i bytes = n >= CHUNK_GROUPS ? _mm_loadl_epi64((const void *)p)
                                       : _mm_cvtsi64_si128((int64_t)load_bytes(p, (int)n));
+    if (f.kind == MATRIX_NVFP4) {
+        __m256 scales = _mm256_cvtph_ps(_mm256_castsi256_si128(e4m3_halves(bytes)));
+        return _mm256_mul_ps(scales, _mm256_set1_ps(256 * (biases ? -6 : 0.5f)));
+    }
     __m256i exponents = _mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23);
     __m256 scales = _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(1 << 22)));
     return _mm256_mul_ps(scales, _mm256_set1_ps(biases ? -6 : 0.5f)); /* see E2M1_BYTES */
@@ -298,13 +328,18 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
             for (int k = 0; k < R; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, x, f, false);
-                total[k] = _mm256_fmadd_ps(dot, block_scale(scales[k] + (c >> log2_group), f.two), total[k]);
+                __m256 dot = dot_block(q, x, f, bytes);
+                __m256 scale = block_scale(scales[k] + (c >> log2_group), f.groups, f.groups);
+                total[k] = _mm256_fmadd_ps(dot, scale, total[k]);
             }
         }
-        for (int k = 0; f.two && c < end && k < R; k++) {
-            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, true);
-            total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + (c >> log2_group)), total[k]);
+        for (int k = 0; f.groups > 1 && c < end && k < R; k++) {
+            const float *scale = scales[k] + (c >> log2_group);
+            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, (end - c) / 2);
+            total[k] = _mm256_fmadd_ps(dot,
+                                       f.groups == 2 ? _mm256_broadcast_ss(scale)
+                                                     : block_scale(scale, 4, (end - c) >> log2_group),
+                                       total[k]);
         }
     }
     float sums[4];
@@ -344,7 +379,7 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, f
             for (int k = 0; k < RUNS; k++) {
                 const uint8_t *q = packed + k * apart * row_bytes + g * row_bytes / SHORT_GROUPS;
                 _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-                __m256 dot = dot_block(q, t->values + g * block, f, false);
+                __m256 dot = dot_block(q, t->values + g * block, f, 32);
                 total[k] = _mm256_fmadd_ps(dot, _mm256_broadcast_ss(scales[k] + i + g), total[k]);
             }
         }
@@ -357,7 +392,8 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, f
 INLINE void matvec_of(float *y, const rows *w, runs rs, const token *t, form f) {
     int64_t r = rs.first;
     fetch_runs(w, rs, AHEAD);
-    bool is_short = rs.apart && f.bits == 4 && !f.two && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
+    bool is_short =
+        rs.apart && f.bits == 4 && f.groups == 1 && w->group_size == 64 && groups_of(w) == SHORT_GROUPS;
     for (; is_short && r + SHORT_ROWS <= rs.end; r += SHORT_ROWS) dot_short_rows(y + r, w, r, t, f, rs.apart);
     for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, t, f, RUNS, rs.apart);
     for (; r < rs.end; r++) dot_rows(y + r, w, r, t, f, 1, 0);
