@@ -99,6 +99,69 @@ def test_a_crash_after_runs_keeps_them(scripted):
         (10, True)]
 
 
+# In place of MLX: the engine that computes nothing. Opening it is a line in $LOADS, and BODY.
+CRASHING = """
+#include "engine/graph.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static engine_class type;
+
+static int run(engine *e, graph *g, int n, const tensor outputs[], result *results[]) {
+    for (int i = 0; i < g->n_nodes; i++)
+        if (graph_node(g, i)->op == OP_KV_WRITE && graph_node(g, i)->shape[0] > 35) abort();
+    return fake_engine.run(e, g, n, outputs, results);
+}
+
+static engine *open_crashing(const engine_options *options) {
+    FILE *loads = fopen(getenv("LOADS"), "a");
+    if (loads) fputs("load\\n", loads);
+    if (loads) fclose(loads);
+    BODY;
+    return fake_engine.open(options);
+}
+
+const engine_module *mlxbench_engine_module(void) {
+    static const engine_module module = {ENGINE_ABI, "a test", &type};
+    type = fake_engine;
+    type.open = open_crashing;
+    type.run = run;
+    return &module;
+}
+"""
+
+
+@pytest.fixture
+def crashing(scripted, engine_module, tmp_path, monkeypatch):
+    """crashing(body, arguments) -> the program with that engine and the engine fake; how often it was opened."""
+
+    def crashing(body, *arguments):
+        engine_module(tmp_path / "module", CRASHING.replace("BODY", body))
+        monkeypatch.setenv("LOADS", str(tmp_path / "log"))
+        done = scripted([(MS, MS)], *arguments, engine=f"mlx@{tmp_path}/module,fake")
+        return done, len((tmp_path / "log").read_text().splitlines())
+
+    return crashing
+
+
+def test_crashes_in_a_row(crashing):
+    """Where the depth is filled, in a process that has just loaded the model: the next configuration is tried."""
+    done, loads = crashing("", "-d", "40,30", "--quantized-kv-start", "0,1")
+    rows = [(row["depth"], row["quantized_kv_start"], row["error"]) for row in runs_of(done.stdout)]
+    crash = "the process was killed by signal 6 (SIGABRT)"
+    assert rows == [(40, 0, crash), (40, 1, crash), (30, 0, None), (30, 1, None)] + [
+        (depth, start, None) for depth in (40, 30) for start in (0, 1)]
+    assert loads == 3  # at first, and after each crash
+
+
+def test_a_crash_while_loading(crashing):
+    """Is not tried again for each configuration."""
+    done, loads = crashing("abort()", "-np", "9,10,11")
+    rows = runs_of(done.stdout)
+    assert [row["error"] for row in rows] == ["the process was killed by signal 6 (SIGABRT)"] * 3 + [None] * 3
+    assert loads == 1
+
+
 def test_the_other_model_runs(scripted, models):
     done = scripted([(MS, MS, "crash")], "-r", 2, engine="fake,cpu", model=",".join(models))
     rows = runs_of(done.stdout)
