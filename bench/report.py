@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import statistics
+import textwrap
 
 OURS = "mlxbench"
 COLORS = {"mlxbench": "#0b6e4f", "mlxbench int8": "#6bbf59", "llama.cpp": "#c1440e",
@@ -69,10 +70,11 @@ def limits_table(results):
 
 
 def write(docs, name, text):
-    """Replaces what stands between the two marks of that name in performance.md."""
+    """Replaces what stands between the two marks of that name in performance.md, in lines of at most 100 columns."""
     path, begin, end = docs / "performance.md", f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, rest = path.read_text().split(begin)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+    lines = [line if line.startswith("|") else textwrap.fill(line, 100, break_long_words=False) for line in text.split("\n")]
+    path.write_text("\n".join([f"{before}{begin}", *lines, f"{end}{rest.split(end)[1]}"]))
 
 
 # ---- the picture ----

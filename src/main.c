@@ -68,6 +68,7 @@ int main(int argc, char **argv) {
     int failed = run(argc, argv);
     if (fflush(stdout) && !failed) failed = fail("cannot write standard output: %s", strerror(errno));
     if (!failed) return EXIT_OK;
-    fprintf(stderr, "mlxbench: %s\n", error_message());
-    return error_exit_code() ? error_exit_code() : EXIT_FAILED;
+    int code = error_exit_code() ? error_exit_code() : EXIT_FAILED;
+    say_error(code);
+    return code;
 }

@@ -26,9 +26,9 @@ def run(mlxbench):
     """run("generate", "--model", ...) -> CompletedProcess with text output. env adds to the environment, which keeps
     the program off the network. What it writes as json or jsonl is validated."""
 
-    def run(*args, input=None, env=None, check=False, timeout=120):
+    def run(*args, input=None, env=None, check=False, timeout=120, cwd=None):
         done = subprocess.run([str(mlxbench), *map(str, args)], input=input, text=True, capture_output=True,
-                              env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}, timeout=timeout,
+                              env={**os.environ, "HF_HUB_OFFLINE": "1", **(env or {})}, timeout=timeout, cwd=cwd,
                               stdin=subprocess.DEVNULL if input is None else None)
         if done.returncode in (0, 1, 3):
             check_outputs(mlxbench, [str(a) for a in args], done.stdout)

@@ -1,5 +1,6 @@
 """Documents and comments are at most 100 columns wide, but for tables, addresses and code."""
 
+import importlib.util
 import pathlib
 import subprocess
 import sys
@@ -27,3 +28,17 @@ def test_what_is_too_wide_is_found(tmp_path):
     subprocess.run(command, capture_output=True)
     lines = (tmp_path / "a.c").read_text().splitlines()
     assert lines[:2] == ["/* " + "word " * 18 + "word", " * words */"] and lines[2].startswith("int a;")
+
+
+def test_what_a_benchmark_writes_is_narrow(tmp_path):
+    """bench/report.py puts sentences of any length into a document; a table stays as it is."""
+    spec = importlib.util.spec_from_file_location("report", ROOT / "bench/report.py")
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    (tmp_path / "performance.md").write_text("before\n<!-- bench: begin -->\nold\n<!-- bench: end -->\nafter\n")
+    table = "| " + "a cell | " * 20
+    report.write(tmp_path, "bench", "\n".join(["word " * 60, "", table]))
+    before, begin, first, second, third, blank, row, end, after = (tmp_path / "performance.md").read_text().splitlines()
+    assert (before, begin, blank, row, end, after) == (
+        "before", "<!-- bench: begin -->", "", table, "<!-- bench: end -->", "after")
+    assert max(map(len, [first, second, third])) <= 100 and " ".join([first, second, third]).split() == ["word"] * 60

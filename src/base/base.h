@@ -15,6 +15,7 @@
 #include "base/process.h"
 #include "base/quantize.h"
 #include "base/random.h"
+#include "base/say.h"
 #include "base/str.h"
 #include "base/vocabulary.h"
 

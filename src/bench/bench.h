@@ -104,10 +104,11 @@ typedef struct bench_options {
     bool given_order;                     /* of configurations; false: at random, in turn */
     uint64_t seed;                        /* of synthetic weights, random prompts and the random order */
     bool verbose;                         /* the generated text goes to stderr */
-    int (*find_model)(const char *model, str *path); /* where a name's files are */
-    const bench_child *child;                        /* NULL: models run in this process */
-    const bench_programs *programs;                  /* NULL: this process measures */
-    void (*put_row)(str *out, const row *r);         /* of bench_serve: as a line that results_parse reads */
+    enum { PROGRESS_AUTO, PROGRESS_NONE, PROGRESS_JSON } progress; /* AUTO: a line, on a terminal */
+    int (*find_model)(const char *model, str *path);               /* where a name's files are */
+    const bench_child *child;                                      /* NULL: models run in this process */
+    const bench_programs *programs;                                /* NULL: this process measures */
+    void (*put_row)(str *out, const row *r); /* of bench_serve: as a line that results_parse reads */
 } bench_options;
 
 /* Runs the plan; each run's row is handed to on_row as soon as it is measured, and a

@@ -124,24 +124,29 @@ double series_width(const series *s, int i);
  * error when one is not finite; -1 when a step failed. */
 int check_next_logits(session *s, int64_t n_sequences, int64_t token);
 
-/* ---- progress.c: one line on a terminal, rewritten; the only place that writes to stderr ---- */
+/* ---- progress.c: one line on a terminal, rewritten, or JSON for a program; the only place that
+ * writes to stderr ---- */
 
 typedef struct progress {
-    int channel;                        /* of a child: what is to be shown goes there; 0: to stderr */
-    bool shown;                         /* stderr is a terminal and nothing else is written to it */
-    int64_t n_runs, run;                /* all; finished ones */
-    int64_t prompt_left, generate_left; /* tokens in all runs to come, this one included */
-    int64_t prompt_done, generate_done; /* tokens of finished runs */
-    int64_t prompt_ns, generate_ns;     /* and the time they took */
-    int64_t run_prompt, run_generate;   /* tokens of this run */
-    int64_t prefilled, generated, told_ns;
-    uint64_t said[64]; /* hashes of the notes that were shown */
+    int channel;                           /* of a child: what is to be shown goes there; 0: to stderr */
+    bool shown;                            /* stderr is a terminal and nothing else is written to it */
+    bool events;                           /* --progress json */
+    int64_t n_runs, run;                   /* all; finished ones */
+    int64_t prompt_left, generate_left;    /* tokens in all runs to come, this one included: of the prompt, of
+                                              all sequences; and steps of generation */
+    int64_t prompt_done, generate_done;    /* those of finished runs */
+    int64_t prompt_ns, generate_ns;        /* and the time they took */
+    int64_t run_prompt, run_generate;      /* tokens of this run, of each sequence */
+    int64_t batch;                         /* its sequences */
+    int64_t prefilled, generated, told_ns; /* of each sequence */
+    uint64_t said[64];                     /* hashes of the notes that were shown */
     int n_said;
 } progress;
 
 void progress_begin(progress *p, const plan *all, const bench_options *o);
+void progress_start(const progress *p, const plan *all);       /* tells a program what will come */
 void progress_expect(progress *p, const params *c, int64_t n); /* n runs of c more, or fewer */
-void progress_run(progress *p, const params *run);             /* a run begins */
+void progress_run(progress *p, const series *s);               /* a run begins */
 void progress_prefill(void *p, int64_t done, int64_t total);   /* session_on_prefill's callback */
 void progress_token(progress *p, int64_t n, int64_t now);      /* n tokens are there */
 void progress_run_done(progress *p, const sample *s);
@@ -149,6 +154,7 @@ void progress_clear(const progress *p); /* before anything else is printed */
 void progress_note(progress *p, const char *format, ...) PRINTF_LIKE(2, 3); /* a second time: nothing */
 void progress_notes(progress *p, const char *lines);                        /* one for each line */
 void progress_text(const char *text, size_t n);                             /* --verbose */
+void progress_end(const progress *p, int64_t n_measured, int64_t n_failed);
 
 /* ---- run.c, trial.c and rows.c: the benchmark ---- */
 

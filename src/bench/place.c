@@ -336,7 +336,7 @@ int place_run(bench *b, const series *s, turn *out) {
     answer found;
     snprintf(command, sizeof command, "run %lld %lld %d %d\n", (long long)s->n_warm, (long long)s->n, s->warm,
              s->settled);
-    progress_run(&b->progress, &s->params);
+    progress_run(&b->progress, s);
     results_free(&p->last);
     if (ask(b, p, command, &found)) return -1;
     const sample *run = p->last.n ? p->last.runs[0].raw : NULL;

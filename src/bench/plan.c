@@ -224,6 +224,8 @@ sweep plan_sweep(const plan *p, int64_t repeats) {
         for (int k = 0; k < p->n_values[i]; k++)
             sweep_add(&s, COLUMN_FIRST_PARAM + i, value_of(i, &p->values[i][0]),
                       value_of(i, &p->values[i][k]));
+    for (int k = 0; k < p->n_values[PARAM_batch]; k++)
+        if (p->values[PARAM_batch][k].number > s.batch) s.batch = p->values[PARAM_batch][k].number;
     for (size_t i = 0; i < sizeof followers / sizeof *followers; i++)
         s.varies[followers[i].column] |= s.varies[COLUMN_FIRST_PARAM + followers[i].param];
     return s;

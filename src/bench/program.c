@@ -151,7 +151,7 @@ int program_turn(bench *b, series *s, int64_t max_runs) {
     int64_t n = series_runs_left(s, b->options), memory_kills = sys_memory_kills();
     arena *memory = arena_new();
     const char **arguments = memory ? arguments_of(memory, b, s, n < max_runs ? n : max_runs) : NULL;
-    progress_run(&b->progress, &s->params);
+    progress_run(&b->progress, s);
     int failed = !arguments || run_program(b, arguments, s->program != NULL, &out, &err, &status);
     if (!failed) failed = out.length ? take_rows(b, s, &out) : fail_without_rows(&err, status, memory_kills);
     str_free(&out);

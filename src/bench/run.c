@@ -234,6 +234,7 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     sys_hardware(&b.hardware);
     sys_hardware_id(b.hw_model, sizeof b.hw_model, &b.hardware);
     progress_begin(&b.progress, p, o);
+    progress_start(&b.progress, p);
     if (!stopped) stopped = resume_runs(&b);
     for (int64_t i = 0, n; i < p->n && !stopped; i += n) {
         n = count_in_turn(&b, i);
@@ -242,7 +243,7 @@ int bench_run(const plan *p, const bench_options *o, int (*on_row)(void *context
     if (!stopped) stopped = measure_drift(&b, &first);
     series_free(&first);
     stopped = resume_rest(&b) || stopped;
-    progress_clear(&b.progress);
+    progress_end(&b.progress, b.n_measured, b.n_failed);
     places_close(&b);
     loaded_free(&b.loaded);
     str_free(&b.quality.reasons);

@@ -146,6 +146,8 @@ int bench_serve(const plan *p, const bench_options *o) {
     sys_hardware(&v.b.hardware);
     sys_hardware_id(v.b.hw_model, sizeof v.b.hw_model, &v.b.hardware);
     progress_begin(&v.b.progress, p, o);
+    v.b.progress.shown |= v.b.progress.events; /* the parent tells it */
+    v.b.progress.events = false;
     v.b.progress.channel = PROCESS_CHANNEL;
     while (fgets(line, sizeof line, commands)) {
         line[strcspn(line, "\n")] = '\0';

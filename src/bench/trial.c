@@ -93,7 +93,7 @@ static int run_once(bench *b, const series *of, const beginning *from, sample *o
     const params *p = &of->params;
     if (interrupted()) return fail_interrupted();
     if (b->options->delay_ns && clock_wait(b->options->delay_ns)) return -1;
-    progress_run(&b->progress, p);
+    progress_run(&b->progress, of);
     session *s = start_run(b, p, from, out);
     if (!s) return -1;
     out->load_ns = l->load_ns;

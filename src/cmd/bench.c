@@ -20,7 +20,8 @@ typedef struct command {
     const char *lists[N_PARAMS];
     option_texts mlx_env;
     const char *prompt; /* NULL: not given, as those below */
-    const char *repeats, *warmup, *precision, *time_limit, *duration, *delay, *order, *quality, *resume;
+    const char *repeats, *warmup, *precision, *time_limit, *duration, *delay, *order, *quality, *resume,
+        *progress;
     const char *isolate, *timeout, *ab_program;
     isolation isolation;
     bench_programs programs;
@@ -175,6 +176,13 @@ static int parse_options(command *c, int argc, char **argv) {
          .value = &c->verdict.gate.fail_slower,
          .rare = true,
          .help = "where speeds are compared: " FAIL_SLOWER_HELP},
+        {.name = "progress",
+         .metavar = "KIND",
+         .kind = OPTION_TEXT,
+         .value = &c->progress,
+         .standard = "auto",
+         .rare = true,
+         .help = "auto: a line on a terminal; none; json: a line of JSON on stderr for each event"},
         {.name = "offline", .kind = OPTION_FLAG, .value = &c->offline, .rare = true, .help = OFFLINE_HELP},
         {.name = "verbose",
          .short_name = "v",
@@ -225,6 +233,21 @@ static int get_repeats(command *c) {
                : 0;
 }
 
+/* First of all, so that whatever goes wrong is told in the form that was asked for. */
+static int get_progress(command *c) {
+    const char *kind = c->progress ? c->progress : "auto";
+    if (!strcmp(kind, "json")) {
+        say_as_json();
+        c->bench.progress = PROGRESS_JSON;
+        return c->bench.verbose ? fail_usage("--progress json and --verbose: both write to stderr") : 0;
+    }
+    if (!strcmp(kind, "none"))
+        c->bench.progress = PROGRESS_NONE;
+    else if (strcmp(kind, "auto"))
+        return fail_usage("--progress: \"%s\" is not one of auto,none,json", kind);
+    return 0;
+}
+
 static int get_prompt(command *c) {
     c->bench.prompt_given = c->prompt != NULL;
     if (read_prompt_text(c->prompt ? c->prompt : DEFAULT_PROMPT, &c->prompt_text)) return -1;
@@ -270,7 +293,8 @@ static int get_isolation(command *c) {
 
 /* In a process that bench has started for a model. */
 static int serve(command *c) {
-    if (get_repeats(c) || plan_parse(&c->plan, c->lists) || mlx_env_set(&c->mlx_env) || get_prompt(c))
+    if (get_progress(c) || get_repeats(c) || plan_parse(&c->plan, c->lists) || mlx_env_set(&c->mlx_env) ||
+        get_prompt(c))
         return -1;
     return bench_serve(&c->plan, &c->bench);
 }
@@ -346,7 +370,7 @@ static int write_row(void *context, const row *r) {
 
 /* The last line on a terminal: one to paste. */
 static void print_line(const writer *w) {
-    if (!w->n || w->line.failed || !isatty(STDERR_FILENO)) return;
+    if (!w->n || w->line.failed || says_json() || !isatty(STDERR_FILENO)) return;
     if (w->n > 1) fprintf(stderr, "fastest of %d: ", w->n);
     fprintf(stderr, "%s\n", w->line.data);
 }
@@ -390,7 +414,8 @@ static int add_history(command *c) {
 }
 
 static int run(command *c) {
-    if (get_repeats(c) || plan_parse(&c->plan, c->lists) || plan_check(&c->plan) || mlx_env_set(&c->mlx_env))
+    if (get_progress(c) || get_repeats(c) || plan_parse(&c->plan, c->lists) || plan_check(&c->plan) ||
+        mlx_env_set(&c->mlx_env))
         return -1;
     int n_models = c->plan.n_values[PARAM_model];
     const char **inputs = arena_alloc(c->plan.memory, (size_t)n_models * sizeof *inputs);

@@ -130,7 +130,7 @@ static void show(void *context, const hub_progress *p) {
     if (p->note && (s->bar || s->lines)) {
         wipe(s);
         str_put_printable(&line, p->note);
-        if (!line.failed) fprintf(stderr, "mlxbench: %s\n", line.data);
+        if (!line.failed) say(SAY_DOWNLOAD, "%s", line.data);
         str_clear(&line);
     }
     if (p->total && s->bar) draw(s, p);
@@ -139,7 +139,7 @@ static void show(void *context, const hub_progress *p) {
         if (p->n_active) str_puts(&line, ",");
         if (p->n_active) put_file(&line, &p->active[0]);
         if (!line.failed && s->next_line) /* the first of them would say that nothing has come */
-            fprintf(stderr, "mlxbench: %s\n", line.data);
+            say(SAY_DOWNLOAD, "%s", line.data);
         s->next_line = clock_ns() + PLAIN_SECONDS * SECOND;
     }
     str_free(&line);
@@ -156,18 +156,18 @@ static bool wants_progress(void) {
 /* begin: the line before it. */
 static int pull(const char *begin, const char *model, hub_need need, str *path) {
     const char *kind = getenv("TERM"); /* a dumb one can't go back */
-    bool progress = wants_progress(), terminal = isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb"));
+    bool progress = wants_progress(),
+         terminal = !says_json() && isatty(STDERR_FILENO) && !(kind && !strcmp(kind, "dumb"));
     display s = {.bar = progress && terminal, .lines = progress && !terminal, .start = clock_ns()};
     hub_pull_options options = {.need = need, .progress = show, .context = &s};
     str name = {0};
     str_put_printable(&name, model);
     if (name.failed) return -1;
-    fprintf(stderr, "mlxbench: %s %s\n", begin, name.data);
+    say(SAY_DOWNLOAD, "%s %s", begin, name.data);
     int status = hub_pull(model, &options, path);
     wipe(&s);
     if (!status)
-        fprintf(stderr, "mlxbench: %s is complete (%.1f s)\n", name.data,
-                (double)(clock_ns() - s.start) / 1e9);
+        say(SAY_DOWNLOAD, "%s is complete (%.1f s)", name.data, (double)(clock_ns() - s.start) / 1e9);
     str_free(&name);
     return status;
 }

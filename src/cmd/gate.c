@@ -4,8 +4,6 @@
 #include "cmd/gate.h"
 #include "cmd/units.h"
 
-#include <stdio.h>
-
 int gate_parse(gate *g) {
     double loss = 0;
     if (parse_percent(g->fail_slower, "--fail-slower", &loss)) return -1;
@@ -26,10 +24,9 @@ void gate_add(gate *g, comparison *c) {
 
 int gate_result(const gate *g) {
     if (g->n_disturbed)
-        fprintf(stderr,
-                "mlxbench: note: %d line%s not comparable, since a side's quality is below B: its rows' "
-                "quality_reasons say why\n",
-                g->n_disturbed, g->n_disturbed > 1 ? "s are" : " is");
+        say(SAY_NOTE,
+            "%d line%s not comparable, since a side's quality is below B: its rows' quality_reasons say why",
+            g->n_disturbed, g->n_disturbed > 1 ? "s are" : " is");
     if (!g->n_slower) return 0;
     return fail_gate("%d difference%s beyond --fail-slower %s, the largest %.1f %%", g->n_slower,
                      g->n_slower > 1 ? "s are" : " is", g->fail_slower, 100 * (1 - g->slowest));

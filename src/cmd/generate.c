@@ -123,7 +123,7 @@ static int open_model(command *c) {
     c->model = model_load(c->checkpoint, c->engine);
     if (!c->model) return -1;
     for (int i = 0; checkpoint_note(c->checkpoint, i); i++)
-        fprintf(stderr, "mlxbench: note: %s\n", checkpoint_note(c->checkpoint, i));
+        say(SAY_NOTE, "%s", checkpoint_note(c->checkpoint, i));
     if (c->prompt_ids && c->ids) return 0;
     if (open_tokenizer(c->checkpoint, &c->tokenizer)) return -1;
     if (!c->tokenizer)
@@ -213,7 +213,7 @@ static int show(command *c, int32_t id, bool first, str *text) {
 }
 
 static void note(const char *text) {
-    fprintf(stderr, "mlxbench: note: %s\n", text);
+    say(SAY_NOTE, "%s", text);
 }
 
 /* What is possible and probably not meant. */

@@ -8,10 +8,9 @@
 
 static const option_usage usage = {
     .synopsis = "mlxbench report FILE [options]",
-    .about = "Shows the results in FILE, which bench wrote as csv, json, jsonl, sql or sqlite: a line per "
-             "configuration "
-             "with the median of "
-             "its runs, or any other format.",
+    .about =
+        "Shows the results in FILE, which bench wrote as csv, json, jsonl, sql or sqlite, or llama-bench "
+        "in any form: a line per configuration with the median of its runs, or any other format.",
     .example = "mlxbench report results.csv -o md -o json:results.json\na table to read, and the same rows "
                "in another format",
 };
@@ -54,7 +53,7 @@ int cmd_report(int argc, char **argv) {
         {.metavar = "FILE",
          .kind = OPTION_TEXTS,
          .value = &files,
-         .help = "a result file: csv, json, jsonl, sql or sqlite"},
+         .help = "a result file: csv, json, jsonl, sql or sqlite, or llama-bench's"},
         {.name = "output",
          .short_name = "o",
          .metavar = "FORMAT[:FILE]",

@@ -31,6 +31,19 @@ int verdict_row(verdict *v, const row *r) {
     return r->kind == ROW_RUN && compares(v) ? results_add(&v->runs, r) : 0;
 }
 
+/* On stderr it is an event among the others, where these are JSON. */
+static void print(const str *text, FILE *to) {
+    str members = {0};
+    if (to == stderr && says_json()) {
+        str_puts(&members, ", \"text\": ");
+        json_quote(&members, text->data);
+        say_event("comparison", &members);
+    } else {
+        fwrite(text->data, 1, text->length, to);
+    }
+    str_free(&members);
+}
+
 static int compare(verdict *v, const results *a, const results *b, const char *const names[2], FILE *to) {
     comparison found = {0};
     str text = {0};
@@ -40,7 +53,7 @@ static int compare(verdict *v, const results *a, const results *b, const char *c
         str_puts(&text, "\n");
         failed = report_comparison(&text, "text", names[0], names[1], &found, true);
         report_comparison_end(&text, "text");
-        if (!failed && !text.failed) fwrite(text.data, 1, text.length, to);
+        if (!failed && !text.failed) print(&text, to);
     }
     failed |= text.failed;
     comparison_free(&found);

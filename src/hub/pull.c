@@ -70,7 +70,7 @@ static int ask_once(pull *p, const char *url, str *body, http_transfer **out) {
     return 0;
 }
 
-static void say(pull *p, const char *what) {
+static void hand_on_note(pull *p, const char *what) {
     hub_progress progress = {.note = what};
     if (p->options->progress) p->options->progress(p->options->context, &progress);
 }
@@ -103,14 +103,14 @@ static int judge(pull *p, const http_transfer *x, str *url, int *attempts, int *
     if (passes && ++*attempts < MOST_ATTEMPTS) {
         snprintf(text, sizeof text, "%s; trying again",
                  x->end == HTTP_TRANSIENT ? x->why : "the Hub has a problem");
-        say(p, text);
+        hand_on_note(p, text);
         return pause_for(0.25 * (1 << *attempts));
     }
     if (a->status == 429) {
         long seconds = wait_for_limit(a, &p->waits);
         if (seconds < 0) return -1;
         snprintf(text, sizeof text, "the Hub's rate limit; waiting %ld s", seconds);
-        say(p, text);
+        hand_on_note(p, text);
         return pause_for((double)seconds);
     }
     if (a->status >= 300 && a->status < 400 && *a->location) {

@@ -187,11 +187,14 @@ int report_comparison(str *out, const char *form, const char *a, const char *b, 
     } else if (!strcmp(form, "junit")) {
         if (first) str_puts(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n");
         put_junit(out, a, b, c);
+    } else if (!strcmp(form, "annotations")) {
+        put_annotations(out, a, b, c);
     } else if (md || !strcmp(form, "text")) {
         str_printf(out, "%sfrom %s to %s\n\n", first ? "" : "\n", a, b);
         put_table(out, c, md);
-    } else {
-        return fail_usage("--format: \"%s\" is not one of text, md, csv, json, junit", form);
+    } else if (strcmp(form, "benchfmt")) {
+        return fail_usage("--format: \"%s\" is not one of text, md, csv, json, junit, annotations, benchfmt",
+                          form);
     }
     return out->failed ? -1 : 0;
 }

@@ -59,4 +59,4 @@ static void put_row(output *o, const row *r) {
     if (r->kind == ROW_RUN) put_line(&o->text, r);
 }
 
-const format format_csv = {true, begin, put_row, NULL};
+const format format_csv = {.readable = true, .begin = begin, .row = put_row};

@@ -5,7 +5,8 @@
 
 #include "report/report.h"
 
-/* One line per format; the name is also the file's (sqlite's is sql.c). */
+/* One line per format. Its name on the command line has hyphens where this one has underscores;
+ * the file is called as the format is (sqlite's is sql.c). */
 #define FORMATS(FORMAT)                                                                                      \
     FORMAT(csv)                                                                                              \
     FORMAT(mlxbench)                                                                                         \
@@ -14,16 +15,28 @@
     FORMAT(jsonl)                                                                                            \
     FORMAT(sql)                                                                                              \
     FORMAT(sqlite)                                                                                           \
-    FORMAT(share)
+    FORMAT(share)                                                                                            \
+    FORMAT(llama_bench)                                                                                      \
+    FORMAT(llama_bench_csv)                                                                                  \
+    FORMAT(llama_bench_json)                                                                                 \
+    FORMAT(llama_bench_jsonl)                                                                                \
+    FORMAT(llama_bench_sql)                                                                                  \
+    FORMAT(mlx_lm)                                                                                           \
+    FORMAT(prometheus)                                                                                       \
+    FORMAT(benchfmt)
 
 /* What a format appends to. The text is written and emptied after each call. The tail is kept: it
  * stands behind all text, a second list for example. shared is the format's own. */
+enum { MAX_OWN_COLUMNS = 16, MAX_PARTS = 20 };
 typedef struct output {
     const sweep *sweep;
     int64_t n_runs, n_summaries; /* so far, without the one at hand */
     str text;
     str tail;
-    str remark, kept; /* the format's own */
+    str remark, kept;                        /* the format's own */
+    int64_t n_written;                       /* the format's own: lines so far */
+    int n_columns, columns[MAX_OWN_COLUMNS]; /* the format's own: those of its table */
+    str parts[MAX_PARTS];                    /* the format's own: text that comes at the end */
     summary *shared;
 } output;
 
@@ -34,6 +47,7 @@ typedef struct format {
     void (*row)(output *o, const row *r);
     void (*end)(output *o); /* completes text and tail; in a file after every row, so it changes nothing else;
                                NULL: nothing to do */
+    bool one_sequence;      /* it has no place for several sequences (batch) */
 } format;
 
 #define FORMAT(name) extern const format format_##name;
@@ -54,6 +68,14 @@ void put_json_columns(str *out, const row *r, int first, int last);
 /* The parameters that tell this configuration of a comparison from others: "n_prompt 512, kv_bits
  * 8". */
 void put_configuration(str *out, const comparison *c, const row *r);
+
+/* The lines of a run in Go's benchmark format, whose names have the parameters that vary; and the
+ * line that says which way its units are better. */
+void put_benchfmt(str *out, const row *run, const bool varies[N_COLUMNS]);
+void put_benchfmt_units(str *out);
+
+/* A comparison as annotations of GitHub Actions. */
+void put_annotations(str *out, const char *a, const char *b, const comparison *c);
 
 /* A comparison as a JUnit test suite. */
 void put_junit(str *out, const char *a, const char *b, const comparison *c);

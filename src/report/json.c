@@ -71,4 +71,4 @@ static void end(output *o) {
     str_puts(&o->text, rows ? "\n]}\n" : "\"machine\": null, \"runs\": [], \"summaries\": []}\n");
 }
 
-const format format_json = {true, begin, put_row, end};
+const format format_json = {.readable = true, .begin = begin, .row = put_row, .end = end};

@@ -27,4 +27,4 @@ static void put_row(output *o, const row *r) {
     report_json_line(&o->text, r);
 }
 
-const format format_jsonl = {true, NULL, put_row, NULL};
+const format format_jsonl = {.readable = true, .row = put_row};

@@ -21,10 +21,6 @@ static void put_xml(str *out, const char *text) {
     }
 }
 
-static bool is_loss(const comparison *c, const difference *d) {
-    return c->limit > 0 && difference_is_sure(d) && !difference_is_disturbed(d) && d->ratio < c->limit;
-}
-
 static bool is_skipped(const comparison *c, const difference *d) {
     return c->only_quiet && difference_is_disturbed(d);
 }
@@ -40,7 +36,7 @@ static void put_case(str *out, const comparison *c, const difference *d) {
     if (is_skipped(c, d))
         str_printf(out, "    <skipped message=\"quality %c before, %c after: not comparable\"/>\n",
                    d->grade_a ? d->grade_a : '?', d->grade_b ? d->grade_b : '?');
-    if (is_loss(c, d))
+    if (difference_is_loss(c, d))
         str_printf(
             out, "    <failure message=\"%+.1f %%, from %.3f to %.3f; the limit is %+.1f %%, p = %.4f\"/>\n",
             100 * (d->ratio - 1), d->a.median, d->b.median, 100 * (c->limit - 1), d->p_holm);
@@ -56,7 +52,7 @@ static void put_case(str *out, const comparison *c, const difference *d) {
 void put_junit(str *out, const char *a, const char *b, const comparison *c) {
     int failures = 0, skipped = 0;
     for (int64_t i = 0; i < c->n; i++) {
-        failures += is_loss(c, &c->items[i]);
+        failures += difference_is_loss(c, &c->items[i]);
         skipped += is_skipped(c, &c->items[i]);
     }
     str_puts(out, " <testsuite name=\"");

@@ -171,4 +171,4 @@ static void end(output *o) {
     if (o->remark.length) str_printf(&o->text, "\nThe quality is %s.\n", o->remark.data);
 }
 
-const format format_md = {false, begin, put_row, end};
+const format format_md = {.begin = begin, .row = put_row, .end = end};

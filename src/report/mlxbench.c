@@ -28,4 +28,4 @@ static void put_row(output *o, const row *r) {
     if (r->kind == ROW_RUN) put_csv(&o->text, r, columns, N, 3, "None");
 }
 
-const format format_mlxbench = {false, begin, put_row, NULL};
+const format format_mlxbench = {.begin = begin, .row = put_row};

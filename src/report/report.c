@@ -41,8 +41,16 @@ struct reports {
     report items[OPTION_MAX_TEXTS];
 };
 
+/* A format's name as users write it. */
+static void put_name(str *out, const char *name) {
+    for (; *name; name++) str_append(out, *name == '_' ? "-" : name, 1);
+}
+
 static void put_formats(str *out) {
-    for (int i = 0; i < N_FORMATS; i++) str_printf(out, "%s%s", i ? ", " : "", formats[i].name);
+    for (int i = 0; i < N_FORMATS; i++) {
+        str_puts(out, i ? ", " : "");
+        put_name(out, formats[i].name);
+    }
 }
 
 void report_output_help(str *out) {
@@ -71,10 +79,18 @@ static int write_text(report *r, written how) {
 /* ---- opening ---- */
 
 static const format *find_format(const char *name, size_t length) {
-    for (int i = 0; i < N_FORMATS; i++)
-        if (strlen(formats[i].name) == length && !strncmp(formats[i].name, name, length))
-            return formats[i].format;
     str known = {0};
+    const format *found = NULL;
+    for (int i = 0; i < N_FORMATS && !found; i++) {
+        str_clear(&known);
+        put_name(&known, formats[i].name);
+        if (known.length == length && !strncmp(known.data, name, length)) found = formats[i].format;
+    }
+    str_clear(&known);
+    if (found) {
+        str_free(&known);
+        return found;
+    }
     put_formats(&known);
     fail_usage("--output: unknown format \"%.*s\"; known: %s", (int)length, name,
                known.data ? known.data : "");
@@ -107,11 +123,13 @@ static int look_into(report *r, const report_options *o) {
 }
 
 /* Understands one FORMAT[:FILE] and looks at its file, without opening it. */
-static int find_output(reports *all, const char *spec, const report_options *o) {
+static int find_output(reports *all, const char *spec, const report_options *o, const sweep *s) {
     const char *colon = strchr(spec, ':');
     report *r = &all->items[all->n];
     r->format = find_format(spec, colon ? (size_t)(colon - spec) : strlen(spec));
     if (!r->format) return -1;
+    if (r->format->one_sequence && s->batch > 1)
+        return fail_usage("--output %s: this format has no place for several sequences (--batch)", spec);
     if (colon && !colon[1]) return fail_usage("--output %s: the file's name is missing", spec);
     all->n++;
     if (out_file_find(&r->file, colon ? colon + 1 : NULL)) return -1;
@@ -169,8 +187,8 @@ reports *reports_open(const option_texts *specs, const report_options *o, const 
     all->force = o->force;
     all->at_end = o->at_end;
     if (o->resumed) all->n_held = o->resumed_rows->n;
-    if (!specs->n) failed = find_output(all, report_usual_output(), o);
-    for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o);
+    if (!specs->n) failed = find_output(all, report_usual_output(), o, s);
+    for (int i = 0; i < specs->n && !failed; i++) failed = find_output(all, specs->items[i], o, s);
     for (int i = 0; i < all->n && !failed; i++) failed = open_report(&all->items[i], o, s);
     if (!failed) return all;
     reports_close(all);
@@ -238,6 +256,7 @@ static int close_report(report *r, bool force) {
     str_free(&r->output.tail);
     str_free(&r->output.remark);
     str_free(&r->output.kept);
+    for (int i = 0; i < MAX_PARTS; i++) str_free(&r->output.parts[i]);
     summary_free(r->output.shared);
     return failed;
 }

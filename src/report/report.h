@@ -49,9 +49,9 @@ void report_json_line(str *out, const row *r);
 /* A configuration's row in one line that can be pasted, appended to out. */
 void report_line(str *out, const row *summary);
 
-/* A comparison of the files a and b as text, md, csv, json or junit, appended to out; first: of
- * several. report_comparison_end follows the last one. -1 with a usage error when the format is
- * none of them. */
+/* A comparison of the files a and b as text, md, csv, json, junit or annotations, appended to out;
+ * first: of several. report_comparison_end follows the last one. benchfmt has no comparison, only
+ * what report_benchfmt writes. -1 with a usage error when the format is none of them. */
 int report_comparison(str *out, const char *form, const char *a, const char *b, const comparison *c,
                       bool first);
 void report_comparison_end(str *out, const char *form);
@@ -62,6 +62,9 @@ int report_history(str *out, const char *form, const trends *t, bool each);
 
 /* The JSON Schema of the formats json and jsonl, appended to out. */
 void report_schema(str *out);
+/* The runs of n files in Go's benchmark format, appended to out, each file's behind a key "results"
+ * with its name: `benchstat -col results` compares them. */
+void report_benchfmt(str *out, const char *const *names, const results *files, int n);
 
 /* The help of the option --output, appended to out. */
 void report_output_help(str *out);

@@ -109,4 +109,4 @@ static void end(output *o) {
     str_free(&object);
 }
 
-const format format_share = {false, begin, put_row, end};
+const format format_share = {.begin = begin, .row = put_row, .end = end};

@@ -32,7 +32,7 @@ static void put_row(output *o, const row *r) {
     str_puts(&o->text, ");\n");
 }
 
-const format format_sql = {true, begin, put_row, NULL};
+const format format_sql = {.readable = true, .begin = begin, .row = put_row};
 
 /* report.c hands its rows to a run_table. */
-const format format_sqlite = {true, NULL, NULL, NULL};
+const format format_sqlite = {.readable = true};

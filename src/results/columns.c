@@ -39,6 +39,18 @@ const column column_table[N_COLUMNS] = {
 #include "results/facts.def"
 };
 
+const llama_column llama_table[N_LLAMA] = {
+#define LLAMA(name_, kind_, role_, standard_, short_)                                                        \
+    {.name = #name_,                                                                                         \
+     .kind = LLAMA_##kind_,                                                                                  \
+     .role = LLAMA_##role_,                                                                                  \
+     .standard = standard_,                                                                                  \
+     .short_name = short_},
+#define OLD(name_, kind_, role_, standard_, short_)                                                          \
+    {.name = #name_, .kind = LLAMA_##kind_, .role = LLAMA_##role_, .short_name = short_, .old = true},
+#include "results/llama_bench.def"
+};
+
 int column_find(const char *name) {
     for (int c = 0; c < N_COLUMNS; c++)
         if (!strcmp(column_table[c].name, name)) return c;

@@ -58,6 +58,8 @@ static int find_sweep(results *r) {
     for (int64_t i = 0; i < r->n; i++) {
         n = i && configuration(runs[i]) == configuration(runs[i - 1]) ? n + 1 : 1;
         if (n > r->sweep.repeats) r->sweep.repeats = n;
+        value batch = runs[i]->cells[COLUMN_batch];
+        if (batch.kind == VALUE_NUMBER && batch.number > r->sweep.batch) r->sweep.batch = batch.number;
         bool failed = r->runs[i].cells[COLUMN_error].kind == VALUE_TEXT;
         for (int c = 0; c < N_COLUMNS; c++)
             if (!failed || c < COLUMN_FIRST_METRIC)
@@ -127,8 +129,10 @@ int results_parse(results *r, const char *text, size_t n, const char *name) {
     while (start < n && strchr(" \t\r\n", text[start])) start++;
     if (n && memchr(text, '\0', n)) return fail("%s: not a result file: it has zero bytes", name);
     if (start == n) return fail("%s: there are no results in it", name);
+    int llama = read_llama_bench(&to, text, n);
     bool object = text[start] == '{', lines = n - start >= 7 && !strncmp(text + start, "{\"kind\"", 7);
-    int failed = lines                          ? read_jsonl(&to, text, n)
+    int failed = llama                          ? llama < 0
+                 : lines                        ? read_jsonl(&to, text, n)
                  : object || text[start] == '[' ? read_json(&to, text, n)
                  : is_sql(text, n)              ? read_sql(&to, text, n)
                                                 : read_csv(&to, text, n);

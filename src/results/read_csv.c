@@ -7,15 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-typedef struct csv {
-    const char *at, *end;
-    str field;
-    bool line_ended; /* with the field just read */
-    bool whole;      /* by a line break, not by the end of the text */
-} csv;
-
-/* The next field, without its quotes. -1 when a quoted one is not closed. */
-static int next_field(csv *c) {
+int csv_next(csv *c) {
     str_clear(&c->field);
     str_append(&c->field, "", 0);
     bool quoted = c->at < c->end && *c->at == '"';
@@ -72,7 +64,7 @@ static int read_header(reader *r, csv *c, int *columns, int max) {
     bool taken[N_COLUMNS] = {0};
     int n = 0;
     do {
-        if (next_field(c) || n == max)
+        if (csv_next(c) || n == max)
             return reader_fail(r, "not a result file: its first line names no columns");
         columns[n] = column_find(c->field.data);
         if (columns[n] >= 0 && taken[columns[n]])
@@ -97,7 +89,7 @@ static int read_lines(reader *r, csv *c) {
         r->line++;
         if (!to) return -1;
         do {
-            failed = next_field(c) ? reader_fail(r, "a quoted field has no end") : 0;
+            failed = csv_next(c) ? reader_fail(r, "a quoted field has no end") : 0;
             if (!failed && i < n && columns[i] >= 0)
                 failed = read_text_cell(r, columns[i], c->field.data, &to->cells[columns[i]]);
             i++;

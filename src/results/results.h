@@ -138,7 +138,8 @@ typedef struct spread {
     double low, high; /* 95 % interval of the median, by order statistics: exact for every distribution */
     double mean, sd;  /* sd: of a sample, with n - 1 */
     double min, max;
-    int64_t outliers; /* modified z-score above 3.5 (Iglewicz and Hoaglin 1993) */
+    int64_t outliers;       /* modified z-score above 3.5 (Iglewicz and Hoaglin 1993) */
+    const double *in_order; /* the numbers, a run after another; of a summary, valid as long as its row */
 } spread;
 
 typedef enum row_kind { ROW_RUN, ROW_SUMMARY } row_kind;
@@ -148,7 +149,7 @@ typedef enum row_kind { ROW_RUN, ROW_SUMMARY } row_kind;
 typedef struct row {
     row_kind kind;
     value cells[N_COLUMNS];
-    const spread *spreads; /* [N_METRICS] of a summary; n is 0 where summing is not MEDIAN. NULL of a run */
+    const spread *spreads; /* [N_METRICS] of a summary. NULL of a run */
     const sample *raw;     /* of a run; NULL when it failed, or was read from a file that has none */
 } row;
 
@@ -164,6 +165,7 @@ typedef struct sweep {
     bool varies[N_COLUMNS]; /* has more than one value */
     int width[N_COLUMNS];   /* characters of the longest one; 0: unknown */
     int64_t repeats;        /* the most runs of a configuration */
+    int64_t batch;          /* the most sequences of one */
 } sweep;
 
 /* Tells s of another value of column c, `first` being an earlier one. */
@@ -222,9 +224,11 @@ typedef struct results {
     bool other_columns; /* it lacks some of ours, or has some that we don't know */
 } results;
 
-/* Reads a file that one of our formats json, jsonl, csv, sql or sqlite wrote, of any length; a text
- * may end in the middle of its last line, as a killed program leaves it. -1 with a message that
- * names the file and the line, when it is none. results_parse knows no databases. */
+/* Reads a file that one of our formats json, jsonl, csv, sql or sqlite wrote, or llama-bench in any
+ * of its five forms (or we in them), of any length; a text may end in the middle of its last line,
+ * as a killed program leaves it. A test of llama-bench becomes a run for each of its samples, or
+ * one with its mean. -1 with a message that names the file and the line, when it is none.
+ * results_parse knows no databases. */
 int results_read(results *r, const char *path);
 int results_parse(results *r, const char *text, size_t n, const char *name);
 void results_free(results *r);
@@ -282,6 +286,28 @@ void table_close(run_table *t); /* harmless on NULL */
 /* The statement that makes such a table, without a semicolon, appended to out. */
 void put_create_table(str *out);
 
+/* ---- llama-bench's table, which we write and read ---- */
+
+typedef enum llama_kind { LLAMA_TEXT, LLAMA_INTEGER, LLAMA_BOOL, LLAMA_REAL } llama_kind;
+
+typedef enum llama_role { LLAMA_FACT, LLAMA_TEST, LLAMA_SETTING } llama_role;
+
+typedef struct llama_column {
+    const char *name;
+    llama_kind kind;
+    llama_role role;
+    const char *standard;   /* what is written where we have nothing of the kind; NULL: it is computed */
+    const char *short_name; /* in md */
+    bool old;               /* of other versions: read, not written */
+} llama_column;
+
+enum {
+#define LLAMA(name, ...) LLAMA_##name,
+#include "results/llama_bench.def"
+    N_LLAMA
+};
+extern const llama_column llama_table[N_LLAMA];
+
 /* ---- two files side by side ---- */
 
 enum { N_COMPARED = 2 }; /* metrics: prompt_tps, generation_tps */
@@ -320,6 +346,9 @@ void comparison_free(comparison *c);
 
 /* Is it more than chance, at 5 % for all of the comparison together? */
 bool difference_is_sure(const difference *d);
+
+/* Is it lower than the limit allows, surely, and not the machine's doing? */
+bool difference_is_loss(const comparison *c, const difference *d);
 
 /* Has either side a quality below B? Then the machine may have made the difference. */
 bool difference_is_disturbed(const difference *d);

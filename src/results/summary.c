@@ -4,6 +4,7 @@
 #include "results/internal.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 typedef struct numbers {
@@ -16,10 +17,12 @@ struct summary {
     bool any;
     row shared;
     numbers of[N_METRICS];
+    numbers sorted; /* of one metric */
     spread spreads[N_METRICS];
     grades grades;
     value reasons[N_GRADES]; /* of the first run with each grade */
     char grade[2];
+    char measured_at[32]; /* when the last run ended */
 };
 
 summary *summary_new(void) {
@@ -33,6 +36,7 @@ summary *summary_new(void) {
 void summary_free(summary *s) {
     if (!s) return;
     for (int i = 0; i < N_METRICS; i++) free(s->of[i].items);
+    free(s->sorted.items);
     arena_free(s->memory);
     free(s);
 }
@@ -40,6 +44,7 @@ void summary_free(summary *s) {
 void summary_clear(summary *s) {
     for (int i = 0; i < N_METRICS; i++) s->of[i].n = 0;
     s->any = false;
+    s->measured_at[0] = '\0';
     s->grades = (grades){0};
     memset(s->reasons, 0, sizeof s->reasons);
 }
@@ -119,20 +124,32 @@ int summary_add(summary *s, const row *run) {
         share(s, run);
     }
     if (add_grade(s, run)) return -1;
+    value ended = run->cells[COLUMN_measured_at];
+    if (ended.kind == VALUE_TEXT) snprintf(s->measured_at, sizeof s->measured_at, "%s", ended.text);
     for (int i = 0; i < N_METRICS; i++)
-        if (column_table[COLUMN_FIRST_METRIC + i].summing == MEDIAN &&
-            add_number(&s->of[i], run->cells[COLUMN_FIRST_METRIC + i]))
-            return -1;
+        if (add_number(&s->of[i], run->cells[COLUMN_FIRST_METRIC + i])) return -1;
     return 0;
+}
+
+/* Their spread; they keep their order. */
+static spread spread_in_order(summary *s, const numbers *of) {
+    s->sorted.n = 0;
+    for (int64_t i = 0; i < of->n; i++)
+        if (add_number(&s->sorted, (value){.kind = VALUE_REAL, .real = of->items[i]})) break;
+    spread found = spread_of(s->sorted.items, s->sorted.n);
+    found.in_order = of->items;
+    return found;
 }
 
 int summary_row(summary *s, row *out) {
     if (!s->any) return -1;
     *out = s->shared;
     put_grade(s, out);
+    if (s->measured_at[0])
+        out->cells[COLUMN_measured_at] = (value){.kind = VALUE_TEXT, .text = s->measured_at};
     for (int i = 0; i < N_METRICS; i++) {
         const column *about = &column_table[COLUMN_FIRST_METRIC + i];
-        s->spreads[i] = spread_of(s->of[i].items, s->of[i].n);
+        s->spreads[i] = spread_in_order(s, &s->of[i]);
         if (about->summing == MEDIAN)
             out->cells[COLUMN_FIRST_METRIC + i] = value_of_real(s->spreads[i].median, about->decimals);
     }

@@ -296,7 +296,7 @@ static void test_unreadable(void **state) {
     check_unreadable("run,configuration\n1,99999999999999999999\n", "is not a whole number");
     check_unreadable("run,configuration\n1,\n", "row 1 has no configuration");
     check_unreadable("{", "not valid JSON");
-    check_unreadable("[]", "schema");
+    check_unreadable("[]", "no results in it");
     check_unreadable("{\"schema\": 2, \"runs\": []}", "schema");
     check_unreadable("{\"schema\": 1}", "runs");
     check_unreadable("{\"schema\": 1, \"runs\": [1]}", "no JSON object");
