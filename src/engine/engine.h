@@ -255,6 +255,7 @@ typedef struct attend_spec {
     const weight *sinks; /* [H], NULL: none. A head's sum of exponentials gains that of its sink, which has no
                             value: attention may go nowhere */
     float softcap;       /* scores become softcap tanh(scores / softcap); 0: they do not. mlx-lm gemma2.py */
+    bool f32;            /* mlx: queries in F32, which makes keys and values so (mlx-lm phi.py) */
 } attend_spec;
 tensor attend(graph *g, cache *c, tensor q, tensor k, tensor v, const attend_spec *spec);
 

@@ -36,8 +36,8 @@ static tensor attend_to(graph *g, tensor q, const node *write, const attend_spec
         return refuse(g, "attend: queries", q, "the keys have another shape");
     if (spec->sinks && (spec->sinks->rank != 1 || spec->sinks->shape[0] != q->shape[1]))
         return refuse(g, "attend: queries", q, "there is not one sink per head");
-    if (write->cache->bits && (spec->sinks || spec->softcap != 0))
-        return refuse(g, "attend: queries", q, "a quantized cache has neither sinks nor soft caps");
+    if (write->cache->bits && (spec->sinks || spec->softcap != 0 || spec->f32))
+        return refuse(g, "attend: queries", q, "a quantized cache has no sinks, soft caps or queries in F32");
     node *x = add_node(g, OP_ATTEND, q->dtype);
     if (!x) return &nothing;
     x->in[0] = q;

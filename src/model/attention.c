@@ -57,9 +57,10 @@ static void norm_both(graph *g, const attention *a, float eps, qkv *x) {
     x->k = rms_norm(g, x->k, a->k_norm, eps);
 }
 
-/* mlx-lm plamo2.py: Attention */
-static tensor norm_all_heads(graph *g, tensor x, const weight *w, int64_t n) {
-    return heads(g, product_weight(g, flatten(g, rms_norm(g, x, NULL, 1e-6f)), w), (int)n);
+/* mlx-lm plamo2.py: Attention; cohere.py: LayerNorm2D */
+static tensor norm_all_heads(graph *g, const attention_desc *d, tensor x, const weight *w, int64_t n) {
+    x = d->qk_layer_norm ? layer_norm(g, x, NULL, d->qk_eps) : rms_norm(g, x, NULL, 1e-6f);
+    return heads(g, product_weight(g, flatten(g, x), w), (int)n);
 }
 
 /* [L, n_heads * hd] each. */
@@ -125,8 +126,8 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     qkv p = project(g, a, x, eps, projected);
     if (d->qk_norm == QK_HEADS) norm_both(g, a, eps, &p);
     if (d->qk_norm == QK_ALL_HEADS) {
-        p.q = norm_all_heads(g, p.q, a->q_norm, d->n_heads);
-        p.k = norm_all_heads(g, p.k, a->k_norm, d->n_kv_heads);
+        p.q = norm_all_heads(g, d, p.q, a->q_norm, d->n_heads);
+        p.k = norm_all_heads(g, d, p.k, a->k_norm, d->n_kv_heads);
     }
     if (d->q_scale != 0) p.q = scale(g, p.q, (float)d->q_scale);
     if (d->v_scale != 0) p.v = scale(g, p.v, (float)d->v_scale);
@@ -138,7 +139,8 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->qk_norm == QK_AFTER_ROPE) norm_both(g, a, eps, &p);
     if (d->q_gain) p.q = heads(g, product_weight(g, flatten(g, p.q), a->q_gain), (int)d->n_heads);
     if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
-    attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap};
+    attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap, .f32 = d->f32};
+    if (d->f32_of_f16) how.f32 = c->spec.dtype == DTYPE_F16;
     tensor out = attend(g, c, p.q, p.k, p.v, &how);
     if (a->out_norm) out = rms_norm(g, out, a->out_norm, eps);
     return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, p.gate, out), a->o);

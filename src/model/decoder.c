@@ -58,6 +58,14 @@ bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise) {
 
 /* ---- loading ---- */
 
+static bool has_pre(places p) {
+    return p != PLACES_POST;
+}
+
+static bool has_post(places p) {
+    return p == PLACES_POST || p == PLACES_SANDWICH;
+}
+
 /* Fields that an engine would otherwise meet as wrong shapes, far from their names. */
 static void check(loader *l, const attention_desc *a) {
     if (l->failed) return;
@@ -120,6 +128,12 @@ static double offset_or(double offset, const desc *d) {
     return offset != 0 ? offset : d->norm_offset;
 }
 
+/* A norm of the width of the model. */
+static const weight *load_wide_norm(loader *l, const desc *d, double offset, const char *name) {
+    if (d->layer_norm) return load_layer_norm(l, d->hidden, offset, d->norm_bias, name);
+    return load_norm(l, d->hidden, offset, name);
+}
+
 /* mlx-lm talkie.py: ActGain. */
 static void load_gains(loader *l, layer *out) {
     out->gain = load_gain(l, 1, 1, "attn_gain.a_g");
@@ -129,7 +143,7 @@ static void load_gains(loader *l, layer *out) {
 
 static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *out) {
     const names *n = &d->names;
-    bool pre = in->places != PLACES_POST, post = in->places != PLACES_PRE;
+    bool pre = has_pre(in->places), post = has_post(in->places);
     bool mixes = !in->only_ffn, feeds = in->ffn.kind != FFN_NONE;
     if (l->failed) return;
     out->eps = in->eps > 0 ? in->eps : d->eps;
@@ -138,18 +152,20 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     out->residual = (float)in->residual;
     out->clip = in->clip;
     out->places = in->places;
+    out->layer_norm = d->layer_norm;
     if (d->norm_weightless) pre = post = false;
-    if (pre && mixes) out->pre = load_norm(l, d->hidden, d->norm_offset, n->pre);
+    if (pre && mixes) out->pre = load_wide_norm(l, d, d->norm_offset, n->pre);
     if (mixes) load_mixer(l, d, in, out);
-    if (post && mixes) out->post = load_norm(l, d->hidden, offset_or(d->post_offset, d), n->post);
-    if (pre && feeds) out->ffn_pre = load_norm(l, d->hidden, d->norm_offset, n->ffn_pre);
+    if (post && mixes) out->post = load_wide_norm(l, d, offset_or(d->post_offset, d), n->post);
+    if (pre && feeds && in->places != PLACES_PARALLEL)
+        out->ffn_pre = load_wide_norm(l, d, d->norm_offset, n->ffn_pre);
     load_ffn(l, d, &in->ffn, &out->ffn);
     if (in->ffn.kind == FFN_BOTH) load_both(l, d, in, out);
     if (d->layer_inputs) load_layer_input(l, d, out);
     if (d->gains) load_gains(l, out);
     if (d->altup.n) load_altup(l, d, &out->altup);
     if (in->scalar) out->scalar = load_vector(l, 1, "layer_scalar");
-    if (post && feeds) out->ffn_post = load_norm(l, d->hidden, offset_or(d->ffn_post_offset, d), n->ffn_post);
+    if (post && feeds) out->ffn_post = load_wide_norm(l, d, offset_or(d->ffn_post_offset, d), n->ffn_post);
 }
 
 /* A cache of its own, or that of the layer whose keys it reads, or none. */
@@ -178,7 +194,7 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
     out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
     if (!d->norm_weightless)
-        out->norm = load_norm(l, d->hidden, d->last_norm_plain ? 0 : d->norm_offset, d->names.norm);
+        out->norm = load_wide_norm(l, d, d->last_norm_plain ? 0 : d->norm_offset, d->names.norm);
     if (d->norm_head && !l->failed) normalize_head(l, d);
     out->head = d->tied ? out->embed
                         : load_linear(l, (linear_shape){d->vocab, d->hidden, d->head_bias}, d->names.head);
@@ -202,6 +218,10 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
 
 /* ---- running ---- */
 
+static tensor norm(graph *g, bool layer_norms, tensor x, const weight *w, float eps) {
+    return layer_norms ? layer_norm(g, x, w, eps) : rms_norm(g, x, w, eps);
+}
+
 static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
     if (l->residual != 0) r = scale(g, r, l->residual);
     return l->clip ? add_clipped(g, x, r) : add(g, x, r);
@@ -214,12 +234,11 @@ typedef struct handed {
     tensor shortcut;     /* of FFN_SHORTCUT, for the next layer; NULL: there is none */
 } handed;
 
-/* x plus what the layer's first half makes of it. */
+/* x plus what the layer's first half makes of it; of parallel places the whole layer. */
 static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[], tensor projected[2]) {
     cache *c = caches[0];
-    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
     float eps = l->eps;
-    tensor in = pre ? rms_norm(g, x, l->pre, eps) : x, r;
+    tensor in = has_pre(l->places) ? norm(g, l->layer_norm, x, l->pre, eps) : x, r;
     if (l->ssm.d.beside) x = residual(g, l, x, run_ssm(g, &l->ssm, in, c));
     if (l->linear)
         r = linear(g, in, l->linear);
@@ -233,22 +252,25 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
         r = run_ssm(g, &l->ssm, in, c);
     else
         r = run_attention(g, &l->attention, in, eps, c, projected);
-    if (post) r = rms_norm(g, r, l->post, l->post_eps);
+    if (l->places >= PLACES_PARALLEL) {
+        tensor own = l->places == PLACES_PARALLEL ? in : norm(g, l->layer_norm, x, l->ffn_pre, eps);
+        return add(g, add(g, r, run_ffn(g, &l->ffn, own)), x);
+    }
+    if (has_post(l->places)) r = norm(g, l->layer_norm, r, l->post, l->post_eps);
     return residual(g, l, x, l->gain ? product_weight(g, r, l->gain) : r);
 }
 
 /* x plus what the layer's second half makes of it. */
 static tensor run_second_half(graph *g, const layer *l, tensor x, handed *other) {
-    bool pre = l->places != PLACES_POST, post = l->places != PLACES_PRE;
     tensor shortcut = other->shortcut, r;
     if (l->ffn.d.kind == FFN_BOTH) {
         r = run_both(g, l, x);
     } else {
-        tensor in = pre ? rms_norm(g, x, l->ffn_pre, l->eps) : x;
+        tensor in = has_pre(l->places) ? norm(g, l->layer_norm, x, l->ffn_pre, l->eps) : x;
         other->shortcut = l->ffn.d.kind == FFN_SHORTCUT ? run_moe(g, &l->ffn, in) : NULL;
         r = run_ffn(g, &l->ffn, in);
     }
-    if (post) r = rms_norm(g, r, l->ffn_post, l->post_eps);
+    if (has_post(l->places)) r = norm(g, l->layer_norm, r, l->ffn_post, l->post_eps);
     x = residual(g, l, x, l->ffn_gain ? product_weight(g, r, l->ffn_gain) : r);
     return shortcut ? add(g, x, shortcut) : x;
 }
@@ -258,7 +280,7 @@ static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache 
                         handed *other) {
     if (l->altup.d.n) return run_altup_layer(g, l, x, input, caches[0]);
     tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, other->projected);
-    if (l->ffn.d.kind == FFN_NONE) return h;
+    if (l->ffn.d.kind == FFN_NONE || l->places >= PLACES_PARALLEL) return h;
     h = run_second_half(g, l, h, other);
     if (l->embed_gain) h = add(g, h, product_weight(g, other->embedding, l->embed_gain));
     if (input) h = add(g, h, layer_input(g, l, h, input));
@@ -291,7 +313,7 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
             x = run_layer(g, l, x, input, &caches[loop * m->n_caches + l->cache], &other);
         }
         if (d->altup.n) x = end_streams(g, m, x);
-        if (d->loop_norm || loop == loops - 1) x = rms_norm(g, x, m->norm, d->eps);
+        if (d->loop_norm || loop == loops - 1) x = norm(g, d->layer_norm, x, m->norm, d->eps);
     }
     return run_head(g, m, x);
 }

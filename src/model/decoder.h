@@ -31,10 +31,13 @@ typedef struct attention_desc {
     const rope_spec *rope;      /* NULL: no positions */
     qk_norm qk_norm;
     bool qk_weightless; /* these norms only divide */
+    bool qk_layer_norm; /* these of all heads are LayerNorms */
     float qk_eps;       /* their eps; 0: the layer's */
     bool qkv_bias, o_bias, gate_bias;
-    bool sinks;     /* one per head */
-    bool out_norm;  /* a norm before the output's matrix */
+    bool sinks;    /* one per head */
+    bool out_norm; /* a norm before the output's matrix */
+    bool f32;      /* attend_spec's; f32_of_f16: where the cache is F16 */
+    bool f32_of_f16;
     bool v_norm;    /* a norm without weight on each value head */
     bool q_gain;    /* queries are multiplied with a factor per head after their norm */
     bool k_is_v;    /* values are keys before their norm and rope */
@@ -144,8 +147,9 @@ typedef struct ffn_desc {
     moe_desc moe;
 } ffn_desc;
 
-/* Where norms stand: before attention and feed-forward, after them (before the sum), or both. */
-typedef enum places { PLACES_PRE, PLACES_POST, PLACES_SANDWICH } places;
+/* Where norms stand: before attention and feed-forward, after them (before the sum), or both. Or
+ * the two work side by side, on the result of one norm or each on its own's. */
+typedef enum places { PLACES_PRE, PLACES_POST, PLACES_SANDWICH, PLACES_PARALLEL, PLACES_PARALLEL_TWO } places;
 
 /* Several streams of the text (gemma3n.c); n 0: there is one. */
 typedef struct altup_desc {
@@ -189,6 +193,7 @@ typedef struct names {
 typedef struct desc {
     int64_t hidden, n_layers, vocab;
     float eps;                           /* of all norms */
+    bool layer_norm, norm_bias;          /* norms are LayerNorms; they have biases */
     double norm_offset;                  /* 1: norms weigh with 1 + w */
     double post_offset, ffn_post_offset; /* those after attention and feed-forward; 0: the same */
     bool norm_weightless;                /* norms only divide */
@@ -282,6 +287,7 @@ typedef struct layer {
     bool only_ffn;
     ffn ffn;
     places places;
+    bool layer_norm;
     const weight *pre, *post, *ffn_pre, *ffn_post;
     float eps, post_eps, residual;
     bool clip;

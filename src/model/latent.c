@@ -36,7 +36,7 @@ static void load_indexer(loader *l, const desc *d, const latent_desc *in, latent
     int64_t n = in->index_heads, dim = in->index_dim;
     out->index_q = load_linear(l, (linear_shape){n * dim, in->q_rank, false}, "self_attn.indexer.wq_b");
     out->index_k = load_linear(l, (linear_shape){dim, d->hidden, false}, "self_attn.indexer.wk");
-    out->index_norm = load_layer_norm(l, dim, "self_attn.indexer.k_norm");
+    out->index_norm = load_layer_norm(l, dim, 0, true, "self_attn.indexer.k_norm");
     out->index_weights =
         load_linear(l, (linear_shape){n, d->hidden, false}, "self_attn.indexer.weights_proj");
 }

@@ -185,13 +185,14 @@ const weight *load_norm(loader *l, int64_t n, double offset, const char *name) {
     return take(l, &source);
 }
 
-const weight *load_layer_norm(loader *l, int64_t n, const char *name) {
+const weight *load_layer_norm(loader *l, int64_t n, double offset, bool bias, const char *name) {
     char path[NAME_SIZE], bias_name[NAME_SIZE];
-    matrix bias;
-    weight_source source = {.name = full_name(l, path, name, ".weight"), .bias = &bias};
+    matrix vector;
+    weight_source source = {
+        .name = full_name(l, path, name, ".weight"), .bias = bias ? &vector : NULL, .offset = offset};
     full_name(l, bias_name, name, ".bias");
-    if (l->failed || checkpoint_norm(l->checkpoint, path, n, 1, &source.m) ||
-        checkpoint_plain(l->checkpoint, bias_name, 1, &n, &bias)) {
+    if (l->failed || checkpoint_norm(l->checkpoint, path, n, 1 - (float)offset, &source.m) ||
+        (bias && checkpoint_plain(l->checkpoint, bias_name, 1, &n, &vector))) {
         l->failed = true;
         return NULL;
     }

@@ -74,8 +74,8 @@ const weight *load_conv(loader *l, int64_t n, int64_t kernel, bool bias, const c
 /* A vector of n that a norm multiplies with; offset is added to it (1: Gemma's 1 + w). */
 const weight *load_norm(loader *l, int64_t n, double offset, const char *name);
 
-/* A LayerNorm's vector of n and its bias. */
-const weight *load_layer_norm(loader *l, int64_t n, const char *name);
+/* A LayerNorm's vector of n, to which offset is added, and perhaps its bias. */
+const weight *load_layer_norm(loader *l, int64_t n, double offset, bool bias, const char *name);
 
 /* A vector of n by its whole name, which has no ".weight". */
 const weight *load_vector(loader *l, int64_t n, const char *name);

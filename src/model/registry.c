@@ -72,6 +72,18 @@ static const name_rule nemotron_h_rules[] = {{NAME_DROP, "mtp.", NULL},
                                              {NAME_PART, ".experts.*.down_proj.", ".experts.*.fc2."},
                                              {NAME_END, NULL, NULL}};
 
+static const name_rule gpt_neox_rules[] = {{NAME_DROP_PART, ".attention.bias", NULL},
+                                           {NAME_DROP_PART, ".attention.masked_bias", NULL},
+                                           {NAME_DROP_PART, ".attention.rotary_emb.inv_freq", NULL},
+                                           {NAME_START, "gpt_neox.layers.", "model.h."},
+                                           {NAME_START, "gpt_neox.", "model."},
+                                           {NAME_START, "embed_out.", "model.embed_out."},
+                                           {NAME_END, NULL, NULL}};
+static const name_rule gptj_rules[] = {{NAME_DROP_PART, ".attn.bias", NULL},
+                                       {NAME_DROP_PART, ".attn.masked_bias", NULL},
+                                       {NAME_START, "transformer.", "model."},
+                                       {NAME_END, NULL, NULL}};
+
 static const architecture architectures[] = {
 #define ARCHITECTURE(type, how, each, ...)                                                                   \
     {type, __VA_ARGS__, .describe = describe_##how, .layer = layer_##each},

@@ -217,6 +217,22 @@ def numbers_in_lists(weights, config):
             weights[name] = weights[name].reshape(1)
 
 
+def gpt_neox_names(weights, config):
+    for name in list(weights):
+        old = name.removeprefix("model.").replace("h.", "layers.", 1) if name.startswith("model.h.") else \
+            name.removeprefix("model.")
+        weights[old if old.startswith("embed_out.") else f"gpt_neox.{old}"] = weights.pop(name)
+    weights["gpt_neox.layers.0.attention.bias"] = mx.ones((1, 1, 4, 4))
+    weights["gpt_neox.layers.0.attention.masked_bias"] = mx.ones(())
+    weights["gpt_neox.layers.0.attention.rotary_emb.inv_freq"] = mx.ones(4)
+
+
+def gptj_names(weights, config):
+    rename(weights, model__="transformer__")
+    weights["transformer.h.0.attn.bias"] = mx.ones((1, 1, 4, 4))
+    weights["transformer.h.0.attn.masked_bias"] = mx.ones(())
+
+
 STEPS = {
     "Klear": [own_experts("experts")],
     "afmoe": [own_experts("experts"), rotary, tied_head],
@@ -245,6 +261,8 @@ STEPS = {
     "glm4_moe_lite": [own_experts(), whole_kv_b, next_layer],
     "glm_moe_dsa": [own_experts(), whole_kv_b, next_layer],
     "gpt_oss": [mxfp4_experts],
+    "gpt_neox": [gpt_neox_names],
+    "gptj": [gptj_names],
     "granite": [tied_head],
     "granitemoe": [halves("switch_mlp", "input_linear.weight", "output_linear.weight"), tied_head],
     "granitemoehybrid": [halves("block_sparse_moe.switch_mlp", "block_sparse_moe.input_linear.weight",

@@ -33,6 +33,11 @@ static tensor of_softcap(graph *g, const side *s, cache *c, tensor x) {
     return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS),
                   &(attend_spec){.scale = 0.2f, .softcap = 0.1f});
 }
+static tensor of_f32_queries(graph *g, const side *s, cache *c, tensor x) {
+    tensor k = rope(g, heads(g, linear(g, x, s->keys), KV_HEADS), &ropes[0], c);
+    return attend(g, c, heads(g, x, HEADS), k, heads(g, linear(g, x, s->keys), KV_HEADS),
+                  &(attend_spec){.scale = 0.2f, .f32 = true});
+}
 static tensor of_shared(graph *g, const side *s, cache *c, tensor x) {
     tensor y = of_attend(g, s, c, x);
     return add(g, y, attend_shared(g, c, heads(g, y, HEADS), &(attend_spec){.scale = 0.5f}));
@@ -50,6 +55,7 @@ static const agreement operations[] = {
     {.name = "attend, sinks", .build = of_sinks},
     {.name = "attend, sinks and rotating cache", .build = of_sinks, .max_size = 24},
     {.name = "attend, soft cap", .build = of_softcap},
+    {.name = "attend, queries in F32", .build = of_f32_queries},
     {.name = "attend_shared", .build = of_shared},
     {.name = "attend, window", .build = of_attend, .window = 6},
     {.name = "attend, rotating cache and wider window", .build = of_attend, .max_size = 24, .window = 25},

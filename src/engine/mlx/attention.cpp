@@ -331,7 +331,7 @@ void mlx_attend(mlx_engine &e, const graph *g, const node *x) {
     mlx_cache &c = *reinterpret_cast<mlx_cache *>(x->cache);
     mx::array in = heads_first(value_of(e, x->in[0]));
     /* Of another type than its cache, MLX would convert the cache. */
-    mx::array q = mx::astype(in, mlx_dtype(c.base.spec.dtype));
+    mx::array q = mx::astype(in, x->attention.f32 ? mx::float32 : mlx_dtype(c.base.spec.dtype));
     int64_t n = rows_per_sequence(g, x), end = x->position + n - c.start;
     cached keys = filled(c.keys, end), values = filled(c.values, end);
     optional_array mask = mask_of(e, x, n);

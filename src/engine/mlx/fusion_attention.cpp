@@ -19,7 +19,7 @@ static bool is_rotated(const mlx_engine &e, const node *x, op_kind reader, rotat
 static bool attention_at(const mlx_engine &e, const node *x, attention_group *out) {
     const node *write = x->in[1], *v = write->in[1];
     const cache &c = *x->cache;
-    if (c.bits || c.spec.max_size || c.spec.window || c.spec.chunk ||
+    if (c.bits || c.spec.max_size || c.spec.window || c.spec.chunk || x->attention.f32 ||
         !cuda_attend_takes(c.spec, static_cast<int>(x->in[0]->shape[1])))
         return false;
     if (x->w[0] || x->attention.softcap != 0 || e.fused.readers[write->index] != 1) return false;
