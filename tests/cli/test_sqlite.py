@@ -131,14 +131,13 @@ def test_nothing_is_made_before_the_first_row(fails, good_folder, tmp_path):
 def test_columns_of_another_version(run, bench, tmp_path):
     """Rows keep what they have; a column that the table lacks is added."""
     file = tmp_path / "db"
-    bench("-np", 8, "-o", f"sqlite:{file}", check=True)
-    first = rows_in(file)[0]
+    bench("-np", 8, "--seed", 3, "-o", f"sqlite:{file}", check=True)
     database = sqlite3.connect(file)
-    database.executescript("ALTER TABLE runs DROP COLUMN warmup; ALTER TABLE runs ADD COLUMN later TEXT; UPDATE runs SET later = 'x'")
+    database.executescript("ALTER TABLE runs DROP COLUMN seed; ALTER TABLE runs ADD COLUMN later TEXT; UPDATE runs SET later = 'x'")
     database.close()
-    bench("-np", 8, "-o", f"sqlite:{file}", check=True)
+    bench("-np", 8, "--seed", 4, "-o", f"sqlite:{file}", check=True)
     rows = rows_in(file)
-    assert [row["later"] for row in rows] == ["x", None] and [row["warmup"] for row in rows] == [None, first["warmup"]]
+    assert [row["later"] for row in rows] == ["x", None] and [row["seed"] for row in rows] == [None, 4]
     assert len(list(csv.DictReader(run("report", file, "-o", "csv", check=True).stdout.splitlines()))) == 2
 
 
