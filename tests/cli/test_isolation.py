@@ -15,7 +15,7 @@ from rows import runs_of
 
 MS = 1_000_000
 METRICS = ["prompt_tokens", "prompt_tps", "generation_tps", "peak_memory_gb", "load_s", "peak_rss_gb"]
-VARYING = ["run", "load_s", "peak_rss_gb", "measured_at", "quality", "quality_reasons", "load_ns", "start_ns", "token_ns"]
+VARYING = ["run", "command", "load_s", "peak_rss_gb", "measured_at", "quality", "quality_reasons", "load_ns", "start_ns", "token_ns"]
 
 
 @pytest.fixture(scope="module")
