@@ -51,12 +51,13 @@ INLINE void transpose(__m256i a[8]) {
 INLINE void pack_scales(char *panel, int64_t stride, const rows *w, int64_t first, int64_t n_rows, form f,
                         bool biases) {
     int64_t groups = groups_of(w);
+    __m256 factor = _mm256_set1_ps(f.kind == MATRIX_AFFINE ? 1 : biases ? E2M1_BIAS : E2M1_SCALE);
     for (int64_t g = 0; g < groups; g += 8) {
         __m256i a[8];
         for (int64_t i = 0; i < 8; i++)
-            a[i] = i < n_rows
-                       ? _mm256_castps_si256(load_groups(w, (first + i) * groups + g, groups - g, f, biases))
-                       : _mm256_setzero_si256();
+            a[i] = i < n_rows ? _mm256_castps_si256(_mm256_mul_ps(
+                                    load_groups(w, (first + i) * groups + g, groups - g, f, biases), factor))
+                              : _mm256_setzero_si256();
         transpose(a);
         for (int64_t i = 0; i < 8 && g + i < groups; i++)
             _mm256_store_si256((void *)(panel + (g + i) * stride), a[i]);

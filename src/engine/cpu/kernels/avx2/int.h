@@ -11,6 +11,11 @@
 
 enum { MAX_GROUP = 128 };
 
+/* What E2M1_BYTES are to be multiplied with, and what is added to their product, of a group's
+ * scale. */
+#define E2M1_SCALE 0.5f
+#define E2M1_BIAS  -6
+
 /* ---- activations ---- */
 
 /* Quarters 0, 2, 1, 3, as packing two registers leaves them, to 0, 1, 2, 3. */
@@ -219,9 +224,12 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
     memset(prepared, 0, prepared_bytes(w)); /* what is not seen of sums, and half a block */
     for (int64_t g = 0; g < groups; g++) {
         int64_t chunk = g / CHUNK_GROUPS * CHUNK_GROUPS;
-        quantize_group(natural + g * w->group_size, t.scales + g,
-                       t.sums + chunk + g - chunk_start(chunk, groups), x + g * w->group_size, w->group_size,
+        float *sum = t.sums + chunk + g - chunk_start(chunk, groups);
+        quantize_group(natural + g * w->group_size, t.scales + g, sum, x + g * w->group_size, w->group_size,
                        limit);
+        if (w->kind == MATRIX_AFFINE) continue;
+        t.scales[g] *= E2M1_SCALE;
+        *sum *= E2M1_BIAS;
     }
     for (int64_t b = 0; b < blocks_of(w); b++)
         arrange(t.values + b * block_bytes(bits, words), natural + b * block_width(bits), bits, words,
@@ -277,8 +285,8 @@ INLINE __m256 block_scale(const float *scales, int groups, int64_t n) {
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
 }
 
-/* Scales of 8 groups from `from` on, of which n exist, or their biases. Beyond them, affine:
- * zeros. */
+/* Scales of 8 groups from `from` on, of which n exist, or the biases of affine ones. Beyond them,
+ * affine: zeros. */
 INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool biases) {
     if (f.kind == MATRIX_AFFINE) {
         const char *p = at(biases ? w->biases : w->scales, w->dtype, from);
@@ -287,13 +295,11 @@ INLINE __m256 load_groups(const rows *w, int64_t from, int64_t n, form f, bool b
     const uint8_t *p = (const uint8_t *)w->scales + from;
     __m128i bytes = n >= CHUNK_GROUPS ? _mm_loadl_epi64((const void *)p)
                                       : _mm_cvtsi64_si128((int64_t)load_bytes(p, (int)n));
-    if (f.kind == MATRIX_NVFP4) {
-        __m256 scales = _mm256_cvtph_ps(_mm256_castsi256_si128(e4m3_halves(bytes)));
-        return _mm256_mul_ps(scales, _mm256_set1_ps(256 * (biases ? -6 : 0.5f)));
-    }
+    if (f.kind == MATRIX_NVFP4)
+        return _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(e4m3_halves(bytes))),
+                             _mm256_set1_ps(256));
     __m256i exponents = _mm256_slli_epi32(_mm256_cvtepu8_epi32(bytes), 23);
-    __m256 scales = _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(1 << 22)));
-    return _mm256_mul_ps(scales, _mm256_set1_ps(biases ? -6 : 0.5f)); /* see E2M1_BYTES */
+    return _mm256_castsi256_ps(_mm256_max_epi32(exponents, _mm256_set1_epi32(1 << 22)));
 }
 
 /* y[k * apart] = dot(row r + k * apart, x) for k < R. */
@@ -320,8 +326,8 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
                 _mm_prefetch(at(w->biases, w->dtype, place) + SCALES_AHEAD, _MM_HINT_T0);
             __m256 scale = load_groups(w, place, groups, f, false);
             _mm256_storeu_ps(scales[k], _mm256_mul_ps(scale, _mm256_loadu_ps(t->scales + from)));
-            total[k] = _mm256_fmadd_ps(load_groups(w, place, groups, f, true), _mm256_loadu_ps(t->sums + g),
-                                       total[k]);
+            __m256 bias = f.kind == MATRIX_AFFINE ? load_groups(w, place, groups, f, true) : scale;
+            total[k] = _mm256_fmadd_ps(bias, _mm256_loadu_ps(t->sums + g), total[k]);
         }
         for (; c + width <= end; c += width, x += block_bytes(bits, f.words), packed += bytes) {
             UNROLL
