@@ -152,6 +152,7 @@ static int parse_options(command *c, int argc, char **argv) {
         {.name = "force",
          .kind = OPTION_FLAG,
          .value = &c->report.force,
+         .rare = true,
          .help = "replace result files that are there, instead of adding to them"},
         {.name = "history",
          .kind = OPTION_FLAG,

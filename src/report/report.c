@@ -46,11 +46,24 @@ static void put_name(str *out, const char *name) {
     for (; *name; name++) str_append(out, *name == '_' ? "-" : name, 1);
 }
 
+/* "csv, md, llama-bench[-csv|-json]": a format's other forms, which have its name and more, are in
+ * brackets. */
 static void put_formats(str *out) {
+    const char *first = NULL;
+    size_t n = 0;
+    bool open = false;
     for (int i = 0; i < N_FORMATS; i++) {
-        str_puts(out, i ? ", " : "");
-        put_name(out, formats[i].name);
+        const char *name = formats[i].name;
+        bool form = first && !strncmp(name, first, n) && name[n] == '_';
+        if (open && !form) str_puts(out, "]");
+        str_puts(out, form ? open ? "|" : "[" : i ? ", " : "");
+        put_name(out, form ? name + n : name);
+        open = form;
+        if (form) continue;
+        first = name;
+        n = strlen(name);
     }
+    if (open) str_puts(out, "]");
 }
 
 void report_output_help(str *out) {
