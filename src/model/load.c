@@ -15,11 +15,11 @@ void *load_alloc(loader *l, size_t n, size_t size) {
 
 int64_t config_int_or(loader *l, const char *key, int64_t min, int64_t max, int64_t otherwise) {
     if (!l->failed) l->failed = json_get_int(l->config, l->name, key, false, min, max, &otherwise) < 0;
-    return l->failed ? 0 : otherwise;
+    return l->failed ? min : otherwise;
 }
 
 int64_t config_int(loader *l, const char *key, int64_t min, int64_t max) {
-    int64_t value = 0;
+    int64_t value = min;
     if (!l->failed) l->failed = json_get_int(l->config, l->name, key, true, min, max, &value) < 0;
     return value;
 }

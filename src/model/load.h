@@ -6,8 +6,9 @@
 
 #include "model/model.h"
 
-/* The first error sticks: later calls do nothing and return zero values, so a description is a
- * plain list and `failed` is checked once. */
+/* The first error sticks: later calls do nothing and return zero values, or the least that was
+ * allowed, which may be divided by; so a description is a plain list and `failed` is checked
+ * once. */
 typedef struct loader {
     checkpoint *checkpoint;
     engine *engine;

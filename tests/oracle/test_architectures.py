@@ -1,5 +1,6 @@
 """Every architecture of the registry gives mlx-lm's ids and logits, and takes the caches that mlx-lm takes."""
 
+import copy
 import json
 import os
 import re
@@ -82,6 +83,36 @@ def test_kv_bits_without_effect(run, model_type, said):
                architectures.GROUP, "-o", "jsonl", "--prompt-tokens", "random", "-r", 3, check=True)
     assert done.stderr.count("kv_bits has no effect") == said
     assert json.loads(done.stdout.splitlines()[0])["kv_bits"] == (None if said else 8)
+
+
+WRONG = [0, -1, 2**40, 1e30, "x", [], None]
+
+
+@pytest.mark.parametrize("model_type", [name for name in sorted(architectures.CONFIGS) if name in REGISTERED])
+def test_wrong_fields(run, tmp_path, model_type):
+    """A field of config.json that says what cannot be: one line or none, and never a crash."""
+    made = architectures.get(model_type) / "plain"
+    config = json.loads((made / "config.json").read_text())
+    (tmp_path / "model.safetensors").symlink_to(made / "model.safetensors")
+    random = np.random.default_rng(len(model_type))
+    for _ in range(12):
+        wrong = copy.deepcopy(config)
+        fields = wrong.get("text_config", wrong)
+        key = random.choice([key for key in fields if key != "model_type"])
+        fields[key] = WRONG[random.integers(len(WRONG))]
+        (tmp_path / "config.json").write_text(json.dumps(wrong))
+        done = run("generate", "--engine", "cpu", "--model", tmp_path, "--prompt-ids", "1,2,3", "--ids", "-n", 2)
+        said = [line for line in done.stderr.splitlines() if ": note: " not in line]
+        assert done.returncode in (0, 1, 2) and len(said) == (done.returncode > 0), f"{key}: {fields[key]}"
+
+
+def test_division_by_a_field(run, tmp_path):
+    made = architectures.get("gemma3_text") / "plain"
+    config = json.loads((made / "config.json").read_text())
+    (tmp_path / "model.safetensors").symlink_to(made / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config | dict(sliding_window_pattern=0)))
+    done = run("generate", "--engine", "cpu", "--model", tmp_path, "--prompt-ids", "1,2,3", "--ids", "-n", 2)
+    assert done.returncode == 1 and '"sliding_window_pattern"' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_others_are_refused(run, tmp_path):
