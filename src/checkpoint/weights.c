@@ -217,6 +217,17 @@ static int find_part(checkpoint *c, const char *path, const char *part, int64_t 
 
 /* ---- matrices ---- */
 
+/* nvfp4 with one more scale for each expert, as mlx-lm's QuantizedSwitchLinear may have it. */
+static int check_no_global_scale(const checkpoint *c, const char *path) {
+    char name[NAME_SIZE];
+    if (join_name(name, path, "global_scale")) return -1;
+    if (!find_stored(c, name)) return 0;
+    return fail(
+        "%s: tensor \"%s\": nvfp4 with a scale of the whole is not supported (MLX multiplies with it on "
+        "a GPU alone); quantize the model without it",
+        place(c), name);
+}
+
 static int quantized_matrix(checkpoint *c, const char *path, const module_part *weight,
                             const module_part *scales, matrix *out) {
     int64_t experts = out->rank == 3 ? out->shape[0] : 0;
@@ -234,6 +245,8 @@ static int quantized_matrix(checkpoint *c, const char *path, const module_part *
         if (found < 0) return -1;
         if (!found) return missing(c, biases.name, scales->data.rank, scales->data.shape);
         out->biases = biases.data;
+    } else if (check_no_global_scale(c, path)) {
+        return -1;
     }
     return quantization_infer(c, path, out);
 }
