@@ -3,10 +3,13 @@
 import csv
 import json
 import re
+import signal
 import stat
+import subprocess
 import sys
 
 import pytest
+from processes import is_alive, wait_for
 from rows import runs_of
 
 MS = 1_000_000
@@ -205,6 +208,22 @@ def test_a_program_that_fails(bench, program, line, error):
     assert done.returncode == 1 and "1 of 2 configurations failed" in done.stderr
     assert [bool(row["error"]) for row in rows].count(True) == 1 and len(rows) == 3
     assert error in next(row["error"] for row in rows if row["error"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_program_is_left(mlxbench, good_folder, program, tmp_path, number):
+    """After Ctrl-C, and where this program is killed."""
+    if number == signal.SIGKILL and sys.platform != "linux":
+        pytest.skip("only Linux ends the children of a killed process")
+    endless = program("endless", f"echo $$ > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; exec sleep 1000")
+    process = subprocess.Popen([mlxbench, "-m", good_folder, "--engine", "fake", "--prompt-tokens", "random", "-np", "9", "-n", "5",
+                                "-r", "2", "--ab-program", endless, "-o", f"csv:{tmp_path}/rows"], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (tmp_path / "pid").exists())
+    pid = int((tmp_path / "pid").read_text())
+    process.send_signal(number)
+    message = process.communicate(timeout=30)[1]
+    assert (process.returncode, message) == ((130, "mlxbench: interrupted\n") if number == signal.SIGINT else (-9, ""))
+    wait_for(lambda: not is_alive(pid))
 
 
 def test_programs_table(bench, slower, run, tmp_path):
