@@ -61,7 +61,8 @@ void describe_phi(loader *l, desc *d) {
 void describe_gpt_neox(loader *l, desc *d) {
     read_classic(l, d, &(decoder_keys){.eps = "layer_norm_eps"}, &(decoder_defaults){.width = 1});
     attention_desc *a = &d->layer.attention;
-    int64_t dims = (int64_t)(config_float(l, "rotary_pct") * (double)a->head_dim);
+    double part = config_float(l, "rotary_pct");
+    int64_t dims = part > 0 && part <= 1 ? (int64_t)(part * (double)a->head_dim) : 0;
     if (!l->failed && (dims < 2 || dims % 2 || dims > a->head_dim))
         config_refuse(l, "rotary_pct", "rotates no even number of a head's features");
     a->n_kv_heads = a->n_heads;
@@ -91,7 +92,9 @@ void describe_gptj(loader *l, desc *d) {
     static const decoder_defaults defaults = {4096, 28, 50400, 16, 0, 0, 1, 1e-5};
     read_classic(l, d, &keys, &defaults);
     attention_desc *a = &d->layer.attention;
-    int64_t dims = config_int_or(l, "rotary_dim", 0, MAX_DIM, 64);
+    int64_t whole =
+        json_get(l->config, "rotary_dim") ? 0 : 64; /* null is no number, and means a whole head */
+    int64_t dims = config_int_or(l, "rotary_dim", 0, MAX_DIM, whole);
     if (!l->failed && (dims % 2 || dims > a->head_dim))
         config_refuse(l, "rotary_dim", "is no even number of a head's features");
     a->n_kv_heads = a->n_heads;

@@ -48,10 +48,12 @@ void layer_llama4(loader *l, const desc *d, int64_t i, layer_desc *out) {
     a->rope = NULL;
     a->qk_norm = QK_NONE;
     a->chunk = 0;
+    double floor_scale = config_float_or(l, "floor_scale", 8192);
+    if (!l->failed && !(floor_scale > 0)) config_refuse(l, "floor_scale", "is not positive");
     if (is_on(l, "attn_temperature_tuning"))
         a->temperature = (position_scale){.beta = (float)config_float_or(l, "attn_scale", 0.1),
                                           .shift = 1,
-                                          .n = (float)config_float_or(l, "floor_scale", 8192),
+                                          .n = (float)floor_scale,
                                           .f32 = true};
 }
 
