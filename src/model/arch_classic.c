@@ -92,9 +92,8 @@ void describe_gptj(loader *l, desc *d) {
     static const decoder_defaults defaults = {4096, 28, 50400, 16, 0, 0, 1, 1e-5};
     read_classic(l, d, &keys, &defaults);
     attention_desc *a = &d->layer.attention;
-    int64_t whole =
-        json_get(l->config, "rotary_dim") ? 0 : 64; /* null is no number, and means a whole head */
-    int64_t dims = config_int_or(l, "rotary_dim", 0, MAX_DIM, whole);
+    int64_t otherwise = json_is_null(l->config, "rotary_dim") ? 0 : 64; /* 0: the whole head */
+    int64_t dims = config_int_or(l, "rotary_dim", 0, MAX_DIM, otherwise);
     if (!l->failed && (dims % 2 || dims > a->head_dim))
         config_refuse(l, "rotary_dim", "is no even number of a head's features");
     a->n_kv_heads = a->n_heads;

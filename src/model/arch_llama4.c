@@ -5,6 +5,7 @@
 /* Whether Python takes the field for true; a field that is not there is. */
 static bool is_on(const loader *l, const char *key) {
     const json *value = json_get(l->config, key);
+    if (json_is_null(l->config, key)) return false;
     return !value || json_true(value) || json_number(value) != 0;
 }
 

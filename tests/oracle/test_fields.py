@@ -34,7 +34,8 @@ def test_refused(run, tmp_path, model_type, key, value):
     assert done.returncode == 1 and f'"{key}"' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_null_rotary_dim(ours, tmp_path):
-    change(tmp_path, "gptj", "rotary_dim", None)
+@pytest.mark.parametrize("model_type, key", [("gptj", "rotary_dim"), ("llama4", "attn_temperature_tuning")])
+def test_null(ours, tmp_path, model_type, key):
+    change(tmp_path, model_type, key, None)
     wanted = architectures.generate(load_model(tmp_path)[0], architectures.LONG)
     check_same(ours(tmp_path, architectures.LONG, architectures.N, prefill_step_size=architectures.STEP), wanted)
