@@ -23,6 +23,7 @@ typedef struct report {
     results earlier;  /* what is in the file already */
     run_table *table; /* of the format sqlite: rows go there, and the file is only looked at */
     bool resumed;     /* it has the rows that come first */
+    bool complete; /* it was written after a row: a run of which the format shows nothing changes nothing */
 } report;
 
 /* It is made at the end, of all rows. */
@@ -227,7 +228,9 @@ int reports_row(reports *all, const row *next) {
         }
         make_text(r, next);
         if (is_at_end(r)) continue;
-        failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
+        bool nothing_new = r->complete && next->kind == ROW_RUN && !r->output.text.length;
+        if (!nothing_new) failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
+        r->complete = true;
         if (!failed && all->n_runs >= all->n_held) failed = out_file_keep(&r->file, all->force);
     }
     return failed ? -1 : 0;
