@@ -70,6 +70,11 @@ INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
     }
 }
 
+/* kernels/avx2/fp.c: one token and mxfp8, which AVX-512 does not do faster. */
+size_t avx2_float_bytes(const rows *w);
+void avx2_prepare_floats(void *prepared, const rows *w, const float *x);
+void avx2_matvec_mxfp8(float *y, const rows *w, runs rs, const void *prepared);
+
 /* The sums of the lanes of four vectors. */
 INLINE __m128 sum8x4(const __m256 v[4]) {
     __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));

@@ -149,15 +149,15 @@ void avx2_unpack_fp(float *out, const rows *w, int64_t r) {
 /* ---- mxfp8 as products: rows are read in four runs; a panel is one row or one token, as floats
  * ---- */
 
-static size_t float_bytes(const rows *w) {
+size_t avx2_float_bytes(const rows *w) {
     return (size_t)w->n * sizeof(float);
 }
 
-static void prepare_floats(void *prepared, const rows *w, const float *x) {
-    memcpy(prepared, x, float_bytes(w));
+void avx2_prepare_floats(void *prepared, const rows *w, const float *x) {
+    memcpy(prepared, x, avx2_float_bytes(w));
 }
 
-static void matvec_mxfp8(float *y, const rows *w, runs rs, const void *prepared) {
+void avx2_matvec_mxfp8(float *y, const rows *w, runs rs, const void *prepared) {
     int64_t r = rs.first;
     fetch_runs(w, rs, AHEAD);
     for (; r < rs.end && rs.apart; r++) dot_rows(y + r, w, r, rs.apart, prepared, MATRIX_MXFP8, RUNS);
@@ -171,7 +171,7 @@ static void pack_row(void *panel, const rows *w, int64_t first, int64_t n_rows) 
 
 static void pack_token(void *panel, const rows *w, const float *x, int64_t x_stride, int64_t n_tokens) {
     (void)x_stride, (void)n_tokens; /* one */
-    memcpy(panel, x, float_bytes(w));
+    memcpy(panel, x, avx2_float_bytes(w));
 }
 
 static void multiply_floats(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens,
@@ -180,13 +180,13 @@ static void multiply_floats(float *out, int64_t out_stride, const void *tokens, 
 }
 
 const products avx2_mxfp8 = {
-    .prepared_bytes = float_bytes,
-    .prepare = prepare_floats,
-    .matvec = matvec_mxfp8,
+    .prepared_bytes = avx2_float_bytes,
+    .prepare = avx2_prepare_floats,
+    .matvec = avx2_matvec_mxfp8,
     .panel_rows = 1,
     .panel_tokens = 1,
-    .row_panel_bytes = float_bytes,
-    .token_panel_bytes = float_bytes,
+    .row_panel_bytes = avx2_float_bytes,
+    .token_panel_bytes = avx2_float_bytes,
     .pack_rows = pack_row,
     .pack_tokens = pack_token,
     .multiply = multiply_floats,

@@ -53,13 +53,6 @@ INLINE __m512 numbers16(const uint8_t *packed, form f) {
 }
 
 INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
-    if (f.kind == MATRIX_MXFP8) {
-        __m512 numbers[2];
-        from_e4m3x2(numbers, packed);
-        __m512 sum = _mm512_mul_ps(numbers[0], _mm512_load_ps(x));
-        sum = _mm512_fmadd_ps(numbers[1], _mm512_load_ps(x + 64), sum);
-        return _mm512_castps_si512(_mm512_mul_ps(sum, _mm512_set1_ps(256)));
-    }
     if (f.bits != 4)
         return _mm512_castps_si512(
             _mm512_fmadd_ps(quants16(packed + 2 * f.bits, f.bits), _mm512_load_ps(x + 64),
@@ -133,9 +126,6 @@ static void matvec_f32(float *y, const rows *w, runs rs, const void *prepared) {
         break;
     case MATRIX_MXFP4:
         matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP4, 4, false});
-        break;
-    case MATRIX_MXFP8:
-        matvec_of(y, w, rs, prepared, (form){MATRIX_MXFP8, 8, false});
         break;
     case MATRIX_NVFP4:
         matvec_of(y, w, rs, prepared, (form){MATRIX_NVFP4, 4, false});
@@ -347,6 +337,19 @@ static const products f32_products = {
     .multiply = multiply,
 };
 
+static const products mxfp8_products = {
+    .prepared_bytes = avx2_float_bytes,
+    .prepare = avx2_prepare_floats,
+    .matvec = avx2_matvec_mxfp8,
+    .panel_rows = ROWS,
+    .panel_tokens = TOKENS,
+    .row_panel_bytes = row_panel_bytes,
+    .token_panel_bytes = token_panel_bytes,
+    .pack_rows = pack_rows,
+    .pack_tokens = pack_tokens,
+    .multiply = multiply,
+};
+
 const kernels kernels_avx512 = {
     .name = "avx512",
     .supported = supported,
@@ -357,7 +360,7 @@ const kernels kernels_avx512 = {
     .of = {[MATRIX_PLAIN] = {.f32 = &f32_products},
            [MATRIX_AFFINE] = {.f32 = &f32_products},
            [MATRIX_MXFP4] = {.f32 = &f32_products},
-           [MATRIX_MXFP8] = {.f32 = &f32_products},
+           [MATRIX_MXFP8] = {.f32 = &mxfp8_products},
            [MATRIX_NVFP4] = {.f32 = &f32_products}},
     .attention = &attention_avx512,
 };

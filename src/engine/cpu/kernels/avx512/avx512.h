@@ -57,16 +57,6 @@ INLINE __m512 from_e4m3(__m128i bytes) {
     return _mm512_cvtph_ps(halves);
 }
 
-/* The same of 32. */
-INLINE void from_e4m3x2(__m512 out[2], const void *p) {
-    __m512i halves = _mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(p)), 7);
-    halves = _mm512_and_si512(halves, _mm512_set1_epi16((int16_t)0xbf80));
-    __m512i above = _mm512_add_epi16(halves, _mm512_set1_epi16(0x80));
-    halves = _mm512_ternarylogic_epi32(halves, above, _mm512_set1_epi16(0x4000), 0xf8);
-    out[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
-    out[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
-}
-
 /* Scales i and on of w, of which n exist, at most 16, then zeros. */
 INLINE __m512 take_scales(const rows *w, int64_t i, int64_t n, form f) {
     if (f.kind == MATRIX_AFFINE) return load_some(at(w->scales, w->dtype, i), w->dtype, n);
