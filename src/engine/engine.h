@@ -439,11 +439,12 @@ tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
 
 /* Several streams of one text, side by side [L, n * D]. Predict: stream i gains the sum over j of
  * coefficients[i * n + j] times stream j. Correct: it gains (1 + coefficients[i]) * (y - stream
- * `active`), y [L, D]. Both in F32, rounded once. Add: all but the first gain y. mlx-lm gemma3n.py:
- * Gemma3nAltUp. */
+ * `active`), y [L, D]. Both in F32, rounded once. Add: all but the first gain y. Mean: of n
+ * streams, [L, D]. mlx-lm gemma3n.py: Gemma3nAltUp. */
 tensor predict_streams(graph *g, tensor x, tensor coefficients);
 tensor correct_streams(graph *g, tensor x, tensor y, tensor coefficients, int active);
 tensor add_to_streams(graph *g, tensor x, tensor y);
+tensor mean_of_streams(graph *g, tensor x, int n);
 
 /* x, whose rows get the mean square of those of `like`. mlx-lm gemma3n.py: LanguageModel. */
 tensor rescale(graph *g, tensor x, tensor like);

@@ -46,6 +46,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(PREDICT_STREAMS, predict_streams, SMALL)                                                              \
     OP(CORRECT_STREAMS, correct_streams, SMALL)                                                              \
     OP(ADD_TO_STREAMS, add_to_streams, SMALL)                                                                \
+    OP(MEAN_OF_STREAMS, mean_of_streams, SMALL)                                                              \
     OP(RESCALE, rescale, SMALL)                                                                              \
     OP(GELU_ABOVE, gelu_above, SMALL)                                                                        \
     OP(LINEAR_HEADS, linear_heads, PLAIN_OP)                                                                 \
@@ -70,7 +71,7 @@ typedef struct conv_options {
     bool silu;
 } conv_options;
 
-/* PREDICT_STREAMS, CORRECT_STREAMS, ADD_TO_STREAMS */
+/* PREDICT_STREAMS, CORRECT_STREAMS, ADD_TO_STREAMS, MEAN_OF_STREAMS */
 typedef struct stream_options {
     int n, active;
 } stream_options;

@@ -45,6 +45,17 @@ tensor add_to_streams(graph *g, tensor in, tensor y) {
     return x;
 }
 
+tensor mean_of_streams(graph *g, tensor in, int n) {
+    if (in->rank != 2 || n < 1 || in->shape[1] % n)
+        return refuse(g, "mean_of_streams", in, "the width is no multiple of their number");
+    node *x = add_node(g, OP_MEAN_OF_STREAMS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->streams.n = n;
+    set_shape(x, 2, in->shape[0], in->shape[1] / n, 0);
+    return x;
+}
+
 tensor rescale(graph *g, tensor in, tensor like) {
     if (!same_shape(in, like)) return refuse(g, "rescale", like, "the other operand has another shape");
     node *x = add_node(g, OP_RESCALE, promoted(in->dtype, like->dtype));

@@ -56,10 +56,10 @@ tensor begin_streams(graph *g, const decoder *m, tensor x) {
 /* The mean of all streams. */
 tensor end_streams(graph *g, const decoder *m, tensor x) {
     const altup_desc *d = &m->d.altup;
-    tensor first = stream(g, d, x, 0), sum = first;
+    tensor first = stream(g, d, x, 0), all = first;
     for (int64_t i = 1; i < d->n; i++)
-        sum = add(g, sum, rescale(g, linear(g, stream(g, d, x, i), m->stream_out[i - 1]), first));
-    return scale(g, sum, 1 / (float)d->n);
+        all = concat(g, all, rescale(g, linear(g, stream(g, d, x, i), m->stream_out[i - 1]), first));
+    return mean_of_streams(g, all, (int)d->n);
 }
 
 /* What x says of how much the streams have to do with each other. */

@@ -177,6 +177,10 @@ static tensor of_add_to_streams(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return add_to_streams(g, x, part(g, linear(g, x, s->square), 3, DIM / 4));
 }
+static tensor of_mean_of_streams(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return mean_of_streams(g, x, 4);
+}
 static tensor of_rescale(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return rescale(g, x, linear(g, x, s->square));
@@ -228,6 +232,7 @@ static const agreement operations[] = {
     {.name = "predict_streams", .build = of_predict_streams},
     {.name = "correct_streams", .build = of_correct_streams},
     {.name = "add_to_streams", .build = of_add_to_streams},
+    {.name = "mean_of_streams", .build = of_mean_of_streams},
     {.name = "rescale", .build = of_rescale},
     {.name = "gelu_above", .build = of_gelu_above},
     {.name = "logprobs", .build = of_logprobs},

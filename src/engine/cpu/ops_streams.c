@@ -57,6 +57,18 @@ void cpu_add_to_streams(cpu *e, const node *x, int thread) {
         }
 }
 
+void cpu_mean_of_streams(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread);
+    float *out = floats_of(e, x, thread);
+    int64_t n = x->streams.n, d = tensor_last(x);
+    piece p = {0};
+    while (cpu_take(e, x, x->shape[0], some_rows(x), &p))
+        for (int64_t r = p.first; r < p.end; r++) {
+            memset(out + r * d, 0, (size_t)d * sizeof *out);
+            for (int64_t i = 0; i < n; i++) add_scaled(out + r * d, in + (r * n + i) * d, 1 / (float)n, d);
+        }
+}
+
 /* The sum of (x - middle)^2; power 1: of x - middle. */
 static float sum_of(const float *x, int64_t n, float middle, int power) {
     float sums[LANES] = {0}, all = 0;

@@ -43,6 +43,10 @@ void mlx_add_to_streams(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).first = mx::flatten(all, 2, 3);
 }
 
+void mlx_mean_of_streams(mlx_engine &e, const graph *, const node *x) {
+    value_of(e, x).first = mx::mean(apart(in(e, x, 0), x->streams.n), 2);
+}
+
 static mx::array magnitude(const mx::array &x) {
     return mx::power(mx::mean(mx::power(x, constant(2, x)), -1, true), constant(0.5, x));
 }
