@@ -127,7 +127,7 @@ fi
 step "command line and downloads under the sanitizers" "4 min"
 MLXBENCH=build-asan/mlxbench pytest tests/cli tests/hub
 
-step "all other tests" "5 min"
+step "all other tests" "6 min"
 pytest --ignore=tests/hub tests
 
 if [ -n "${FULL:-}" ]; then
