@@ -92,7 +92,7 @@ typedef struct bench_options {
     const char *command; /* for the rows: how this was asked for; or NULL */
     bool prompt_given;   /* someone wants this very text: not having a tokenizer for it is an error */
     int64_t repeats; /* measured runs per configuration; 0: until `precision` or `time_limit_ns` is reached */
-    int64_t warmup;  /* unmeasured runs before them; -1: until two in a row agree, at most WARMUP_MOST */
+    int64_t warmup;  /* unmeasured runs before them; -1: until speeds level off, at most WARMUP_MOST */
     double precision; /* width of the 95 % interval of the median of both speeds, relative to the median */
     int64_t time_limit_ns; /* of a configuration's measured runs */
     int64_t duration_ns;   /* runs of a configuration until they have taken so long; 0: see repeats */

@@ -116,7 +116,7 @@ int read_json(reader *r, const char *text, size_t n) {
     return failed;
 }
 
-int read_jsonl(reader *r, const char *text, size_t n) {
+int read_json_lines(reader *r, const char *text, size_t n, read_object *one, void *context) {
     const char *end = text + n;
     int failed = 0;
     while (text < end && !failed) {
@@ -125,16 +125,25 @@ int read_jsonl(reader *r, const char *text, size_t n) {
         if (!whole) line_end = end;
         r->line++;
         json *object = line_end > text ? json_parse(text, (size_t)(line_end - text), r->name) : NULL;
-        const char *kind = json_string(json_get(object, "kind"));
-        if (object && kind && !strcmp(kind, "run"))
-            failed = read_run(r, object);
-        else if (object && !(kind && !strcmp(kind, "summary")))
-            failed = reader_fail(r, "its \"kind\" is neither \"run\" nor \"summary\"");
-        else if (!object && line_end > text)
+        if (object)
+            failed = one(r, object, context);
+        else if (line_end > text)
             failed = whole ? reader_fail(r, "not valid JSON") : 0; /* the last line, cut off */
         json_free(object);
         text = line_end + whole;
     }
     if (!failed) error_clear();
     return failed;
+}
+
+static int read_line(reader *r, const json *object, void *context) {
+    (void)context;
+    const char *kind = json_string(json_get(object, "kind"));
+    if (kind && !strcmp(kind, "run")) return read_run(r, object);
+    if (kind && !strcmp(kind, "summary")) return 0;
+    return reader_fail(r, "its \"kind\" is neither \"run\" nor \"summary\"");
+}
+
+int read_jsonl(reader *r, const char *text, size_t n) {
+    return read_json_lines(r, text, n, read_line, NULL);
 }

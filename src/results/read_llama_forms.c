@@ -34,7 +34,8 @@ static int keep_value(const reader *r, llama_test *t, int which, const json *v) 
     return failed ? -1 : 0;
 }
 
-static int read_object(reader *r, const json *object, llama_tests *out) {
+static int read_json_test(reader *r, const json *object, void *context) {
+    llama_tests *out = context;
     if (!json_is_object(object) || !json_get(object, "avg_ts"))
         return reader_fail(r, "not a result file: an element has no avg_ts, as tests of llama-bench have");
     llama_test *t = llama_add(out);
@@ -51,29 +52,13 @@ int read_llama_json(reader *r, const char *text, size_t n, llama_tests *out) {
     json *root = json_parse(text, n, r->name);
     int failed = root ? 0 : -1;
     for (const json *one = json_first(root); one && !failed; one = json_next(one))
-        failed = read_object(r, one, out);
+        failed = read_json_test(r, one, out);
     json_free(root);
     return failed;
 }
 
 int read_llama_jsonl(reader *r, const char *text, size_t n, llama_tests *out) {
-    const char *end = text + n;
-    int failed = 0;
-    while (text < end && !failed) {
-        const char *line_end = memchr(text, '\n', (size_t)(end - text));
-        bool whole = line_end != NULL;
-        if (!whole) line_end = end;
-        r->line++;
-        json *object = line_end > text ? json_parse(text, (size_t)(line_end - text), r->name) : NULL;
-        if (object)
-            failed = read_object(r, object, out);
-        else if (line_end > text && whole)
-            failed = reader_fail(r, "not valid JSON");
-        json_free(object);
-        text = line_end + whole;
-    }
-    if (!failed) error_clear();
-    return failed;
+    return read_json_lines(r, text, n, read_json_test, out);
 }
 
 /* ---- csv ---- */
