@@ -8,8 +8,10 @@
 
 /* ---- a table of texts ---- */
 
+enum { OWN_CELLS = 5, N_CELLS = OWN_CELLS + 2 * N_COMPARED };
+
 typedef struct table {
-    int n_cells, n_left; /* of a line; those of them that are aligned on the left */
+    int n_left; /* cells of a line that are aligned on the left */
     int64_t n, capacity;
     str *cells; /* [n] */
 } table;
@@ -26,17 +28,16 @@ static str *next_cell(table *t) {
     return &t->cells[t->n++];
 }
 
-static void put_table(str *out, table *t) {
+static void put_table(str *out, const table *t) {
+    int widths[N_CELLS] = {0};
     for (int64_t i = 0; i < t->n; i++) {
-        int cell = (int)(i % t->n_cells), width = 0;
+        int cell = (int)(i % N_CELLS), width = t->cells[i].data ? text_width(t->cells[i].data) : 0;
         if (t->cells[i].failed) out->failed = true;
-        if (out->failed) break;
-        for (int64_t k = cell; k < t->n; k += t->n_cells) {
-            int w = t->cells[k].data ? text_width(t->cells[k].data) : 0;
-            if (w > width) width = w;
-        }
-        int space = width - text_width(t->cells[i].data);
-        bool left = cell < t->n_left, last = cell + 1 == t->n_cells;
+        if (width > widths[cell]) widths[cell] = width;
+    }
+    for (int64_t i = 0; i < t->n && !out->failed; i++) {
+        int cell = (int)(i % N_CELLS), space = widths[cell] - text_width(t->cells[i].data);
+        bool left = cell < t->n_left, last = cell + 1 == N_CELLS;
         str_printf(out, "%s%*s%s%*s%s", cell ? "  " : "", left ? 0 : space, "", t->cells[i].data,
                    left && !last ? space : 0, "", last ? "\n" : "");
     }
@@ -104,8 +105,8 @@ static value number(int64_t n) {
 
 static void put_list(str *out, const trends *all, const comparison *c) {
     static const char *const titles[] = {"", "configuration", "last measured", "times", "runs"};
-    table to = {.n_left = 3, .n_cells = 5 + 2 * N_COMPARED};
-    put_titles(&to, titles, 5);
+    table to = {.n_left = 3};
+    put_titles(&to, titles, OWN_CELLS);
     for (int64_t i = 0; i < all->n; i++) {
         const trend *t = &all->items[i];
         int64_t runs = 0;
@@ -124,8 +125,8 @@ static void put_list(str *out, const trends *all, const comparison *c) {
 
 static void put_measurements(str *out, const trend *t) {
     static const char *const titles[] = {"measured", "mlxbench", "engine", "quality", "runs"};
-    table to = {.n_left = 4, .n_cells = 5 + 2 * N_COMPARED};
-    put_titles(&to, titles, 5);
+    table to = {.n_left = 4};
+    put_titles(&to, titles, OWN_CELLS);
     for (int64_t i = 0; i < t->n; i++) {
         const measurement *m = &t->items[i];
         const char grade[2] = {m->grade, '\0'};

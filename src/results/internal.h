@@ -48,8 +48,8 @@ int read_csv(reader *r, const char *text, size_t n);
 int read_json(reader *r, const char *text, size_t n);
 int read_jsonl(reader *r, const char *text, size_t n);
 
-/* Calls one() for the JSON value of each line that is not empty, until it fails. The last line may be
- * cut off: then it is left out. */
+/* Calls one() for the JSON value of each line that is not empty, until it fails. The last line may
+ * be cut off: then it is left out. */
 typedef int read_object(reader *r, const json *object, void *context);
 int read_json_lines(reader *r, const char *text, size_t n, read_object *one, void *context);
 
