@@ -91,12 +91,13 @@ typedef struct series {
     double change[N_SPEEDS];  /* from the one before it */
     double *speeds[N_SPEEDS]; /* of measured runs; NAN where there is none */
     int64_t capacity;
-    int64_t window;     /* of the last measured run, from 1; 0: there are none */
-    int64_t n_rows;     /* of runs, and of the error that ended them */
-    int64_t spent_ns;   /* by measured runs */
-    int64_t refused_ns; /* by runs of too bad a quality, and waiting after them */
-    int64_t expected;   /* runs still to come, as foreseen */
-    summary *summary;   /* NULL: nothing was measured yet */
+    int64_t window;        /* of the last measured run, from 1; 0: there are none */
+    int64_t n_rows;        /* of runs, and of the error that ended them */
+    int64_t spent_ns;      /* by measured runs */
+    int64_t refused_ns;    /* by runs of too bad a quality, and waiting after them */
+    int64_t expected;      /* runs still to come, as foreseen */
+    summary *summary;      /* NULL: nothing was measured yet */
+    value experts_touched; /* unset: not noted */
 } series;
 
 /* Takes note of a run, and decides: is the configuration warm, is it done? An unmeasured one while

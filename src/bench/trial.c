@@ -98,6 +98,7 @@ static int run_once(bench *b, const series *of, const beginning *from, sample *o
     if (!s) return -1;
     out->load_ns = l->load_ns;
     int failed = of->warm ? idle(b, p) : 0;
+    if (!of->warm && !of->n_warm) session_note_experts(s, p->n_generate);
     watch_begin(b);
     if (!failed) failed = time_tokens(b, s, from->prompt, out, p->n_generate, how);
     watch_end(b, of);
@@ -107,6 +108,7 @@ static int run_once(bench *b, const series *of, const beginning *from, sample *o
     out->memory.scratch = used.scratch;
     out->memory.peak = used.peak;
     out->peak_rss = sys_peak_rss();
+    out->experts_touched = engine_experts_touched(l->engine);
     if (!failed && how == LOOK_AFTER) {
         failed = check_next_logits(s, p->batch, p->n_generate + 1);
         b->not_finite = failed == 1;
@@ -248,11 +250,21 @@ bool is_too_bad(const bench *b, const row *r) {
     return least && grade.kind == VALUE_TEXT && quality_is_below(*grade.text, least);
 }
 
+/* Noted in the first unmeasured run, they are those of all that follow: the same tokens. */
+static void keep_experts_touched(series *s, row *r) {
+    value *now = &r->cells[COLUMN_experts_touched];
+    if (now->kind == VALUE_REAL)
+        s->experts_touched = *now;
+    else
+        *now = s->experts_touched;
+}
+
 static int measure(bench *b, series *s, turn *t) {
     const bench_options *o = b->options;
     bool counts = s->warm;
     int64_t before = clock_ns();
     if (run_turn(b, s, t)) return -1;
+    keep_experts_touched(s, &t->row);
     if (counts && is_too_bad(b, &t->row)) return wait_for_quality(b, s, &t->row, before);
     if (series_add(s, o, t->row.raw, t->ns)) return -1;
     int64_t left = series_runs_left(s, o);

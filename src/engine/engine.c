@@ -112,6 +112,7 @@ const weight *engine_weight(engine *e, const weight_source *source) {
 }
 
 void engine_drop_weights(engine *e) {
+    graph_forget_touched(&e->graph); /* layers are known by their weights */
     e->type->drop_weights(e);
 }
 

@@ -190,6 +190,14 @@ int graph_end(graph *g, int n, const tensor outputs[], result *results[]);
 int result_read(result *r, void *out, int64_t count);
 void result_free(result *r); /* NULL is harmless */
 
+/* The step notes which experts it runs: to be called before graph_end. It takes time, on a GPU the
+ * host waits for it, so it is not for steps that are measured. */
+void graph_note_experts(graph *g);
+
+/* Distinct experts that the noted steps ran since the last call: the mean over the layers that ran
+ * some. 0: none did. Forgets them. */
+double engine_experts_touched(engine *e);
+
 /* True once an operation failed: for loops that would otherwise record much more. */
 bool graph_failed(const graph *g);
 

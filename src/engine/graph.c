@@ -20,6 +20,7 @@ graph *graph_begin(engine *e, int n_sequences) {
     g->n_nodes = 0;
     g->n_ids = 0;
     g->failed = false;
+    g->notes_experts = false;
     return g;
 }
 
@@ -27,6 +28,7 @@ void graph_release(graph *g) {
     for (int i = 0; i < g->n_blocks; i++) free(g->blocks[i]);
     free(g->blocks);
     free(g->ids);
+    graph_forget_touched(g);
     *g = (graph){0};
 }
 
@@ -104,6 +106,7 @@ int graph_end(graph *g, int n, const tensor outputs[], result *results[]) {
     if (g->failed) return -1;
     if (interrupted()) return fail_interrupted();
     graph_mark_live(g, n, outputs);
+    if (g->notes_experts && graph_make_touched(g)) return -1;
     advance_caches(g);
     return g->engine->type->run(g->engine, g, n, outputs, results);
 }

@@ -105,6 +105,7 @@ typedef struct node {
         bool clip;         /* ADD: saturate in F16 */
         conv_options conv; /* SHORT_CONV */
     };
+    unsigned char *touched;  /* ROUTE: [choices], 1 for each that is chosen. NULL: nobody notes them */
     int index;               /* place in the graph */
     int group;               /* LINEAR: index of the first of those recorded together */
     bool live;               /* set by graph_mark_live: an output or a cache write needs it */
@@ -126,6 +127,9 @@ struct graph {
     node **blocks;
     int32_t *ids; /* of all TOKENS nodes */
     int64_t n_ids, ids_capacity;
+    bool notes_experts;
+    struct touched_layer *touched; /* [n_touched]: by the steps that noted it (touched.c) */
+    int n_touched;
 };
 
 static inline node *graph_node(const graph *g, int i) {
@@ -134,6 +138,17 @@ static inline node *graph_node(const graph *g, int i) {
 
 /* Frees what recording keeps from graph to graph. */
 void graph_release(graph *g);
+
+/* ---- touched.c ---- */
+
+/* Gives live ROUTE nodes their `touched`. -1 when out of memory. */
+int graph_make_touched(graph *g);
+void graph_forget_touched(graph *g);
+
+/* For engines: expert i is one that routing chose. Several threads may say so at once. */
+static inline void touch_expert(tensor routing, int64_t i) {
+    if (routing->touched) __atomic_store_n(&routing->touched[i], 1, __ATOMIC_RELAXED);
+}
 
 /* Sets live on what the outputs and the cache writes need, and counts who reads it. */
 void graph_mark_live(graph *g, int n, const tensor outputs[]);

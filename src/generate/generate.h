@@ -74,6 +74,10 @@ void session_on_prefill(session *s, void (*report)(void *context, int64_t done, 
  * them. */
 int session_keep_logits(session *s, bool keep);
 
+/* What is prefilled from now on, and the n next tokens, note which experts they run
+ * (graph_note_experts); what is queued beyond those tokens does not. */
+void session_note_experts(session *s, int64_t n);
+
 /* The [n_sequences][vocab_size] logits that the last tokens were chosen from, valid until the next
  * call; NULL when that step did not keep them. */
 const float *session_logits(const session *s);

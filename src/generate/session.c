@@ -31,6 +31,7 @@ struct session {
     int64_t chunk_capacity;
     int32_t *forced; /* [n_forced][n_sequences] */
     int64_t n_forced, n_taken;
+    int64_t n_noted;    /* tokens to come whose experts are noted */
     step current, next; /* next: queued */
     bool keeps_logits;
     float *logits; /* of the last step, where it kept them */
@@ -125,6 +126,10 @@ int session_keep_logits(session *s, bool keep) {
     return keep && !s->logits ? -1 : 0;
 }
 
+void session_note_experts(session *s, int64_t n) {
+    s->n_noted = n;
+}
+
 void session_on_prefill(session *s, void (*report)(void *context, int64_t done, int64_t total),
                         void *context) {
     s->report = report;
@@ -160,6 +165,7 @@ static int quantize_caches(session *s) {
 /* Ids [n_sequences][n] into the caches; only their states are computed. */
 static int run_chunk(session *s, const int32_t *ids, int64_t n) {
     graph *g = graph_begin(s->engine, s->spec.n_sequences);
+    if (s->n_noted) graph_note_experts(g);
     model_forward(s->model, g, tokens(g, ids, n * s->spec.n_sequences), s->caches);
     return graph_end(g, 0, NULL, NULL) || quantize_caches(s) ? -1 : 0;
 }
@@ -241,6 +247,7 @@ static int take_step(session *s, result *from, step *out) {
     int n = s->spec.n_sequences;
     graph *g = graph_begin(s->engine, n);
     tensor ids;
+    if (s->n_noted && s->n_noted--) graph_note_experts(g);
     if (!from)
         ids = tokens(g, s->last, n);
     else if (s->n_taken < s->n_forced)

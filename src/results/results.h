@@ -65,8 +65,9 @@ typedef struct sample {
     int32_t *ids;               /* [n_tokens][n_sequences] */
     struct {
         int64_t weights, kv, scratch, peak;
-    } memory;         /* after the last token; peak since the run began */
-    int64_t peak_rss; /* of the process so far; 0: unknown */
+    } memory;               /* after the last token; peak since the run began */
+    int64_t peak_rss;       /* of the process so far; 0: unknown */
+    double experts_touched; /* distinct ones, the mean over layers that have some; 0: none, or unknown */
 } sample;
 
 /* ---- columns: the run's numbers, then all parameters, metrics and facts ---- */

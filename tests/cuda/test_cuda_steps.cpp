@@ -204,9 +204,9 @@ static void set_graph(engine *e, bool fused) {
 }
 
 /* The logits of n decode steps with given ids, so that each step answers the same question in both
- * ways. */
+ * ways. The steps may note which experts they run. */
 static std::vector<float> logits_of(engine *e, const model *m, const steps_case &c, bool fused_prefill,
-                                    bool fused) {
+                                    bool fused, bool notes_experts = false) {
     set_graph(e, fused_prefill);
     std::vector<cache *> caches;
     cache_options options = {c.max_kv_size};
@@ -230,6 +230,7 @@ static std::vector<float> logits_of(engine *e, const model *m, const steps_case 
             if (c.kv_bits && i == c.kv_step) must(!cache_quantize(e, one, c.kv_bits, 64));
         int32_t id = token(c.n_prompt + i);
         graph *g = graph_begin(e, 1);
+        if (notes_experts) graph_note_experts(g);
         tensor out = model_forward(m, g, tokens(g, &id, 1), caches.data());
         result *r = nullptr;
         must(!graph_end(g, 1, &out, &r));
@@ -302,6 +303,22 @@ static void check_steps(const steps_case &c, const kernels &k) {
     });
 }
 
+/* Kernels that choose experts for themselves run, too, while it is noted which these are. */
+static void check_touched(const steps_case &c) {
+    with_model(c, [&](engine *e, const model *m) {
+        logits_of(e, m, c, false, false, true);
+        double wanted = engine_experts_touched(e);
+        int before = launches_of("experts");
+        logits_of(e, m, c, false, true);
+        int kernels = launches_of("experts") - before;
+        assert_true(kernels > 0 && engine_experts_touched(e) == 0);
+        logits_of(e, m, c, false, true, true);
+        assert_int_equal(launches_of("experts") - before, 2 * kernels);
+        assert_true(wanted >= c.f.per_token && engine_experts_touched(e) == wanted);
+        assert_true(engine_experts_touched(e) == 0); /* it forgot them */
+    });
+}
+
 /* Evaluated in one go or a few layers at a time, a prefill leaves the same bits. */
 static void check_prefill(const steps_case &c) {
     with_model(c, [&](engine *e, const model *m) {
@@ -333,6 +350,8 @@ static void test_experts(void **) {
         check_steps({moe, as, 12, 3}, {SPARSE, LAYERS, 2 * LAYERS});
         check_steps({moe_dense_layer, as, 12, 3}, {SPARSE + 1, LAYERS, 2});
     }
+    check_touched({moe, f16_4, 12, 3});
+    check_touched({moe_dense_layer, bf16_4, 12, 3});
     check_steps({moe_3_bits, f16_4, 12, 2}, {SPARSE, LAYERS});
 }
 

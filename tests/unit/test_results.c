@@ -39,6 +39,7 @@ static void test_metrics(void **state) {
     check_metric(&r, COLUMN_kv_gb, 0.002);
     check_metric(&r, COLUMN_scratch_gb, 0.0005);
     check_metric(&r, COLUMN_peak_rss_gb, 1.5);
+    check_metric(&r, COLUMN_experts_touched, 7.25);
     r.sample.n_sequences = 4; /* speeds are of all, tokens of one */
     check_metric(&r, COLUMN_prompt_tokens, 10);
     check_metric(&r, COLUMN_prompt_tps, 80);
@@ -52,9 +53,10 @@ static void test_metrics_unset(void **state) {
     measured r = measured_run();
     r.sample.n_tokens = 1;
     r.sample.peak_rss = 0;
-    static const int unset[] = {COLUMN_generation_tps, COLUMN_itl_p50_ms, COLUMN_itl_p99_ms,
-                                COLUMN_itl_max_ms,     COLUMN_stalls,     COLUMN_itl_at_0_ms,
-                                COLUMN_itl_fit_r2,     COLUMN_peak_rss_gb};
+    r.sample.experts_touched = 0;
+    static const int unset[] = {COLUMN_generation_tps, COLUMN_itl_p50_ms,  COLUMN_itl_p99_ms,
+                                COLUMN_itl_max_ms,     COLUMN_stalls,      COLUMN_itl_at_0_ms,
+                                COLUMN_itl_fit_r2,     COLUMN_peak_rss_gb, COLUMN_experts_touched};
     for (size_t i = 0; i < sizeof unset / sizeof *unset; i++)
         assert_int_equal(row_of(&r).cells[unset[i]].kind, VALUE_NONE);
     check_metric(&r, COLUMN_prompt_tps, 20);

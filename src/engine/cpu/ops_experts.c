@@ -99,6 +99,7 @@ void cpu_route(cpu *e, const node *x, int thread) {
             if (x->route.n_group > 1) mask_groups(&x->route, chosen_by, n);
             choose(&x->route, chosen_by, n, out);
             weigh(&x->route, scores, x->w[1] ? cpu_weight_of(x, 1)->floats : NULL, out);
+            for (int j = 0; j < x->route.k; j++) touch_expert(x, out[j].expert);
         }
 }
 

@@ -171,7 +171,8 @@ void fusion_begin(mlx_engine &e, const graph *g, int n_outputs) {
 
 bool fusion_record(mlx_engine &e, const graph *g, const node *x) {
     if (!e.fused.running) return false;
-    if (e.fused.done[x->index]) return true;
+    if (e.fused.done[x->index]) /* where experts are noted, what their kernel chooses for itself, too */
+        return x->op != OP_ROUTE || !x->touched;
     switch (x->op) {
     case OP_RMS_NORM:
         return e.fused.done[x->index] = norm_is_part(e, g, x);

@@ -344,6 +344,24 @@ static void record(mlx_engine *e, const graph *g, int n_outputs) {
     e->last_mask = {};
 }
 
+/* The choices of routers whose experts are noted. */
+static std::vector<std::pair<const node *, mx::array>> noted_choices(const mlx_engine *e, const graph *g) {
+    std::vector<std::pair<const node *, mx::array>> noted;
+    for (int i = 0; i < g->n_nodes && g->notes_experts; i++) {
+        const node *x = graph_node(g, i);
+        if (x->live && x->touched) noted.emplace_back(x, mx::contiguous(*e->values[i].first));
+    }
+    return noted;
+}
+
+/* Waits for the step. */
+static void note_choices(std::vector<std::pair<const node *, mx::array>> &noted) {
+    for (auto &[routing, choices] : noted) {
+        choices.eval();
+        for (size_t i = 0; i < choices.size(); i++) touch_expert(routing, choices.data<uint32_t>()[i]);
+    }
+}
+
 /* Layers whose cache states are evaluated together, where prefills are bounded. */
 enum { PREFILL_LAYERS = 2 };
 
@@ -416,10 +434,12 @@ static int run(engine *base, graph *g, int n, const tensor outputs[], result *re
     bool done = guarded(e, [&] {
         if (clears_now(e)) mx::clear_cache();
         record(e, g, n);
+        auto noted = noted_choices(e, g);
         if (n)
             decode(e, g, n, outputs, results);
         else
             prefill(e, g);
+        note_choices(noted);
     });
     if (!done) {
         e->values.clear();
