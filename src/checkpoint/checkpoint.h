@@ -70,13 +70,17 @@ typedef enum slice_rows { ROWS_ALL, ROWS_FIRST_HALF, ROWS_SECOND_HALF, ROWS_EVEN
 typedef struct slice_rule {
     const char *from, *to;
     slice_rows rows;
-    bool transposed; /* it is [experts, columns, rows] */
+    bool transposed; /* it is [experts, columns, rows], or [columns, rows] */
     bool packed;     /* its rows are groups of 16 bytes, which MLX has as words */
 } slice_rule;
 
 /* Applies them after checkpoint_rename and before any weight is taken. The data is copied when it
  * is. */
 int checkpoint_slice(checkpoint *c, const slice_rule *rules);
+
+/* Tensors [n * rows, ...] whose name contains `part` become [n, rows, ...]. Before
+ * checkpoint_slice. */
+int checkpoint_divide(checkpoint *c, const char *part, int64_t n);
 
 /* Divides each column of the plain matrix `name` by its length + 1e-7, computed in F32. Before it
  * is taken.
@@ -119,6 +123,9 @@ int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *
  * has 8 bits, as mlx-lm's quant_predicate of such models wants. */
 int checkpoint_norm(checkpoint *c, const char *name, int64_t n, float center, matrix *out);
 int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out);
+
+/* The biases [n_experts, n] of module `path`: one tensor, or one for each expert. */
+int checkpoint_expert_biases(checkpoint *c, const char *path, int64_t n_experts, int64_t n, matrix *out);
 
 /* Latent attention's kv_b_proj [n_heads * (nope + v_dim), rank], taken apart as mlx-lm does
  * (deepseek_v3.py: sanitize): embed_q [n_heads, rank, nope], unembed_out [n_heads, v_dim, rank], in

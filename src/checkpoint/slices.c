@@ -21,10 +21,11 @@ static bool is_half(slice_rows rows) {
 /* The shape of rule's slice of `whole`; false when it has none. */
 static bool slice_shape(const slice_rule *rule, const array *whole, array *out) {
     *out = *whole;
-    if (whole->rank < 2 || (rule->transposed && whole->rank != 3) || !dtype_size(whole->dtype)) return false;
+    int last = whole->rank - 1;
+    if (last < 1 || (rule->transposed && last > 2) || !dtype_size(whole->dtype)) return false;
     if (rule->transposed) {
-        out->shape[1] = whole->shape[2];
-        out->shape[2] = whole->shape[1];
+        out->shape[last - 1] = whole->shape[last];
+        out->shape[last] = whole->shape[last - 1];
     }
     if (rule->packed) { /* [experts, rows, groups, 16 bytes] */
         if (whole->rank != 4 || whole->dtype != DTYPE_U8 || whole->shape[3] != 16) return false;
@@ -32,7 +33,7 @@ static bool slice_shape(const slice_rule *rule, const array *whole, array *out) 
         out->rank = 3;
         out->shape[2] *= 4;
     }
-    if (is_half(rule->rows) && out->shape[1] % 2) return false;
+    if (is_half(rule->rows) && (out->shape[1] % 2 || (rule->transposed && last < 2))) return false;
     if (is_half(rule->rows)) out->shape[1] /= 2;
     return true;
 }
@@ -97,6 +98,19 @@ int checkpoint_slice(checkpoint *c, const slice_rule *rules) {
     return sort_tensors(c);
 }
 
+int checkpoint_divide(checkpoint *c, const char *part, int64_t n) {
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        array *a = &c->tensors[i].data;
+        if (!strstr(c->tensors[i].name, part)) continue;
+        if (a->rank != 2 || a->shape[0] % n)
+            return fail("%s: the rows of tensor \"%s\" are not those of %lld experts", c->tensors[i].file,
+                        c->tensors[i].name, (long long)n);
+        *a = (array){
+            .dtype = a->dtype, .rank = 3, .shape = {n, a->shape[0] / n, a->shape[1]}, .data = a->data};
+    }
+    return 0;
+}
+
 /* ---- copying ---- */
 
 static int64_t first_row(const slice_rule *rule, int64_t rows) {
@@ -135,16 +149,18 @@ static void copy_columns(char *to, const char *from, const slice_rule *rule, con
 int slice_take(checkpoint *c, stored *t) {
     if (!t->whole) return 0;
     const array *whole = t->whole;
-    size_t row = dtype_size(t->data.dtype),
-           each = t->bytes / (size_t)(t->data.shape[0] ? t->data.shape[0] : 1);
-    size_t step = array_bytes(whole) / (size_t)(whole->shape[0] ? whole->shape[0] : 1);
+    bool one = t->rule->transposed && t->data.rank == 2; /* a matrix alone */
+    int64_t shape[ARRAY_MAX_RANK + 1] = {1}, n = one ? 1 : t->data.shape[0];
+    memcpy(shape + one, t->data.shape, sizeof t->data.shape);
+    size_t row = dtype_size(t->data.dtype), some = (size_t)(n ? n : 1);
+    size_t each = t->bytes / some, step = array_bytes(whole) / some;
     char *out = own_memory(c, t->bytes, t->name);
     if (!out) return -1;
     for (int i = 2; i < t->data.rank; i++) row *= (size_t)t->data.shape[i];
-    for (int64_t e = 0; e < t->data.shape[0]; e++) {
+    for (int64_t e = 0; e < n; e++) {
         const char *from = (const char *)whole->data + (size_t)e * step;
         if (t->rule->transposed)
-            copy_columns(out + (size_t)e * each, from, t->rule, t->data.shape, dtype_size(t->data.dtype));
+            copy_columns(out + (size_t)e * each, from, t->rule, shape, dtype_size(t->data.dtype));
         else
             copy_rows(out + (size_t)e * each, from, t->rule, t->data.shape[1], row);
         file_map_release(from, step);

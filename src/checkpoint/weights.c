@@ -171,15 +171,16 @@ static int stack_experts(checkpoint *c, const char *path, const char *part, int6
     if (make_ready(c, first)) return -1;
     if (n_experts <= 0 || __builtin_mul_overflow(first->bytes, (size_t)n_experts, &bytes))
         return fail("%s: %lld experts of %zu bytes", path, (long long)n_experts, first->bytes);
-    if (first->data.rank != 2 || !dtype_size(first->data.dtype))
+    int rank = first->data.rank;
+    if (rank < 1 || rank > 2 || !dtype_size(first->data.dtype))
         return fail("%s: tensor \"%s\" of type %s cannot be stacked", first->file, first->name, first->type);
     char *memory = NULL;
     for (int64_t e = 0; e < n_experts; e++) {
         if (expert_name(name, path, part, e)) return fail("the tensor name \"%s\" is too long", path);
         stored *t = find_stored(c, name);
-        if (!t) return missing(c, name, 2, first->data.shape);
+        if (!t) return missing(c, name, rank, first->data.shape);
         if (make_ready(c, t)) return -1;
-        if (t->data.dtype != first->data.dtype || !same_shape(&t->data, 2, first->data.shape))
+        if (t->data.dtype != first->data.dtype || !same_shape(&t->data, rank, first->data.shape))
             return fail("%s: tensor \"%s\" has another type or shape than that of expert 0", t->file, name);
         if (!memory && !(memory = own_memory(c, bytes, path))) return -1;
         if (!c->sizes_only) {
@@ -190,7 +191,7 @@ static int stack_experts(checkpoint *c, const char *path, const char *part, int6
         t->used = true;
     }
     out->data = (array){.dtype = first->data.dtype,
-                        .rank = 3,
+                        .rank = rank + 1,
                         .shape = {n_experts, first->data.shape[0], first->data.shape[1]},
                         .data = memory};
     return 0;
@@ -302,4 +303,18 @@ int checkpoint_matrix(checkpoint *c, const char *path, int rank, const int64_t *
 
 int checkpoint_router(checkpoint *c, const char *path, int64_t n_experts, int64_t in, matrix *out) {
     return take_any(c, path, 2, (int64_t[]){n_experts, in}, 8, out);
+}
+
+int checkpoint_expert_biases(checkpoint *c, const char *path, int64_t n_experts, int64_t n, matrix *out) {
+    const int64_t shape[] = {n_experts, n};
+    char name[NAME_SIZE];
+    module_part all;
+    if (join_name(name, path, "bias")) return -1;
+    if (c->synthetic.enabled || find_stored(c, name)) return checkpoint_plain(c, name, 2, shape, out);
+    int found = find_part(c, path, "bias", n_experts, &all);
+    if (found < 0) return -1;
+    if (!found) return missing(c, name, 2, shape);
+    if (plain_matrix(all.file, all.name, all.type, &all.data, 2, shape, out)) return -1;
+    if (!all.used) count_weight(c, out);
+    return 0;
 }

@@ -214,6 +214,10 @@ tensor tokens(graph *g, const int32_t *ids, int64_t n);
  * result must stay alive until this graph ended. mlx-lm generate.py: _step(y). */
 tensor token_result(graph *g, result *r);
 
+/* Rows of w [P, D] by position -> [L, D]: those of the tokens `ids`. A text longer than P is
+ * refused. mlx-lm gpt2.py: wpe. */
+tensor embed_positions(graph *g, tensor ids, const weight *w, const cache *c);
+
 /* Rows of w [V, D] by id, dequantized -> [L, D] in w's dtype. mlx nn.Embedding,
  * nn.QuantizedEmbedding. */
 tensor embed(graph *g, tensor ids, const weight *w);
@@ -327,6 +331,9 @@ tensor scale(graph *g, tensor x, float s);
 /* x / s, which rounds otherwise than scale by 1 / s. */
 tensor divide(graph *g, tensor x, float s);
 
+/* x, each number within -most .. most. mx.clip */
+tensor clip(graph *g, tensor x, float most);
+
 /* c tanh(x / c). */
 tensor soft_cap(graph *g, tensor x, float c);
 
@@ -362,7 +369,9 @@ typedef enum score_kind {
     SCORE_SOFTMAX,     /* of all logits, in F32 */
     SCORE_SIGMOID,     /* in F32 */
     SCORE_TOP_SOFTMAX, /* the logits choose; softmax of the chosen ones */
-    SCORE_TOP_SIGMOID  /* the logits choose; sigmoid of the chosen ones, in F32 */
+    SCORE_TOP_SIGMOID, /* the logits choose; sigmoid of the chosen ones, in F32 */
+    SCORE_BAND /* the logits choose; each by the softmax of those that were left and are not far below it:
+                  (it - logit) / max(it, |logit|) is at most 2 jitter (mlx-lm phimoe.py: sparsemixer) */
 } score_kind;
 typedef struct route_spec {
     int k;
@@ -377,6 +386,7 @@ typedef struct route_spec {
     float scale;                /* weights are multiplied with this; 0: not */
     const weight *bias;         /* [E], added to the scores for choosing only; NULL: none */
     const weight *expert_scale; /* [E], weights are multiplied with; NULL: not */
+    float jitter;               /* of SCORE_BAND */
     int identities;             /* so many of the last experts have no matrices: they give x back */
     bool imprecise;             /* mlx: the softmax is computed in the logits' dtype */
     bool narrow;                /* weights are rounded to the dtype of the experts' input */

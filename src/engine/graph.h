@@ -28,6 +28,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(XIELU, xielu, SMALL) /* w: alpha_p, alpha_n, beta, eps */                                             \
     OP(SOFTMAX, softmax, SMALL)                                                                              \
     OP(DIVIDE, divide, SMALL)                                                                                \
+    OP(CLIP, clip, SMALL)                                                                                    \
     OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
     OP(PRODUCT, product, SMALL)                                                                              \
     OP(PRODUCT_WEIGHT, product_weight, SMALL)                                                                \
@@ -93,7 +94,7 @@ typedef struct node {
         result *from;     /* TOKEN_RESULT */
         float eps;        /* RMS_NORM */
         const rope_spec *rope;
-        float scale; /* SCALE, DIVIDE, SOFT_CAP, GELU_ABOVE */
+        float scale; /* SCALE, DIVIDE, CLIP, SOFT_CAP, GELU_ABOVE */
         attend_spec attention;
         latent_spec latent;
         activation act; /* GATED, ACTIVATE, EXPERTS */

@@ -3,23 +3,30 @@
  * needs to ask. */
 #include "engine/graph_record.h"
 
-tensor tokens(graph *g, const int32_t *ids, int64_t n) {
-    if (n < 1) return refuse(g, "tokens", &nothing, "there are none");
-    if (n % g->n_sequences) return refuse(g, "tokens", &nothing, "not as many for each sequence");
+/* A node with room for n ids; NULL once the graph has failed. */
+static node *add_ids(graph *g, int64_t n) {
     if (!g->failed && g->n_ids + n > g->ids_capacity) {
         void *grown = g->ids;
-        g->failed = mem_resize(&grown, (size_t)(g->n_ids + n), sizeof *ids, "token ids") < 0;
+        g->failed = mem_resize(&grown, (size_t)(g->n_ids + n), sizeof *g->ids, "token ids") < 0;
         if (!g->failed) {
             g->ids = grown;
             g->ids_capacity = g->n_ids + n;
         }
     }
     node *x = add_node(g, OP_TOKENS, DTYPE_I32);
-    if (!x) return &nothing;
-    memcpy(g->ids + g->n_ids, ids, (size_t)n * sizeof *ids);
+    if (!x) return NULL;
     x->first_id = g->n_ids;
     g->n_ids += n;
     set_shape(x, 1, n, 0, 0);
+    return x;
+}
+
+tensor tokens(graph *g, const int32_t *ids, int64_t n) {
+    if (n < 1) return refuse(g, "tokens", &nothing, "there are none");
+    if (n % g->n_sequences) return refuse(g, "tokens", &nothing, "not as many for each sequence");
+    node *x = add_ids(g, n);
+    if (!x) return &nothing;
+    memcpy(g->ids + x->first_id, ids, (size_t)n * sizeof *ids);
     return x;
 }
 
@@ -47,6 +54,17 @@ tensor embed_or_first(graph *g, tensor ids, const weight *w) {
     tensor x = embed(g, ids, w);
     if (x != &nothing) graph_node(g, x->index)->or_first = true;
     return x;
+}
+
+tensor embed_positions(graph *g, tensor ids, const weight *w, const cache *c) {
+    if (ids->rank != 1 || w->rank != 2) return refuse(g, "embed_positions", ids, "wants ids");
+    int64_t n = ids->shape[0], each = n / g->n_sequences;
+    if (c->offset + each > w->shape[0])
+        return refuse(g, "embed_positions", ids, "the text has more tokens than the model has positions");
+    node *x = add_ids(g, n);
+    if (!x) return &nothing;
+    for (int64_t i = 0; i < n; i++) g->ids[x->first_id + i] = (int32_t)(c->offset + i % each);
+    return embed(g, x, w);
 }
 
 tensor linear(graph *g, tensor in, const weight *w) {
@@ -211,6 +229,10 @@ tensor scale(graph *g, tensor in, float s) {
 
 tensor divide(graph *g, tensor in, float s) {
     return by_constant(g, OP_DIVIDE, in, s);
+}
+
+tensor clip(graph *g, tensor in, float most) {
+    return by_constant(g, OP_CLIP, in, most);
 }
 
 tensor soft_cap(graph *g, tensor in, float c) {

@@ -88,7 +88,7 @@ void describe_gpt_neox(loader *l, desc *d) {
 
 /* Attention and MLP side by side on the result of one norm; neighbouring features are rotated. */
 void describe_gptj(loader *l, desc *d) {
-    static const decoder_keys keys = {"n_embd", "n_layer", "n_head", NULL, NULL, "layer_norm_epsilon"};
+    static const decoder_keys keys = {"n_embd", "n_layer", "n_head", NULL, NULL, "layer_norm_epsilon", NULL};
     static const decoder_defaults defaults = {4096, 28, 50400, 16, 0, 0, 1, 1e-5};
     read_classic(l, d, &keys, &defaults);
     attention_desc *a = &d->layer.attention;
@@ -165,4 +165,99 @@ void layer_cohere2(loader *l, const desc *d, int64_t i, layer_desc *out) {
         out->attention.rope = NULL;
     else
         out->attention.window = config_int_or(l, "sliding_window", 2, INT32_MAX, 4096);
+}
+
+/* ---- GPT-2 and its like: positions that are learned ---- */
+
+static const decoder_keys gpt2_keys = {"n_embd", "n_layer", "n_head", NULL, "n_inner", "layer_norm_epsilon",
+                                       NULL};
+
+static void read_gpt2(loader *l, desc *d, int64_t width) {
+    read_classic(l, d, &gpt2_keys, &(decoder_defaults){.width = width});
+    attention_desc *a = &d->layer.attention;
+    d->positions = config_int(l, "n_positions", 1, INT32_MAX);
+    a->packing = PACKING_ROWS;
+    a->n_kv_heads = a->n_heads;
+}
+
+static const names gpt2_names = {.embed = "model.wte",
+                                 .positions = "model.wpe",
+                                 .norm = "model.ln_f",
+                                 .head = "lm_head",
+                                 .layers = "model.h",
+                                 .qkv = "attn.c_attn",
+                                 .o = "attn.c_proj",
+                                 .pre = "ln_1",
+                                 .ffn_pre = "ln_2",
+                                 .up = "mlp.c_fc",
+                                 .down = "mlp.c_proj"};
+
+/* Names as published, of matrices that are stored as columns. mlx-lm's own begin with "model.". */
+static void take_columns(loader *l) {
+    static const slice_rule columns[] = {
+        {.from = ".attn.c_attn.weight", .to = ".attn.c_attn.weight", .transposed = true},
+        {.from = ".attn.c_proj.weight", .to = ".attn.c_proj.weight", .transposed = true},
+        {.from = ".mlp.c_fc.weight", .to = ".mlp.c_fc.weight", .transposed = true},
+        {.from = ".mlp.c_proj.weight", .to = ".mlp.c_proj.weight", .transposed = true},
+        {.from = NULL}};
+    static const name_rule rules[] = {{NAME_START, "transformer.", ""},
+                                      {NAME_DROP_END, ".attn.bias", NULL},
+                                      {NAME_DROP_PART, ".attn.masked_bias", NULL},
+                                      {NAME_START, "h.", "model.h."},
+                                      {NAME_START, "wte.", "model.wte."},
+                                      {NAME_START, "wpe.", "model.wpe."},
+                                      {NAME_START, "ln_f.", "model.ln_f."},
+                                      {NAME_END, NULL, NULL}};
+    bool published = checkpoint_has(l->checkpoint, "h.0.attn.c_attn.weight") ||
+                     checkpoint_has(l->checkpoint, "transformer.h.0.attn.c_attn.weight");
+    if (l->failed || !published) return;
+    l->failed = checkpoint_slice(l->checkpoint, columns) || checkpoint_rename(l->checkpoint, rules);
+}
+
+void describe_gpt2(loader *l, desc *d) {
+    read_gpt2(l, d, 1);
+    d->layer.attention.qkv_bias = d->layer.attention.o_bias = true;
+    d->layer.ffn.act = ACT_GELU_TANH;
+    d->layer.ffn.width = 4 * d->hidden; /* whatever n_inner says, as in mlx-lm */
+    d->tied = true;
+    d->names = gpt2_names;
+    take_columns(l);
+}
+
+/* One head of keys and values for all queries. */
+void describe_gpt_bigcode(loader *l, desc *d) {
+    read_gpt2(l, d, 0);
+    attention_desc *a = &d->layer.attention;
+    if (config_bool_or(l, "multi_query", true)) a->n_kv_heads = 1;
+    a->qkv_bias = a->o_bias = config_bool_or(l, "attention_bias", true);
+    d->layer.ffn.act = ACT_GELU;
+    d->layer.ffn.bias = config_bool_or(l, "mlp_bias", true);
+    d->tied = config_bool_or(l, "tie_word_embeddings", true);
+    d->names = gpt2_names;
+    d->names.embed = "transformer.wte";
+    d->names.positions = "transformer.wpe";
+    d->names.norm = "transformer.ln_f";
+    d->names.layers = "transformer.h";
+}
+
+/* A LayerNorm for every head; queries and keys in F32. */
+void describe_stablelm(loader *l, desc *d) {
+    read_classic(l, d, &(decoder_keys){.eps = "layer_norm_eps"}, &(decoder_defaults){0});
+    attention_desc *a = &d->layer.attention;
+    a->qkv_bias = config_bool(l, "use_qkv_bias");
+    a->f32 = true;
+    a->scale = sqrt(1 / (double)a->head_dim);
+    a->rope = read_rope(l, &(rope_wish){.dims = partial_dims(l, d, 0), .plain = true});
+    if (config_bool_or(l, "qk_layernorm", false)) {
+        a->qk_norm = QK_ALL_HEADS;
+        a->qk_layer_norm = a->qk_each = true;
+        a->qk_eps = d->eps;
+    }
+    d->layer.places = config_bool_or(l, "use_parallel_residual", false) ? PLACES_PARALLEL : PLACES_PRE;
+    d->layer.x_first = true;
+    d->layer.ffn.kind = FFN_GATED;
+    d->layer.ffn.bias = false;
+    d->never_quantized = "attention reads plain caches alone";
+    d->names.q_norm = "self_attn.q_layernorm.norms";
+    d->names.k_norm = "self_attn.k_layernorm.norms";
 }

@@ -167,3 +167,107 @@ void layer_hunyuan(loader *l, const desc *d, int64_t i, layer_desc *out) {
         e->shared = d->layer.ffn.width * number_of_layer(l, "num_shared_expert", i, d->n_layers, 64);
     if (e->route.k > e->n) config_refuse(l, "moe_topk", "is more than num_experts");
 }
+
+/* ---- LayerNorm and experts ---- */
+
+/* Queries, keys and values are clipped; experts' weights are rounded as their input is. */
+void describe_dbrx(loader *l, desc *d) {
+    static const decoder_keys keys = {"d_model", "n_layers", "n_heads", .eps = "layer_norm_eps"};
+    static const slice_rule published[] = {
+        {.from = ".experts.mlp.w1", .to = ".experts.gate_proj.weight"},
+        {.from = ".experts.mlp.v1", .to = ".experts.up_proj.weight"},
+        {.from = ".experts.mlp.w2", .to = ".experts.down_proj.weight", .transposed = true},
+        {.from = NULL}};
+    read_decoder_keys(l, d, &keys, &(decoder_defaults){.width = 1, .eps = 1e-5});
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->n_kv_heads = config_int_in(l, "attn_config", "kv_n_heads", 1, MAX_HEADS);
+    a->clip = config_float_in(l, "attn_config", "clip_qkv");
+    a->packing = PACKING_ROWS;
+    double theta = config_float_in(l, "attn_config", "rope_theta");
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .theta = theta, .theta_key = "", .plain = true});
+    d->layer_norm = true;
+    d->layer.ffn.kind = FFN_EXPERTS;
+    e->n = config_int_in(l, "ffn_config", "moe_num_experts", 1, MAX_DIM);
+    e->width = config_int_in(l, "ffn_config", "ffn_hidden_size", 1, MAX_DIM);
+    e->route = (route_spec){
+        .k = (int)config_int_in(l, "ffn_config", "moe_top_k", 1, e->n), .renormalize = true, .narrow = true};
+    e->f32_scores = true;
+    d->names = (names){.embed = "transformer.wte",
+                       .norm = "transformer.norm_f",
+                       .head = "lm_head",
+                       .layers = "transformer.blocks",
+                       .qkv = "norm_attn_norm.attn.Wqkv",
+                       .o = "norm_attn_norm.attn.out_proj",
+                       .pre = "norm_attn_norm.norm_1",
+                       .ffn_pre = "norm_attn_norm.norm_2",
+                       .router = "ffn.router.layer",
+                       .experts = "ffn.experts"};
+    if (l->failed) return;
+    l->failed = checkpoint_divide(l->checkpoint, ".ffn.experts.mlp.", e->n) ||
+                checkpoint_slice(l->checkpoint, published);
+}
+
+/* Each expert is chosen, and counts, among those that are left and near enough. */
+void describe_phimoe(loader *l, desc *d) {
+    static const decoder_defaults defaults = {4096, 32, 32064, 32, 8, 0, 6400, 1e-6};
+    read_decoder_or(l, d, &defaults);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    bool scaled = json_get(l->config, "rope_scaling") && !json_is_null(l->config, "rope_scaling");
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    a->qkv_bias = a->o_bias = true;
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim,
+                                        .theta = 10000,
+                                        .phi3 = true,
+                                        .own_mscale = scaled,
+                                        .type = scaled ? "longrope" : NULL});
+    d->layer_norm = d->norm_bias = d->head_bias = true;
+    d->layer.ffn.kind = FFN_EXPERTS;
+    e->n = config_int_or(l, "num_local_experts", 1, MAX_DIM, 16);
+    e->width = d->layer.ffn.width;
+    e->route = (route_spec){.k = (int)config_int_or(l, "num_experts_per_tok", 1, e->n, 2),
+                            .score = SCORE_BAND,
+                            .jitter = (float)config_float_or(l, "router_jitter_noise", 0.01)};
+    d->names.router = "block_sparse_moe.gate";
+    d->names.experts = "block_sparse_moe.switch_mlp";
+}
+
+/* Attention in F32 and experts side by side. */
+void describe_phixtral(loader *l, desc *d) {
+    static const decoder_keys keys = {"model_dim", "num_layers", "num_heads", .vocab = "num_vocab",
+                                      .eps = "layer_norm_eps"};
+    static const decoder_defaults defaults = {2560, 32, 51200, 32, 0, 0, 1, 1e-5};
+    read_decoder_keys(l, d, &keys, &defaults);
+    attention_desc *a = &d->layer.attention;
+    moe_desc *e = &d->layer.ffn.moe;
+    if (!l->failed) a->head_dim = d->hidden / a->n_heads;
+    int64_t dims = config_int_or(l, "rotary_dim", 2, MAX_DIM, 32);
+    if (!l->failed && (dims % 2 || dims > a->head_dim))
+        config_refuse(l, "rotary_dim", "is no even number of a head's features");
+    a->n_kv_heads = a->n_heads;
+    a->packing = PACKING_ROWS;
+    a->qkv_bias = a->o_bias = a->f32 = true;
+    a->scale = sqrt(1 / (double)a->head_dim);
+    a->rope = read_rope(l, &(rope_wish){.dims = dims, .theta = 10000, .theta_key = "", .plain = true});
+    d->layer_norm = d->norm_bias = d->head_bias = true;
+    d->layer.places = PLACES_PARALLEL;
+    d->layer.ffn.kind = FFN_EXPERTS;
+    d->layer.ffn.act = ACT_GELU_TANH;
+    e->n = config_int_or(l, "num_local_experts", 1, MAX_DIM, 4);
+    e->width = 4 * d->hidden;
+    e->ungated = e->expert_bias = true;
+    e->route = (route_spec){.k = (int)config_int_or(l, "num_experts_per_tok", 1, e->n, 2),
+                            .score = SCORE_TOP_SOFTMAX};
+    d->never_quantized = "attention reads plain caches alone";
+    d->names = (names){.embed = "transformer.embd.wte",
+                       .norm = "lm_head.ln",
+                       .head = "lm_head.linear",
+                       .layers = "transformer.h",
+                       .qkv = "mixer.Wqkv",
+                       .o = "mixer.out_proj",
+                       .pre = "ln",
+                       .router = "moe.gate",
+                       .experts = "moe.switch_mlp"};
+}

@@ -7,6 +7,11 @@
 static void load_norms(loader *l, const desc *d, const attention_desc *in, attention *out) {
     if (in->qk_norm == QK_NONE || in->qk_weightless) return;
     bool own = !in->reads; /* else there is no key to divide */
+    if (in->qk_norm == QK_ALL_HEADS && in->qk_each) {
+        out->q_norm = load_list(l, in->n_heads, in->head_dim, d->names.q_norm);
+        out->k_norm = load_list(l, in->n_kv_heads, in->head_dim, d->names.k_norm);
+        return;
+    }
     if (in->qk_norm == QK_ALL_HEADS) {
         out->q_norm = load_flat(l, in->n_heads, in->head_dim, d->names.q_norm);
         out->k_norm = load_flat(l, in->n_kv_heads, in->head_dim, d->names.k_norm);
@@ -81,9 +86,10 @@ static qkv project(graph *g, const attention *a, tensor x, float eps, tensor pro
     const attention_desc *d = &a->d;
     qkv p = {0};
     if (d->packing == PACKING_GROUPS) return split_groups(g, d, linear(g, x, a->qkv));
-    if (d->packing == PACKING_ROWS)
-        p = split_rows(g, d, linear(g, x, a->qkv));
-    else if (d->borrows)
+    if (d->packing == PACKING_ROWS) {
+        tensor all = linear(g, x, a->qkv);
+        p = split_rows(g, d, d->clip != 0 ? clip(g, all, (float)d->clip) : all);
+    } else if (d->borrows)
         p = (qkv){linear(g, x, a->q), projected[0], projected[1], NULL};
     else
         linears(g, x, d->k_is_v ? 2 : 3, (const weight *const[]){a->q, a->k, a->v},

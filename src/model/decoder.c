@@ -18,7 +18,7 @@ void read_decoder_keys(loader *l, desc *d, const decoder_keys *k, const decoder_
     attention_desc *a = &d->layer.attention;
     d->hidden = size_field(l, key_or(k->hidden, "hidden_size"), MAX_DIM, or->hidden);
     d->n_layers = size_field(l, key_or(k->n_layers, "num_hidden_layers"), MAX_LAYERS, or->n_layers);
-    d->vocab = size_field(l, "vocab_size", MAX_VOCAB, or->vocab);
+    d->vocab = size_field(l, key_or(k->vocab, "vocab_size"), MAX_VOCAB, or->vocab);
     a->n_heads = size_field(l, key_or(k->n_heads, "num_attention_heads"), MAX_HEADS, or->n_heads);
     a->n_kv_heads = config_int_or(l, key_or(k->n_kv_heads, "num_key_value_heads"), 1, MAX_HEADS,
                                   or->n_kv_heads ? or->n_kv_heads : a->n_heads);
@@ -152,6 +152,7 @@ static void load_layer(loader *l, const desc *d, const layer_desc *in, layer *ou
     out->residual = (float)in->residual;
     out->clip = in->clip;
     out->places = in->places;
+    out->x_first = in->x_first;
     out->layer_norm = d->layer_norm;
     if (d->norm_weightless) pre = post = false;
     if (pre && mixes) out->pre = load_wide_norm(l, d, d->norm_offset, n->pre);
@@ -193,6 +194,8 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
     a->describe(l, d);
     if (!(out->layers = load_alloc(l, (size_t)d->n_layers, sizeof *out->layers))) return;
     out->embed = load_linear(l, (linear_shape){d->vocab, d->hidden, false}, d->names.embed);
+    if (d->positions)
+        out->positions = load_linear(l, (linear_shape){d->positions, d->hidden, false}, d->names.positions);
     if (!d->norm_weightless)
         out->norm = load_wide_norm(l, d, d->last_norm_plain ? 0 : d->norm_offset, d->names.norm);
     if (d->norm_head && !l->failed) normalize_head(l, d);
@@ -254,6 +257,7 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
         r = run_attention(g, &l->attention, in, eps, c, projected);
     if (l->places >= PLACES_PARALLEL) {
         tensor own = l->places == PLACES_PARALLEL ? in : norm(g, l->layer_norm, x, l->ffn_pre, eps);
+        if (l->x_first) return add(g, add(g, x, r), run_ffn(g, &l->ffn, own));
         return add(g, add(g, r, run_ffn(g, &l->ffn, own)), x);
     }
     if (has_post(l->places)) r = norm(g, l->layer_norm, r, l->post, l->post_eps);
@@ -301,6 +305,7 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
     const desc *d = &m->d;
     int64_t loops = d->loops ? d->loops : 1;
     tensor x = embed(g, ids, m->embed);
+    if (m->positions) x = add(g, x, embed_positions(g, ids, m->positions, caches[0]));
     if (d->embed_scale != 0) x = scale(g, x, (float)d->embed_scale);
     if (d->embed_norm) x = rms_norm(g, x, NULL, d->eps);
     handed other = {.embedding = x};

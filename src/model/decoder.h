@@ -27,11 +27,13 @@ typedef struct attention_desc {
     position_scale temperature; /* of queries after rope; n 0: none */
     double scale;               /* 0: head_dim ** -0.5 */
     double q_scale, v_scale;    /* of queries after their norm, of values; 0: none */
+    double clip;                /* queries, keys and values are at most so large; 0: as large as they are */
     int64_t v_head_dim;         /* 0: head_dim */
     const rope_spec *rope;      /* NULL: no positions */
     qk_norm qk_norm;
     bool qk_weightless; /* these norms only divide */
     bool qk_layer_norm; /* these of all heads are LayerNorms */
+    bool qk_each;       /* ... with the weights of each head by themselves */
     float qk_eps;       /* their eps; 0: the layer's */
     bool qkv_bias, o_bias, gate_bias;
     bool sinks;    /* one per head */
@@ -169,6 +171,7 @@ typedef struct layer_desc {
     bool only_ffn;            /* there is nothing but a feed-forward */
     ffn_desc ffn;
     places places;
+    bool x_first;    /* of parallel places: the sum is (x + attention) + feed-forward */
     float eps;       /* of its norms; 0: the description's */
     bool scalar;     /* the layer's result is multiplied with a number of its own */
     double residual; /* what attention and feed-forward are multiplied with before the sum; 0: nothing */
@@ -178,7 +181,7 @@ typedef struct layer_desc {
 
 /* Names of weights in mlx-lm's modules. The second part is a layer's, after "LAYERS.N.". */
 typedef struct names {
-    const char *embed, *norm, *head, *layers;
+    const char *embed, *positions, *norm, *head, *layers;
 
     const char *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *out_gate, *sinks, *out_norm;
     const char *pre, *post, *ffn_pre, *ffn_post; /* norms; pre only where `places` says so, and so on */
@@ -198,6 +201,8 @@ typedef struct desc {
     double post_offset, ffn_post_offset; /* those after attention and feed-forward; 0: the same */
     bool norm_weightless;                /* norms only divide */
     names names;
+    int64_t positions;                           /* so many have rows of their own, which the embedding
+                                                    gains; 0: none have */
     double embed_scale;                          /* 0: none; so for those below */
     double head_divide, logit_divide, logit_cap; /* what enters the head; what leaves it */
     double logit_scale;                          /* before logit_cap */
@@ -287,7 +292,7 @@ typedef struct layer {
     bool only_ffn;
     ffn ffn;
     places places;
-    bool layer_norm;
+    bool layer_norm, x_first;
     const weight *pre, *post, *ffn_pre, *ffn_post;
     float eps, post_eps, residual;
     bool clip;
@@ -303,7 +308,7 @@ typedef struct layer {
 
 typedef struct decoder {
     desc d;
-    const weight *embed, *norm, *head, *head_gain;
+    const weight *embed, *positions, *norm, *head, *head_gain;
     const weight *layer_embed, *layer_projection, *layer_norm; /* of the layers' own inputs */
     const weight **stream_in, **stream_out;                    /* of all streams but the first */
     layer *layers;
@@ -358,7 +363,7 @@ typedef struct decoder_defaults {
 
 /* Names of fields that are others than hidden_size, num_hidden_layers, ...; NULL: they are not. */
 typedef struct decoder_keys {
-    const char *hidden, *n_layers, *n_heads, *n_kv_heads, *width, *eps;
+    const char *hidden, *n_layers, *n_heads, *n_kv_heads, *width, *eps, *vocab;
 } decoder_keys;
 
 /* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms

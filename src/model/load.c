@@ -52,6 +52,13 @@ double config_float_in(loader *l, const char *object, const char *key) {
     return value;
 }
 
+int64_t config_int_in(loader *l, const char *object, const char *key, int64_t min, int64_t max) {
+    int64_t value = min;
+    if (!l->failed)
+        l->failed = json_get_int(json_get(l->config, object), l->name, key, true, min, max, &value) < 0;
+    return l->failed ? min : value;
+}
+
 bool config_list_has(loader *l, const char *key, int64_t n) {
     const json *list = json_get(l->config, key);
     for (const json *item = json_first(list); item; item = json_next(item))
@@ -103,7 +110,9 @@ static const weight *take_matrix(loader *l, const char *name, int64_t n, linear_
         status = router ? checkpoint_router(l->checkpoint, path, shape.out, shape.in, &source.m)
                         : checkpoint_matrix(l->checkpoint, path, rank, first, &source.m);
     full_name(l, bias_name, name, ".bias");
-    if (!status && shape.bias) status = checkpoint_plain(l->checkpoint, bias_name, rank - 1, first, &bias);
+    if (!status && shape.bias)
+        status = n ? checkpoint_expert_biases(l->checkpoint, path, n, shape.out, &bias)
+                   : checkpoint_plain(l->checkpoint, bias_name, 1, first, &bias);
     if (status) {
         l->failed = true;
         return NULL;
@@ -252,6 +261,23 @@ const weight *load_gain(loader *l, int64_t n, int64_t each, const char *name) {
     floats_from(stored, source.m.values.data, source.m.values.dtype, n);
     for (int64_t i = 0; i < n * each; i++) all[i] = stored[i / each];
     set_values(l, &source.m.values, l->activations, all, n * each);
+    source.m.shape[0] = source.m.values.shape[0] = n * each;
+    return l->failed ? NULL : take(l, &source);
+}
+
+const weight *load_list(loader *l, int64_t n, int64_t each, const char *name) {
+    char path[NAME_SIZE], item[128];
+    weight_source source = {.name = name};
+    float *all = load_alloc(l, (size_t)(n * each), sizeof *all);
+    for (int64_t i = 0; i < n && !l->failed; i++) {
+        snprintf(item, sizeof item, "%s.%lld", name, (long long)i);
+        if (checkpoint_plain(l->checkpoint, full_name(l, path, item, ".weight"), 1, &each, &source.m))
+            l->failed = true;
+        else
+            floats_from(all + i * each, source.m.values.data, source.m.values.dtype, each);
+    }
+    if (l->failed) return NULL;
+    set_values(l, &source.m.values, source.m.values.dtype, all, n * each);
     source.m.shape[0] = source.m.values.shape[0] = n * each;
     return l->failed ? NULL : take(l, &source);
 }

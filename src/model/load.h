@@ -40,6 +40,8 @@ bool config_bool_or(loader *l, const char *key, bool otherwise);
 /* A field of the object `key`. */
 double config_float_in(loader *l, const char *object, const char *key);
 
+int64_t config_int_in(loader *l, const char *object, const char *key, int64_t min, int64_t max);
+
 /* Is the number n in the list `key`? Not when there is no list. */
 bool config_list_has(loader *l, const char *key, int64_t n);
 
@@ -87,6 +89,9 @@ const weight *load_number(loader *l, const char *name);
 /* [rows, cols], as a vector of rows * cols. */
 const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name);
 
+/* n vectors, NAME.0.weight and so on, as one of n * each. */
+const weight *load_list(loader *l, int64_t n, int64_t each, const char *name);
+
 /* As load_vector, times factor. */
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name);
 
@@ -110,6 +115,7 @@ typedef struct rope_wish {
         proportional; /* without rope_parameters: so much of dims is rotated, in dims' frequencies; 0: all */
     bool nested;      /* mlx-lm's class reads rope_parameters, too */
     bool phi3; /* longrope's context is config.json's original_max_position_embeddings (mlx-lm phi3.py) */
+    bool own_mscale;  /* longrope's factor may be rope_scaling's long_mscale (mlx-lm phimoe.py) */
     bool only_linear; /* any other scaling is ignored (mlx-lm deepseek.py) */
     bool negative;    /* plain, turned the other way (mlx-lm nanochat.py) */
     bool powers;      /* those are powers of the base as they are of variants (mlx-lm talkie.py) */

@@ -79,6 +79,12 @@ static const name_rule gpt_neox_rules[] = {{NAME_DROP_PART, ".attention.bias", N
                                            {NAME_START, "gpt_neox.", "model."},
                                            {NAME_START, "embed_out.", "model.embed_out."},
                                            {NAME_END, NULL, NULL}};
+static const name_rule dbrx_rules[] = {{NAME_PART, ".experts.*.w1.", ".experts.*.gate_proj."},
+                                       {NAME_PART, ".experts.*.v1.", ".experts.*.up_proj."},
+                                       {NAME_PART, ".experts.*.w2.", ".experts.*.down_proj."},
+                                       {NAME_END, NULL, NULL}};
+static const name_rule phixtral_rules[] = {{NAME_PART, ".moe.mlp.*.", ".moe.experts.*."},
+                                           {NAME_END, NULL, NULL}};
 static const name_rule gptj_rules[] = {{NAME_DROP_PART, ".attn.bias", NULL},
                                        {NAME_DROP_PART, ".attn.masked_bias", NULL},
                                        {NAME_START, "transformer.", "model."},

@@ -72,7 +72,8 @@ static void scale_longrope(loader *l, const rope_wish *wish, const json *scaling
     const json *item = json_is_array(factors) ? json_first(factors) : NULL;
     for (int i = 0; i < n && !all_one; i++, item = item ? json_next(item) : NULL)
         freqs[i] *= (float)json_number(item ? item : factors);
-    spec->mscale = factor <= 1 ? 1 : (float)sqrt(1 + log(factor) / log(context));
+    double own = wish->own_mscale ? field(l, scaling, "long_mscale", true, 0) : 0;
+    spec->mscale = own != 0 ? (float)own : factor <= 1 ? 1 : (float)sqrt(1 + log(factor) / log(context));
 }
 
 /* A GGUF file carries the finished factors in a tensor. */

@@ -12,7 +12,7 @@ import reference
 from mlx_lm.utils import load_model
 from test_architectures import check_near, check_same
 from test_families import assert_near, prompt
-from test_published import publish
+from published import publish
 
 BLOCK = 128
 

@@ -43,6 +43,10 @@ static tensor of_clip(graph *g, const side *s, cache *c, tensor x) {
     tensor large = scale(g, x, 300000);
     return add_clipped(g, large, large);
 }
+static tensor of_clip_both_ends(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return clip(g, scale(g, x, 3), 1.3f);
+}
 static tensor of_scale(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return scale(g, x, 11.3137f);
@@ -181,6 +185,10 @@ static tensor of_mean_of_streams(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return mean_of_streams(g, x, 4);
 }
+static tensor of_embed_positions(graph *g, const side *s, cache *c, tensor x) {
+    static const int32_t ids[70];
+    return add(g, x, embed_positions(g, tokens(g, ids, tensor_dim(x, 0)), s->table, c));
+}
 static tensor of_rescale(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return rescale(g, x, linear(g, x, s->square));
@@ -219,6 +227,8 @@ static const agreement operations[] = {
     {.name = "softmax of heads", .build = of_softmax_of_heads},
     {.name = "divide", .build = of_divide},
     {.name = "soft_cap", .build = of_soft_cap},
+    {.name = "clip", .build = of_clip_both_ends},
+    {.name = "embed_positions", .build = of_embed_positions},
     {.name = "product", .build = of_product},
     {.name = "product by head", .build = of_product_by_head},
     {.name = "product_weight", .build = of_product_weight},

@@ -48,6 +48,11 @@ static tensor of_top_softmax(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return routed_by(g, s, x, (route_spec){.k = 3, .score = SCORE_TOP_SOFTMAX});
 }
+static tensor of_band(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    route_spec spec = {.k = 3, .score = SCORE_BAND, .jitter = 0.4f};
+    return experts(g, x, route(g, linear(g, x, s->router), &spec), ACT_SILU, s->gate, s->up, s->down);
+}
 static tensor of_weighed_input(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return routed_by(g, s, x, (route_spec){.k = 1, .score = SCORE_TOP_SIGMOID, .on_input = true});
@@ -80,6 +85,7 @@ static const agreement operations[] = {
     {.name = "group routing", .build = of_group_routing, .experts = true, .choosy = true},
     {.name = "best groups", .build = of_best_groups, .experts = true, .choosy = true},
     {.name = "top softmax", .build = of_top_softmax, .experts = true, .choosy = true},
+    {.name = "band", .build = of_band, .experts = true, .choosy = true},
     {.name = "weighed input", .build = of_weighed_input, .experts = true, .choosy = true},
     {.name = "experts with biases", .build = of_biased_experts, .experts = true},
     {.name = "experts without gate", .build = of_ungated_experts, .experts = true},

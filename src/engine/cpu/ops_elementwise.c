@@ -152,6 +152,14 @@ void cpu_divide(cpu *e, const node *x, int thread) {
         for (int64_t i = p.first; i < p.end; i++) out[i] = in[i] / x->scale;
 }
 
+void cpu_clip(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread), most = x->scale;
+    float *out = floats_of(e, x, thread);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_count(x), PIECE, &p))
+        for (int64_t i = p.first; i < p.end; i++) out[i] = fminf(fmaxf(in[i], -most), most);
+}
+
 void cpu_soft_cap(cpu *e, const node *x, int thread) {
     const float *in = floats_of(e, x->in[0], thread);
     float *out = floats_of(e, x, thread);

@@ -19,7 +19,7 @@ static void score_experts(const node *x, const float *logits, float *scores, flo
     for (int64_t i = 0; i < n; i++) {
         if (s->score == SCORE_SIGMOID) scores[i] = 1 / (1 + expf(-logits[i]));
         if (s->score == SCORE_SOFTMAX) sum += scores[i] = expf(logits[i] - max);
-        if (s->score == SCORE_TOP_SOFTMAX || s->score == SCORE_TOP_SIGMOID) scores[i] = logits[i];
+        if (s->score > SCORE_SIGMOID) scores[i] = logits[i];
     }
     for (int64_t i = 0; i < n && s->score == SCORE_SOFTMAX; i++) scores[i] /= sum;
     for (int64_t i = 0; i < n; i++) chosen_by[i] = scores[i] + (bias ? bias[i] : 0);
@@ -67,6 +67,18 @@ static void choose(const route_spec *s, const float *chosen_by, int64_t n, route
     }
 }
 
+/* Logits that were chosen are gone for those that are chosen later. */
+static void weigh_band(const route_spec *s, float *logits, int64_t n, routed *out) {
+    for (int j = 0; j < s->k; j++) {
+        float top = logits[out[j].expert], sum = 0;
+        for (int64_t i = 0; i < n; i++)
+            if (!((top - logits[i]) / fmaxf(fabsf(logits[i]), top) > 2 * s->jitter))
+                sum += expf(logits[i] - top);
+        out[j].weight = 1 / sum;
+        logits[out[j].expert] = -INFINITY;
+    }
+}
+
 static void weigh(const route_spec *s, const float *scores, const float *expert_scale, routed *out) {
     float sum = 0, max = scores[out[0].expert];
     for (int j = 1; j < s->k; j++) max = scores[out[j].expert] > max ? scores[out[j].expert] : max;
@@ -98,6 +110,10 @@ void cpu_route(cpu *e, const node *x, int thread) {
             score_experts(x, floats_of(e, x->in[0], thread) + r * n, scores, chosen_by);
             if (x->route.n_group > 1) mask_groups(&x->route, chosen_by, n);
             choose(&x->route, chosen_by, n, out);
+            if (x->route.score == SCORE_BAND) {
+                weigh_band(&x->route, scores, n, out);
+                continue;
+            }
             weigh(&x->route, scores, x->w[1] ? cpu_weight_of(x, 1)->floats : NULL, out);
             for (int j = 0; j < x->route.k; j++) touch_expert(x, out[j].expert);
         }

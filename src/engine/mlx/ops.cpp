@@ -171,9 +171,28 @@ static mx::array masked_groups(const route_spec &s, mx::array scores) {
     return mx::flatten(scores, -2, -1);
 }
 
+/* mlx-lm phimoe.py: sparsemixer */
+static void choose_in_turn(value &out, const mx::array &logits, const route_spec &s) {
+    mx::array left = logits;
+    mx::array none(-std::numeric_limits<float>::infinity(), logits.dtype());
+    arrays chosen, weights;
+    for (int j = 0; j < s.k; j++) {
+        mx::array top = mx::max(left, -1, true), index = mx::argmax(left, -1, true);
+        mx::array below = mx::divide(mx::subtract(top, logits), mx::maximum(mx::abs(logits), top));
+        mx::array far = mx::greater(below, constant(2.0 * s.jitter, below));
+        mx::array band = mx::softmax(mx::where(far, none, left), -1, true);
+        weights.push_back(mx::take_along_axis(band, index, -1));
+        chosen.push_back(index);
+        left = mx::put_along_axis(left, index, none, -1);
+    }
+    out.first = mx::concatenate(chosen, -1);
+    out.second = mx::concatenate(weights, -1);
+}
+
 /* The order in which argpartition leaves the chosen is that of the sum. */
 static void choose_experts(value &out, const mx::array &logits, const node *at) {
     const route_spec &s = at->route;
+    if (s.score == SCORE_BAND) return choose_in_turn(out, logits, s);
     mx::array scores = s.score == SCORE_SOFTMAX   ? mx::softmax(logits, -1, !s.imprecise)
                        : s.score == SCORE_SIGMOID ? mx::sigmoid(mx::astype(logits, mx::float32))
                                                   : logits;
@@ -374,6 +393,11 @@ void mlx_softmax(mlx_engine &e, const graph *, const node *x) {
 
 void mlx_divide(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).first = mx::divide(in(e, x, 0), constant(x->scale, in(e, x, 0)));
+}
+
+void mlx_clip(mlx_engine &e, const graph *, const node *x) {
+    const mx::array &from = in(e, x, 0);
+    value_of(e, x).first = mx::clip(from, constant(-x->scale, from), constant(x->scale, from));
 }
 
 void mlx_soft_cap(mlx_engine &e, const graph *, const node *x) {
