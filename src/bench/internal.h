@@ -248,6 +248,10 @@ int wait_for_quality(bench *b, series *s, const row *r, int64_t start);
  * up. */
 int program_turn(bench *b, series *s, int64_t max_runs);
 
+/* As resume_series. Where there may be earlier runs of s, its program is asked what it will run, by
+ * a run of one token. -1 when it fails. */
+int program_resume(bench *b, series *s);
+
 /* n runs of a configuration that is done, whose speeds go to out: [N_SPEEDS][n]. */
 int trial_again(bench *b, const series *s, int64_t n, double *out);
 

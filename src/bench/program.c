@@ -33,7 +33,8 @@ static const char *value_text(arena *memory, const params *p, int i) {
 }
 
 /* NULL when out of memory. */
-static const char **arguments_of(arena *memory, const bench *b, const series *s, int64_t n_runs) {
+static const char **arguments_of(arena *memory, const bench *b, const params *p, const bool given[N_PARAMS],
+                                 int64_t n_runs) {
     const bench_programs *how = b->options->programs;
     const char **out = arena_alloc(memory, (size_t)(2 * N_PARAMS + how->n + 8) * sizeof *out);
     char number[32], name[64];
@@ -42,10 +43,10 @@ static const char **arguments_of(arena *memory, const bench *b, const series *s,
     snprintf(number, sizeof number, "%lld", (long long)n_runs);
     out[n++] = "mlxbench";
     for (int i = 0; i < N_PARAMS; i++) {
-        if (!how->given[i]) continue;
+        if (!given[i]) continue;
         snprintf(name, sizeof name, "--%s", param_table[i].option);
         out[n++] = arena_string(memory, name);
-        out[n++] = value_text(memory, &s->params, i);
+        out[n++] = value_text(memory, p, i);
         if (!out[n - 2] || !out[n - 1]) return NULL;
     }
     for (int i = 0; i < how->n; i++) out[n++] = how->arguments[i];
@@ -150,12 +151,77 @@ int program_turn(bench *b, series *s, int64_t max_runs) {
     s->warm = s->settled = true; /* it sees to that itself */
     int64_t n = series_runs_left(s, b->options), memory_kills = sys_memory_kills();
     arena *memory = arena_new();
-    const char **arguments = memory ? arguments_of(memory, b, s, n < max_runs ? n : max_runs) : NULL;
+    const char **arguments =
+        memory ? arguments_of(memory, b, &s->params, b->options->programs->given, n < max_runs ? n : max_runs)
+               : NULL;
     progress_run(&b->progress, s);
     int failed = !arguments || run_program(b, arguments, s->program != NULL, &out, &err, &status);
     if (!failed) failed = out.length ? take_rows(b, s, &out) : fail_without_rows(&err, status, memory_kills);
     str_free(&out);
     str_free(&err);
     arena_free(memory);
+    return failed ? -1 : 0;
+}
+
+/* ---- what it would measure ---- */
+
+/* Parameters that decide how long a run takes, and not how it is made. */
+static const int sizes[] = {PARAM_n_prompt, PARAM_n_generate, PARAM_depth, PARAM_idle_s};
+
+/* Might an earlier run be one of s? */
+static bool may_resume(const results *earlier, const series *s) {
+    for (int64_t i = 0; i < earlier->n; i++) {
+        const value *of = earlier->runs[i].cells, program = of[COLUMN_program];
+        bool own = program.kind != VALUE_TEXT;
+        bool same = s->program ? !own && !strcmp(program.text, s->program) : own;
+        if (same && of[COLUMN_n_prompt].number == s->params.n_prompt &&
+            of[COLUMN_n_generate].number == s->params.n_generate)
+            return true;
+    }
+    return false;
+}
+
+/* The row of s's program for the shortest run there is, with the sizes of s. Without rows, or with
+ * an error there, -1. */
+static int row_to_come(const bench *b, const series *s, results *found, row *out) {
+    const bench_programs *how = b->options->programs;
+    params shortest = s->params;
+    bool given[N_PARAMS];
+    str text = {0}, err = {0};
+    int status = 0;
+    memcpy(given, how->given, sizeof given);
+    given[PARAM_n_prompt] = given[PARAM_n_generate] = true;
+    shortest.n_prompt = shortest.n_generate = 1;
+    shortest.depth = shortest.idle_s = 0;
+    int64_t memory_kills = sys_memory_kills();
+    arena *memory = arena_new();
+    const char **arguments = memory ? arguments_of(memory, b, &shortest, given, 1) : NULL;
+    int failed = !arguments || run_program(b, arguments, s->program != NULL, &text, &err, &status);
+    if (!failed && !text.length) failed = fail_without_rows(&err, status, memory_kills);
+    if (!failed)
+        failed = results_parse(found, text.data, text.length, s->program ? s->program : "this program");
+    if (!failed && !found->n) failed = fail_process(status, memory_kills);
+    str_free(&text);
+    str_free(&err);
+    arena_free(memory);
+    if (failed) return -1;
+    *out = found->runs[0];
+    value error = out->cells[COLUMN_error];
+    if (error.kind == VALUE_TEXT) return fail("%s", error.text);
+    if (s->program) out->cells[COLUMN_program] = (value){.kind = VALUE_TEXT, .text = s->program};
+    row asked;
+    row_of_run(&asked, (run_number){0}, &s->params, NULL, &(facts){.model_type = NULL});
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) /* an older program may not know some */
+        if (given[sizes[i]])
+            out->cells[COLUMN_FIRST_PARAM + sizes[i]] = asked.cells[COLUMN_FIRST_PARAM + sizes[i]];
+    return 0;
+}
+
+int program_resume(bench *b, series *s) {
+    results found = {0};
+    row now;
+    if (!b->options->earlier || !may_resume(b->options->earlier, s)) return 0;
+    int failed = row_to_come(b, s, &found, &now) || resume_series(b, s, &now);
+    results_free(&found);
     return failed ? -1 : 0;
 }

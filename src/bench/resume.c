@@ -16,18 +16,20 @@ int resume_runs(bench *b) {
     return failed;
 }
 
-/* Besides the parameters, what must be the same so that runs belong together. */
+/* Besides the parameters, what must be the same so that runs belong together; and the versions of
+ * programs that are compared. */
 static const int same_facts[] = {COLUMN_engine_version, COLUMN_device,    COLUMN_quantization,
                                  COLUMN_parameters,     COLUMN_synthetic, COLUMN_hw_model,
                                  COLUMN_mlx_env,        COLUMN_seed,      COLUMN_program};
 
-static bool is_same(const row *now, const row *earlier) {
+static bool is_same(const bench *b, const row *now, const row *earlier) {
     if (earlier->cells[COLUMN_error].kind == VALUE_TEXT) return false;
     for (int c = COLUMN_FIRST_PARAM; c < COLUMN_FIRST_METRIC; c++)
         if (!value_equal(now->cells[c], earlier->cells[c])) return false;
     for (size_t i = 0; i < sizeof same_facts / sizeof *same_facts; i++)
         if (!value_equal(now->cells[same_facts[i]], earlier->cells[same_facts[i]])) return false;
-    return true;
+    value program = now->cells[COLUMN_mlxbench_version];
+    return !b->options->programs || value_equal(program, earlier->cells[COLUMN_mlxbench_version]);
 }
 
 static double real_of(const row *r, int c) {
@@ -47,13 +49,13 @@ int resume_series(bench *b, series *s, const row *now) {
     const results *r = b->options->earlier;
     if (!r) return 0;
     for (int64_t i = r->n - 1; i >= 0 && !s->configuration; i--) /* of several, the last one */
-        if (!b->adopted[i] && is_same(now, &r->runs[i]))
+        if (!b->adopted[i] && is_same(b, now, &r->runs[i]))
             s->configuration = r->runs[i].cells[COLUMN_configuration].number;
     for (int64_t i = 0; i < r->n && s->configuration; i++) {
         const row *run = &r->runs[i];
         if (run->cells[COLUMN_configuration].number != s->configuration) continue;
         b->adopted[i] = true;
-        if (is_same(now, run) && adopt(b, s, run)) return -1;
+        if (is_same(b, now, run) && adopt(b, s, run)) return -1;
     }
     return 0;
 }

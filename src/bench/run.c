@@ -77,7 +77,7 @@ static int begin_one(bench *b, series *s) {
         progress_expect(&b->progress, &s->params, -s->expected);
         return 1;
     }
-    if (!failed) failed = resume_series(b, s, &found.what);
+    if (!failed) failed = s->by_program ? program_resume(b, s) : resume_series(b, s, &found.what);
     progress_expect(&b->progress, &s->params, series_runs_left(s, b->options) - s->expected);
     s->expected = series_runs_left(s, b->options);
     if (!s->configuration) s->configuration = ++b->configuration;

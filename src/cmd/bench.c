@@ -266,7 +266,6 @@ static int get_programs(command *c) {
                                      {"--seed", c->bench.seed ? c->seed_text : NULL}};
     if (c->prompt && !strcmp(c->prompt, "-"))
         return fail_usage("--ab-program: the prompt cannot come from standard input; use --prompt @FILE");
-    if (c->resume) return fail_usage("--ab-program and --resume do not go together");
     snprintf(c->seed_text, sizeof c->seed_text, "%lld", (long long)c->bench.seed);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (!others[i][1]) continue;

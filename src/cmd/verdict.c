@@ -98,8 +98,10 @@ static int compare_programs(verdict *v, FILE *to) {
     results sides[2] = {{0}, {0}};
     int failed = 0;
     for (int64_t i = 0; i < v->runs.n && !failed; i++) {
-        bool own = v->runs.runs[i].cells[COLUMN_program].kind != VALUE_TEXT;
-        failed = results_add(&sides[own], &v->runs.runs[i]);
+        value program = v->runs.runs[i].cells[COLUMN_program];
+        bool own = program.kind != VALUE_TEXT;
+        if (own || !strcmp(program.text, v->program)) /* a resumed file may have runs of a third one */
+            failed = results_add(&sides[own], &v->runs.runs[i]);
     }
     failed = failed || results_complete(&sides[0]) || results_complete(&sides[1]) ||
              compare(v, &sides[0], &sides[1], names, to);

@@ -243,10 +243,67 @@ def test_rows_of_another_program_are_not_resumed(bench, slower, tmp_path):
     assert len({row["configuration"] for row in rows}) == 2
 
 
+def sides_of(file):
+    rows = list(csv.DictReader(open(file)))
+    return sorted((row["program"], int(row["n_prompt"]), int(row["configuration"]), int(row["repeat"])) for row in rows)
+
+
+def test_programs_are_resumed(bench, slower, tmp_path):
+    """Each side of each configuration gets the runs that it lacks; a program is asked what it will run by one token."""
+    file, log = tmp_path / "rows", tmp_path / "slower.log"
+    command = ["--engine", "fake", "-d", 5, "--ab-program", slower, "--resume", file, "-o", f"csv:{file}"]
+    bench(*command, "-np", 9, "-r", 2, check=True)
+    assert not any("--n-prompt 1 " in call for call in log.read_text().splitlines())  # there was nothing to resume
+    bench(*command, "-np", "9,12", "-r", 7, check=True)
+    rows = sides_of(file)
+    wanted = {("", 9): 1, (str(slower), 9): 2, ("", 12): 3, (str(slower), 12): 4}
+    assert rows == sorted((*side, number, i) for side, number in wanted.items() for i in range(1, 8))
+    calls = log.read_text().splitlines()
+    assert [call.count("--n-prompt 1 --n-generate 1 --depth 0 ") for call in calls].count(1) == 1
+    log.unlink()
+    done = bench(*command, "-np", "9,12", "-r", 7, check=True)
+    assert sides_of(file) == rows and "generation_tps" in done.stderr  # and the comparison is made
+    assert all("--n-prompt 1 " in call for call in log.read_text().splitlines())
+
+
+def test_programs_of_another_version_are_not_resumed(bench, slower, tmp_path):
+    file = tmp_path / "rows"
+    command = ["--engine", "fake", "-r", 2, "--ab-program", slower, "--resume", file, "-o", f"jsonl:{file}"]
+    bench(*command, check=True)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in lines:
+        row["mlxbench_version"] = "0.0.1" if row["program"] else row["mlxbench_version"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    bench(*command, check=True)
+    rows = runs_of(file.read_text())
+    assert sorted((row["program"] or "", row["configuration"]) for row in rows) == [("", 1)] * 2 + [
+        (str(slower), 2)] * 2 + [(str(slower), 3)] * 2
+
+
+def test_an_older_program_is_resumed(bench, program, tmp_path):
+    (tmp_path / "less.py").write_text(LESS)
+    old = program("old", f'PROGRAM "$@" | {sys.executable} {tmp_path}/less.py')
+    file = tmp_path / "rows"
+    for repeats in (1, 3):
+        bench("--engine", "fake", "-r", repeats, "--ab-program", old, "--resume", file, "-o", f"csv:{file}", check=True)
+    assert [row[2:] for row in sides_of(file)] == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
+
+
+def test_a_program_that_cannot_say_what_it_runs(bench, program, slower, tmp_path):
+    """Is an error of its side; the other one is measured, and earlier runs stay."""
+    file = tmp_path / "rows"
+    command = ["--engine", "fake", "--ab-program", slower, "--resume", file, "-o", f"csv:{file}"]
+    bench(*command, "-r", 1, check=True)
+    program("slower", "exit 5")
+    done = bench(*command, "-r", 2)
+    rows = list(csv.DictReader(open(file)))
+    assert done.returncode == 1 and sorted((row["program"] != "", row["error"]) for row in rows) == [
+        (False, "")] * 2 + [(True, ""), (True, "the process ended with exit code 5")]
+
+
 @pytest.mark.parametrize("arguments, words", [
     (["--ab-program", "/nonesuch"], ["--ab-program", "/nonesuch"]),
     (["--ab-program", "/bin/sh", "--prompt", "-"], ["--ab-program", "@FILE"]),
-    (["--ab-program", "/bin/sh", "--resume", "x"], ["--ab-program", "--resume"]),
     (["--fail-slower", "3%"], ["--fail-slower", "--ab-program"]),
 ])
 def test_wrong_options(fails, good_folder, arguments, words):
