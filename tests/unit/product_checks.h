@@ -338,6 +338,29 @@ static inline void test_fp_products(void) {
             }
 }
 
+/* Each code of a number as the only one of a row, with one token: NaN is one, and nothing else. */
+static inline void test_fp_products_of_codes(void) {
+    enum { N_CODES = 256, N = 96 };
+    uint8_t codes[N_CODES * N] = {0}, scales[N_CODES * N / 16];
+    float x[N], y[N_CODES];
+    for (int i = 0; i < N; i++) x[i] = 1;
+    for (int i = 0; i < N_CODES; i++) codes[i * N + i % N] = (uint8_t)i;
+    for
+        EACH(k, fp_kinds) {
+            matrix_kind kind = fp_kinds[k];
+            const products *p = products_of(tested, kind, F32);
+            if (!p || matrix_kind_bits(kind) != 8) continue;
+            memset(scales, 127, sizeof scales);
+            rows w = {.kind = kind, .n = N, .values = codes, .scales = scales, .bits = 8, .group_size = 32};
+            void *prepared = get_aligned(p->prepared_bytes(&w));
+            p->prepare(prepared, &w, x);
+            p->matvec(y, &w, (runs){0, N_CODES / RUNS, N_CODES / RUNS}, prepared);
+            for (int i = 0; i < N_CODES; i++)
+                check_near(y[i], fp_number(kind, codes, i * N + i % N), 0, "one code", i);
+            free(prepared);
+        }
+}
+
 /* E2M1's largest and smallest numbers, all of them: whatever is too narrow for a sum overflows. */
 static inline void test_largest_fp_sums(void) {
     enum { N_ROWS = 3, N_TOKENS = 3, N = 256 };

@@ -35,6 +35,7 @@ int main(void) {
         ON_EACH_TABLE(test_affine_panels),
         ON_EACH_TABLE(test_largest_sums),
         ON_EACH_TABLE(test_fp_products),
+        ON_EACH_TABLE(test_fp_products_of_codes),
         ON_EACH_TABLE(test_largest_fp_sums),
         ON_EACH_TABLE(test_plain),
         ON_EACH_TABLE(test_not_finite),

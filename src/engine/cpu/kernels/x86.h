@@ -70,7 +70,7 @@ INLINE void fetch_runs(const rows *w, runs rs, int64_t bytes) {
     }
 }
 
-/* kernels/avx2/fp.c: one token and mxfp8, which AVX-512 does not do faster. */
+/* kernels/avx2/fp.c: one token and mxfp8, which AVX-512 without VBMI does not do faster. */
 size_t avx2_float_bytes(const rows *w);
 void avx2_prepare_floats(void *prepared, const rows *w, const float *x);
 void avx2_matvec_mxfp8(float *y, const rows *w, runs rs, const void *prepared);

@@ -350,6 +350,19 @@ static const products mxfp8_products = {
     .multiply = multiply,
 };
 
+const products avx512vbmi_mxfp8 = {
+    .prepared_bytes = avx512vbmi_prepared_bytes,
+    .prepare = avx512vbmi_prepare,
+    .matvec = avx512vbmi_matvec_mxfp8,
+    .panel_rows = ROWS,
+    .panel_tokens = TOKENS,
+    .row_panel_bytes = row_panel_bytes,
+    .token_panel_bytes = token_panel_bytes,
+    .pack_rows = pack_rows,
+    .pack_tokens = pack_tokens,
+    .multiply = multiply,
+};
+
 const kernels kernels_avx512 = {
     .name = "avx512",
     .supported = supported,

@@ -148,6 +148,13 @@ INLINE __m512i panel_order(__m512i columns, int bits, bool words) {
     return _mm512_shuffle_epi8(columns, _mm512_broadcast_i32x4(words ? pairs : bytes));
 }
 
+/* One token and mxfp8 by look-ups of bytes, where there is VBMI (kernels/avx512/mxfp8.c); and with
+ * them the products, of which many tokens are avx512.c's. */
+size_t avx512vbmi_prepared_bytes(const rows *w);
+void avx512vbmi_prepare(void *prepared, const rows *w, const float *x);
+void avx512vbmi_matvec_mxfp8(float *y, const rows *w, runs rs, const void *prepared);
+extern const products avx512vbmi_mxfp8;
+
 /* The products of kernels/avx512/vnni.c. A panel of rows of vnni_int8 holds, for each group, 16
  * scales, 16 biases, and [group_size / 4][16 rows] of 4 values as bytes, in panel_order. */
 extern const products vnni_int16, vnni_int8;

@@ -468,5 +468,6 @@ const kernels kernels_avx512vnni = {
     .base = &kernels_avx512,
     .of = {[MATRIX_AFFINE] = {.int16 = &vnni_int16, .int8 = &vnni_int8},
            [MATRIX_MXFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8},
+           [MATRIX_MXFP8] = {.f32 = &avx512vbmi_mxfp8},
            [MATRIX_NVFP4] = {.int16 = &vnni_int16, .int8 = &vnni_int8}},
 };
