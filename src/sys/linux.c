@@ -81,7 +81,7 @@ int64_t sys_available_memory(void) {
 }
 
 int64_t sys_memory_kills(void) {
-    return linux_value("", "/proc/vmstat", "oom_kill");
+    return linux_memory_kills("");
 }
 
 /* The CPUs this process may run on. */

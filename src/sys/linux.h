@@ -49,6 +49,7 @@ void linux_hardware(const char *root, hardware *h);
 int linux_usable_cores(const char *root, const cpu_mask *allowed);
 void linux_cores(const char *root, const cpu_mask *allowed, core_list *cores);
 int64_t linux_available_memory(const char *root);
+int64_t linux_memory_kills(const char *root);
 
 /* Adds to s what the files tell, and the frequency of this CPU; linux_quota is the part of it that
  * comes from control groups. */

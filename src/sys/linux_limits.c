@@ -158,3 +158,22 @@ int64_t linux_available_memory(const char *root) {
     visit_groups(root, "memory", min_memory, &available);
     return available;
 }
+
+/* Of the first group that counts: our own one; v2's groups count those of the groups in them,
+ * too. */
+static void first_kills(void *context, const char *root, const char *folder) {
+    int64_t *kills = context;
+    str v2 = {0}, v1 = {0};
+    str_printf(&v2, "%s/memory.events", folder);
+    str_printf(&v1, "%s/memory.oom_control", folder);
+    if (*kills < 0 && !v2.failed) *kills = linux_value(root, v2.data, "oom_kill");
+    if (*kills < 0 && !v1.failed) *kills = linux_value(root, v1.data, "oom_kill");
+    str_free(&v2);
+    str_free(&v1);
+}
+
+int64_t linux_memory_kills(const char *root) {
+    int64_t kills = -1;
+    visit_groups(root, "memory", first_kills, &kills);
+    return kills >= 0 ? kills : linux_value(root, "/proc/vmstat", "oom_kill");
+}

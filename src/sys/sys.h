@@ -48,8 +48,9 @@ char *sys_hardware_id(char *text, size_t size, const hardware *h);
 int64_t sys_peak_rss(void);
 int64_t sys_available_memory(void);
 
-/* Processes that the system has killed since it started because memory ran out, in any container;
- * -1: unknown. */
+/* Processes that the system has killed because memory ran out: of this control group since it was
+ * made, or, where that is not counted, of the whole machine since it started; -1: unknown. A
+ * process that died of SIGKILL while this number rose was one of them. */
 int64_t sys_memory_kills(void);
 
 /* Physical cores this process may use: affinity and cgroup limits included. At least 1. */

@@ -254,6 +254,27 @@ static void linux_groups_v2(void **state) {
     assert_int_equal(linux_available_memory(folder), 1); /* nothing left, which is not "unknown" */
 }
 
+/* Those of our own group, whoever else is killed; where groups do not count, all of the
+ * machine's. */
+static void linux_memory_kills_of_a_group(void **state) {
+    (void)state;
+    assert_int_equal(linux_memory_kills(folder), -1);
+    put("nr_free_pages 1\noom_kill 7\n", "/proc/vmstat");
+    assert_int_equal(linux_memory_kills(folder), 7);
+    put("0::/user.slice/job\n", "/proc/self/cgroup");
+    assert_int_equal(linux_memory_kills(folder), 7);
+    put("low 0\noom 4\noom_kill 3\noom_group_kill 0\n", "/sys/fs/cgroup/user.slice/memory.events");
+    assert_int_equal(linux_memory_kills(folder), 3); /* the group has no memory controller of its own */
+    put("oom 1\noom_kill 0\n", "/sys/fs/cgroup/user.slice/job/memory.events");
+    assert_int_equal(linux_memory_kills(folder), 0);
+    put("4:memory:/docker/0123\n0::/\n", "/proc/self/cgroup");
+    put("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "/sys/fs/cgroup/memory/memory.oom_control");
+    assert_int_equal(linux_memory_kills(folder), 2);
+    put("oom_kill_disable 0\nunder_oom 0\n",
+        "/sys/fs/cgroup/memory/memory.oom_control"); /* before Linux 4.13 */
+    assert_int_equal(linux_memory_kills(folder), 7);
+}
+
 /* A container sees the host's path of its group, but its group is mounted as the top. */
 static void linux_groups_v1(void **state) {
     (void)state;
@@ -376,15 +397,11 @@ static void nvml_sensors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        IN_FOLDER(linux_virtual_machine),
-        IN_FOLDER(linux_hybrid),
-        IN_FOLDER(linux_nodes),
-        IN_FOLDER(linux_arm),
-        IN_FOLDER(linux_without_sys),
-        IN_FOLDER(linux_nothing_and_nonsense),
-        IN_FOLDER(linux_groups_v2),
-        IN_FOLDER(linux_groups_v1),
-        IN_FOLDER(nvml),
+        IN_FOLDER(linux_virtual_machine), IN_FOLDER(linux_hybrid),
+        IN_FOLDER(linux_nodes),           IN_FOLDER(linux_arm),
+        IN_FOLDER(linux_without_sys),     IN_FOLDER(linux_nothing_and_nonsense),
+        IN_FOLDER(linux_groups_v2),       IN_FOLDER(linux_memory_kills_of_a_group),
+        IN_FOLDER(linux_groups_v1),       IN_FOLDER(nvml),
         IN_FOLDER(nvml_sensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
