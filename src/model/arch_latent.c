@@ -53,6 +53,10 @@ static const json *scaling_of(loader *l) {
     return json_is_object(scaling) ? scaling : json_get(l->config, "rope_parameters");
 }
 
+double yarn_score_factor(loader *l) {
+    return score_factor(l, scaling_of(l));
+}
+
 /* Experts from some layer on, and beside them an MLP for all tokens. */
 static void read_experts(loader *l, desc *d, const char *count, int64_t width, int64_t k) {
     moe_desc *e = &d->layer.ffn.moe;

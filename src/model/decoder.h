@@ -57,25 +57,37 @@ typedef struct conv_desc {
     bool bias;
 } conv_desc;
 
+/* Where the parts of the gated delta rule are; decay_low and gate_low: what low_rank comes from. */
+typedef struct delta_names {
+    const char *q, *k, *v, *gate, *gate_low, *decay, *decay_low, *beta;
+    const char *q_conv, *k_conv, *v_conv, *A_log, *dt_bias, *norm, *out;
+} delta_names;
+
 /* The gated delta rule in place of attention; n_v_heads 0: there is none. */
 typedef struct delta_desc {
     int64_t n_k_heads, n_v_heads, k_dim, v_dim, kernel;
     bool by_key_head; /* one matrix with the rows of each key head together */
     bool separate;    /* matrices, convolutions and their states of query, key and value by themselves */
+    const struct delta_names *names; /* of separate ones */
+    bool by_feature;   /* every feature of a key has a decay of its own, and the gate is a sigmoid */
+    bool sigmoid_f32;  /* computed in F32 */
+    int64_t low_rank;  /* these decays and the gate come through so many numbers; 0: straight */
+    float lower_bound; /* delta_spec's */
     bool negative_eigenvalues;
     float eps; /* of its norm; 0: the layer's */
 } delta_desc;
 
 /* Multi-head latent attention in place of attention; kv_rank 0: there is none. */
 typedef struct latent_desc {
-    const char *module; /* NULL: "self_attn" */
+    const char *module, *out; /* NULL: "self_attn", "o_proj" */
+    bool head_gate;           /* each head's result is multiplied with a sigmoid, computed in F32: "g_proj" */
     int64_t n_heads, q_rank,
         kv_rank; /* of the latents of queries (0: they have none) and of keys and values */
     int64_t nope_dim, rope_dim, v_dim; /* of a head: what is not rotated, what is, values */
     double scale, q_factor, kv_factor; /* of scores; of queries and latents, 0: none */
-    const rope_spec *rope;
-    position_scale temperature; /* of queries; n 0: none */
-    float eps;                  /* of the norms on latents */
+    const rope_spec *rope;             /* NULL: no positions */
+    position_scale temperature;        /* of queries; n 0: none */
+    float eps;                         /* of the norms on latents */
     bool bias;
     bool expanded;                        /* caches keep every head's keys and values, not latents */
     bool whole_keys;                      /* latent_spec's */
@@ -256,12 +268,13 @@ typedef struct conv_mixer {
 typedef struct delta {
     delta_desc d;
     const weight *qkv, *z, *b, *a, *qkvz, *ba, *conv, *norm, *out;
-    const weight *q, *k, *v, *q_conv, *k_conv, *v_conv; /* separate */
+    const weight *q, *k, *v, *q_conv, *k_conv, *v_conv, *z_low, *a_low; /* separate */
     delta_spec rule;
 } delta;
 
 typedef struct latent_mixer {
     latent_desc d;
+    const weight *gate;                                  /* of heads */
     const weight *q_a, *q_norm, *q, *kv_a, *kv_norm, *o; /* q: from q_a's result where there is one */
     const weight *kv_b;                                  /* of expanded caches, instead of rule's */
     latent_spec rule;
@@ -333,10 +346,12 @@ typedef void layer_function(loader *l, const desc *d, int64_t i, layer_desc *out
 
 /* One line in architectures.def. */
 typedef struct architecture {
-    const char *model_type; /* config.json's */
-    const char *known;      /* well-known checkpoints, for people */
-    const char *like;       /* the model_type whose class it is; NULL: its own */
-    const char *tested;     /* how, where it is not as all others */
+    const char *model_type;   /* config.json's */
+    const char *known;        /* well-known checkpoints, for people */
+    const char *like;         /* the model_type whose class it is; NULL: its own */
+    const char *also, *class; /* config.json may say this model_type, and this class as one of its
+                                 "architectures"; NULL: it may not */
+    const char *tested;       /* how, where it is not as all others */
     describe_function *describe;
     layer_function *layer;
     const name_rule *rules;   /* published names that differ; NULL: none */
@@ -381,6 +396,9 @@ int64_t partial_dims(loader *l, const desc *d, double otherwise);
 /* Experts chosen by sigmoids with a bias, perhaps within the best groups; e->n and e->route.k are
  * read. */
 void read_sigmoid_routing(loader *l, moe_desc *e);
+
+/* What YaRN's mscale_all_dim makes of the scale of scores. mlx-lm rope_utils.py: apply_yarn_mscale */
+double yarn_score_factor(loader *l);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
 bool is_sliding(loader *l, const desc *d, int64_t i, bool otherwise);

@@ -1,6 +1,7 @@
 /* delta.c - the gated delta rule in place of attention: a convolution over queries, keys and
  * values, then what each head remembers, corrected token by token. mlx-lm models/qwen3_5.py:
- * GatedDeltaNet; models/qwen3_next.py: Qwen3NextGatedDeltaNet. */
+ * GatedDeltaNet; models/qwen3_next.py: Qwen3NextGatedDeltaNet; models/kimi_linear.py:
+ * KimiDeltaAttention. */
 #include "model/decoder.h"
 
 #include <math.h>
@@ -9,17 +10,49 @@ static const weight *load_part(loader *l, const desc *d, int64_t n, const char *
     return load_linear(l, (linear_shape){n, d->hidden, false}, name);
 }
 
+static const delta_names olmo_names = {.q = "linear_attn.q_proj",
+                                       .k = "linear_attn.k_proj",
+                                       .v = "linear_attn.v_proj",
+                                       .gate = "linear_attn.g_proj",
+                                       .decay = "linear_attn.a_proj",
+                                       .beta = "linear_attn.b_proj",
+                                       .q_conv = "linear_attn.q_conv1d",
+                                       .k_conv = "linear_attn.k_conv1d",
+                                       .v_conv = "linear_attn.v_conv1d",
+                                       .A_log = "linear_attn.A_log",
+                                       .dt_bias = "linear_attn.dt_bias",
+                                       .norm = "linear_attn.o_norm",
+                                       .out = "linear_attn.o_proj"};
+
+/* A matrix of n rows, perhaps after one that makes low_rank numbers. */
+static const weight *load_low(loader *l, const desc *d, const delta_desc *in, int64_t n, const char *name,
+                              const char *low_name, const weight **low) {
+    if (!in->low_rank) return load_part(l, d, n, name);
+    *low = load_part(l, d, in->low_rank, low_name);
+    return load_linear(l, (linear_shape){n, in->low_rank, false}, name);
+}
+
 static void load_separate(loader *l, const desc *d, const delta_desc *in, delta *out) {
+    const delta_names *n = in->names;
     int64_t k = in->n_k_heads * in->k_dim, v = in->n_v_heads * in->v_dim;
-    out->q = load_part(l, d, k, "linear_attn.q_proj");
-    out->k = load_part(l, d, k, "linear_attn.k_proj");
-    out->v = load_part(l, d, v, "linear_attn.v_proj");
-    out->z = load_part(l, d, v, "linear_attn.g_proj");
-    out->b = load_part(l, d, in->n_v_heads, "linear_attn.b_proj");
-    out->a = load_part(l, d, in->n_v_heads, "linear_attn.a_proj");
-    out->q_conv = load_conv(l, k, in->kernel, false, "linear_attn.q_conv1d");
-    out->k_conv = load_conv(l, k, in->kernel, false, "linear_attn.k_conv1d");
-    out->v_conv = load_conv(l, v, in->kernel, false, "linear_attn.v_conv1d");
+    int64_t decays = in->n_v_heads * (in->by_feature ? in->k_dim : 1);
+    out->q = load_part(l, d, k, n->q);
+    out->k = load_part(l, d, k, n->k);
+    out->v = load_part(l, d, v, n->v);
+    out->z = load_low(l, d, in, v, n->gate, n->gate_low, &out->z_low);
+    out->b = load_part(l, d, in->n_v_heads, n->beta);
+    out->a = load_low(l, d, in, decays, n->decay, n->decay_low, &out->a_low);
+    out->q_conv = load_conv(l, k, in->kernel, false, n->q_conv);
+    out->k_conv = load_conv(l, k, in->kernel, false, n->k_conv);
+    out->v_conv = load_conv(l, v, in->kernel, false, n->v_conv);
+    const int64_t rates[] = {1, 1, in->n_v_heads, 1}, biases[] = {in->n_v_heads, in->k_dim};
+    out->rule = (delta_spec){.slot = 3,
+                             .A_log = load_shaped(l, in->n_v_heads, 4, rates, n->A_log),
+                             .dt_bias = load_shaped(l, decays, 2, biases, n->dt_bias),
+                             .lower_bound = in->lower_bound,
+                             .negative_eigenvalues = in->negative_eigenvalues};
+    out->norm = load_norm(l, in->v_dim, 0, n->norm);
+    out->out = load_linear(l, (linear_shape){d->hidden, v, false}, n->out);
 }
 
 static void load_joined(loader *l, const desc *d, const delta_desc *in, delta *out) {
@@ -34,22 +67,21 @@ static void load_joined(loader *l, const desc *d, const delta_desc *in, delta *o
         out->a = load_part(l, d, in->n_v_heads, "linear_attn.in_proj_a");
     }
     out->conv = load_conv(l, 2 * k + v, in->kernel, false, "linear_attn.conv1d");
-}
-
-void load_delta(loader *l, const desc *d, const delta_desc *in, delta *out) {
-    int64_t v = in->n_v_heads * in->v_dim;
-    out->d = *in;
-    if (in->separate)
-        load_separate(l, d, in, out);
-    else
-        load_joined(l, d, in, out);
-    out->rule = (delta_spec){.slot = in->separate ? 3 : 1,
+    out->rule = (delta_spec){.slot = 1,
                              .A_log = load_vector(l, in->n_v_heads, "linear_attn.A_log"),
                              .dt_bias = load_vector(l, in->n_v_heads, "linear_attn.dt_bias"),
                              .negative_eigenvalues = in->negative_eigenvalues};
-    out->norm = load_norm(l, in->v_dim, 0, in->separate ? "linear_attn.o_norm" : "linear_attn.norm");
-    out->out = load_linear(l, (linear_shape){d->hidden, v, false},
-                           in->separate ? "linear_attn.o_proj" : "linear_attn.out_proj");
+    out->norm = load_norm(l, in->v_dim, 0, "linear_attn.norm");
+    out->out = load_linear(l, (linear_shape){d->hidden, v, false}, "linear_attn.out_proj");
+}
+
+void load_delta(loader *l, const desc *d, const delta_desc *in, delta *out) {
+    out->d = *in;
+    if (!out->d.names) out->d.names = &olmo_names;
+    if (in->separate)
+        load_separate(l, d, &out->d, out);
+    else
+        load_joined(l, d, in, out);
 }
 
 typedef struct projected {
@@ -91,8 +123,11 @@ static delta_inputs convolved(graph *g, const delta *m, tensor x, cache *c, proj
         return (delta_inputs){.q = part(g, y, 0, k), .k = part(g, y, k, k), .v = part(g, y, 2 * k, v)};
     }
     delta_inputs in;
-    linears(g, x, 6, (const weight *const[]){m->q, m->k, m->v, m->z, m->b, m->a},
+    const weight *z = m->z_low ? m->z_low : m->z, *a = m->a_low ? m->a_low : m->a;
+    linears(g, x, 6, (const weight *const[]){m->q, m->k, m->v, z, m->b, a},
             (tensor *const[]){&in.q, &in.k, &in.v, &p->z, &p->b, &p->a});
+    if (m->z_low) p->z = linear(g, p->z, m->z);
+    if (m->a_low) p->a = linear(g, p->a, m->a);
     in.q = short_conv(g, c, 0, in.q, m->q_conv, true);
     in.k = short_conv(g, c, 1, in.k, m->k_conv, true);
     in.v = short_conv(g, c, 2, in.v, m->v_conv, true);
@@ -107,9 +142,10 @@ tensor run_delta(graph *g, const delta *m, tensor x, float eps, cache *c) {
     in.q = normalized(g, heads(g, in.q, (int)d->n_k_heads), dk, 1 / dk);
     in.k = normalized(g, heads(g, in.k, (int)d->n_k_heads), dk, pow(dk, -0.5));
     in.v = heads(g, in.v, (int)d->n_v_heads);
-    in.a = p.a;
+    in.a = d->by_feature ? heads(g, p.a, (int)d->n_v_heads) : p.a;
     in.b = p.b;
     tensor out = rms_norm(g, delta_rule(g, c, &in, &m->rule), m->norm, d->eps > 0 ? d->eps : eps);
-    out = gated(g, ACT_SILU_F32, heads(g, p.z, (int)d->n_v_heads), out);
+    activation act = d->sigmoid_f32 ? ACT_SIGMOID_F32 : d->by_feature ? ACT_SIGMOID : ACT_SILU_F32;
+    out = gated(g, act, heads(g, p.z, (int)d->n_v_heads), out);
     return linear(g, flatten(g, out), m->out);
 }

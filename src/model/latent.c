@@ -45,6 +45,7 @@ void load_latent(loader *l, const desc *d, const latent_desc *given, latent_mixe
     const latent_desc *in = &out->d;
     out->d = *given;
     if (!out->d.module) out->d.module = "self_attn";
+    if (!out->d.out) out->d.out = "o_proj";
     int64_t n = in->n_heads;
     load_queries(l, d, in, out);
     out->kv_a = load_part(l, in, (linear_shape){in->kv_rank + in->rope_dim, d->hidden, in->bias},
@@ -59,7 +60,8 @@ void load_latent(loader *l, const desc *d, const latent_desc *given, latent_mixe
     if (in->topk) load_indexer(l, d, in, out);
     out->rule.scale = (float)in->scale;
     out->rule.whole_keys = in->whole_keys;
-    out->o = load_part(l, in, (linear_shape){d->hidden, n * in->v_dim, in->bias}, "o_proj");
+    out->o = load_part(l, in, (linear_shape){d->hidden, n * in->v_dim, in->bias}, in->out);
+    if (in->head_gate) out->gate = load_part(l, in, (linear_shape){n, d->hidden, false}, "g_proj");
 }
 
 void latent_cache(const latent_desc *d, bool selecting, cache_spec *out) {
@@ -108,8 +110,12 @@ tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *const caches
     tensor latent = rms_norm(g, part(g, kv, 0, d->kv_rank), m->kv_norm, d->eps);
     if (d->kv_factor != 0) latent = scale(g, latent, (float)d->kv_factor);
     latent_inputs in = {.q_nope = part(g, q, 0, d->nope_dim),
-                        .q_pe = rope(g, part(g, q, d->nope_dim, d->rope_dim), d->rope, c),
-                        .k_pe = rope(g, heads(g, part(g, kv, d->kv_rank, d->rope_dim), 1), d->rope, c)};
+                        .q_pe = part(g, q, d->nope_dim, d->rope_dim),
+                        .k_pe = heads(g, part(g, kv, d->kv_rank, d->rope_dim), 1)};
+    if (d->rope) {
+        in.q_pe = rope(g, in.q_pe, d->rope, c);
+        in.k_pe = rope(g, in.k_pe, d->rope, c);
+    }
     if (d->temperature.n != 0) {
         in.q_nope = scale_positions(g, in.q_nope, d->temperature, c);
         in.q_pe = scale_positions(g, in.q_pe, d->temperature, c);
@@ -117,5 +123,10 @@ tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *const caches
     if (d->expanded) return linear(g, attend_expanded(g, m, &in, latent, c), m->o);
     in.latent = heads(g, latent, 1);
     in.selected = selected;
-    return linear(g, flatten(g, attend_latent(g, c, &in, &m->rule)), m->o);
+    tensor out = attend_latent(g, c, &in, &m->rule);
+    if (m->gate) {
+        tensor gate = activate(g, ACT_SIGMOID_F32, linear(g, x, m->gate));
+        out = product(g, out, heads(g, gate, (int)d->n_heads));
+    }
+    return linear(g, flatten(g, out), m->o);
 }

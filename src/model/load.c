@@ -212,30 +212,26 @@ const weight *load_vector(loader *l, int64_t n, const char *name) {
     return take_vector(l, n, (weight_source){0}, name);
 }
 
-const weight *load_number(loader *l, const char *name) {
+const weight *load_shaped(loader *l, int64_t n, int rank, const int64_t *shape, const char *name) {
     char path[NAME_SIZE];
     weight_source source = {.name = full_name(l, path, name, "")};
-    const int64_t one = 1;
-    int rank = l->failed || checkpoint_has_shape(l->checkpoint, path, 0, &one) ? 0 : 1;
-    if (l->failed || checkpoint_plain(l->checkpoint, path, rank, &one, &source.m)) {
+    if (l->failed) return NULL;
+    bool shaped = checkpoint_has_shape(l->checkpoint, path, rank, shape);
+    if (checkpoint_plain(l->checkpoint, path, shaped ? rank : 1, shaped ? shape : &n, &source.m)) {
         l->failed = true;
         return NULL;
     }
     source.m.rank = source.m.values.rank = 1;
-    source.m.shape[0] = source.m.values.shape[0] = 1;
+    source.m.shape[0] = source.m.values.shape[0] = n;
     return take(l, &source);
 }
 
+const weight *load_number(loader *l, const char *name) {
+    return load_shaped(l, 1, 0, &(int64_t){1}, name);
+}
+
 const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name) {
-    char path[NAME_SIZE];
-    weight_source source = {.name = full_name(l, path, name, "")};
-    if (l->failed || checkpoint_plain(l->checkpoint, path, 2, (int64_t[]){rows, cols}, &source.m)) {
-        l->failed = true;
-        return NULL;
-    }
-    source.m.rank = source.m.values.rank = 1;
-    source.m.shape[0] = source.m.values.shape[0] = rows * cols;
-    return take(l, &source);
+    return load_shaped(l, rows * cols, 2, (int64_t[]){rows, cols}, name);
 }
 
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name) {

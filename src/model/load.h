@@ -83,6 +83,9 @@ const weight *load_layer_norm(loader *l, int64_t n, double offset, bool bias, co
 /* A vector of n by its whole name, which has no ".weight". */
 const weight *load_vector(loader *l, int64_t n, const char *name);
 
+/* A vector of n by its whole name, stored as one or in that shape. */
+const weight *load_shaped(loader *l, int64_t n, int rank, const int64_t *shape, const char *name);
+
 /* One number by its whole name, stored as [] or [1]; as a vector of 1. */
 const weight *load_number(loader *l, const char *name);
 

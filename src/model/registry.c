@@ -85,6 +85,17 @@ static const name_rule dbrx_rules[] = {{NAME_PART, ".experts.*.w1.", ".experts.*
                                        {NAME_END, NULL, NULL}};
 static const name_rule phixtral_rules[] = {{NAME_PART, ".moe.mlp.*.", ".moe.experts.*."},
                                            {NAME_END, NULL, NULL}};
+static const name_rule kimi_linear_rules[] = {
+    {NAME_DROP, "model.mtp", NULL},
+    {NAME_PART, ".block_sparse_moe.experts.*.w1.", ".mlp.experts.*.gate_proj."},
+    {NAME_PART, ".block_sparse_moe.experts.*.w2.", ".mlp.experts.*.down_proj."},
+    {NAME_PART, ".block_sparse_moe.experts.*.w3.", ".mlp.experts.*.up_proj."},
+    {NAME_PART, ".block_sparse_moe.gate.e_score", ".mlp.e_score"},
+    {NAME_PART, ".block_sparse_moe.", ".mlp."},
+    {NAME_PART, "q_conv1d.", "q_conv.conv."},
+    {NAME_PART, "k_conv1d.", "k_conv.conv."},
+    {NAME_PART, "v_conv1d.", "v_conv.conv."},
+    {NAME_END, NULL, NULL}};
 static const name_rule gptj_rules[] = {{NAME_DROP_PART, ".attn.bias", NULL},
                                        {NAME_DROP_PART, ".attn.masked_bias", NULL},
                                        {NAME_START, "transformer.", "model."},
@@ -112,9 +123,22 @@ bool model_kind_get(int i, model_kind *out) {
     return true;
 }
 
+/* mlx-lm utils.py: MODEL_ARCHITECTURE_REMAPPING */
+static bool is_by_class(const architecture *a, const json *config, const char *type) {
+    const json *classes = json_get(config, "architectures");
+    if (!a->also || strcmp(a->also, type)) return false;
+    const char *one = json_string(classes);
+    if (one) return !strcmp(one, a->class);
+    for (const json *item = json_first(classes); item; item = json_next(item))
+        if (json_string(item) && !strcmp(json_string(item), a->class)) return true;
+    return false;
+}
+
 static const architecture *find_architecture(const json *config, const char *name) {
     const char *type = NULL;
     if (json_get_string(config, name, "model_type", true, &type)) return NULL;
+    for (int i = 0; i < N_ARCHITECTURES; i++)
+        if (is_by_class(&architectures[i], config, type)) return &architectures[i];
     for (int i = 0; i < N_ARCHITECTURES; i++)
         if (!strcmp(type, architectures[i].model_type)) return &architectures[i];
     str known = {0};

@@ -250,10 +250,22 @@ def phixtral_experts(weights, config):
     rename(weights, moe__experts="moe__mlp")
 
 
+def kimi_linear_names(weights, config):
+    rename(weights, mlp__e_score="block_sparse_moe__gate__e_score", mlp__shared="block_sparse_moe__shared",
+           mlp__gate__weight="block_sparse_moe__gate__weight", mlp__experts="block_sparse_moe__experts",
+           q_conv__conv="q_conv1d", k_conv__conv="k_conv1d", v_conv__conv="v_conv1d")
+    heads = config["linear_attn_config"]["num_heads"]
+    for name in weights:
+        if name.endswith("dt_bias"):
+            weights[name] = weights[name].reshape(heads, -1)
+
+
 STEPS = {
     "Klear": [own_experts("experts")],
     "afmoe": [own_experts("experts"), rotary, tied_head],
     "apertus": [numbers_in_lists, tied_head],
+    "bailing_moe_v3": [own_experts(), whole_kv_b, published_conv, next_layer, lambda weights, config: config.update(
+        model_type="bailing_hybrid", architectures=["BailingMoeV3ForCausalLM"])],
     "bailing_moe": [own_experts(), router_as_linear, normalized_head],
     "dbrx": [dbrx_experts],
     "deepseek": [own_experts()],
@@ -295,6 +307,7 @@ STEPS = {
     "kimi_k25": [own_experts(), whole_kv_b,
                  vision("vision_tower.a.weight", "vision_model.a.weight", "mm_projector.a.weight",
                         "multi_modal_projector.a.weight")],
+    "kimi_linear": [own_experts(**META), whole_kv_b, published_conv, kimi_linear_names, mtp("model.mtp.norm.weight")],
     "kimi_vl": [own_experts(), vision("vision_tower.a.weight", "multi_modal_projector.a.weight")],
     "laguna": [own_experts(), lambda weights, config: rename(
         weights, mlp__gate__proj__weight="mlp__gate__weight",

@@ -92,6 +92,10 @@ static tensor activate_relu2(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_RELU2, x);
 }
+static tensor activate_sigmoid_f32(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return activate(g, ACT_SIGMOID_F32, x);
+}
 static tensor activate_sigmoid(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return activate(g, ACT_SIGMOID, x);
@@ -220,6 +224,7 @@ static const agreement operations[] = {
     {.name = "gelu", .build = activate_gelu},
     {.name = "relu2", .build = activate_relu2},
     {.name = "sigmoid", .build = activate_sigmoid},
+    {.name = "sigmoid in F32", .build = activate_sigmoid_f32},
     {.name = "tanh", .build = activate_tanh},
     {.name = "softplus", .build = activate_softplus},
     {.name = "xielu", .build = of_xielu},

@@ -37,6 +37,7 @@ static void activate_row(activation act, float *out, const float *in, int64_t n)
     case ACT_RELU2:
         EACH(x > 0 ? x * x : 0);
     case ACT_SIGMOID:
+    case ACT_SIGMOID_F32:
         EACH(sigmoid(x));
     case ACT_TANH:
         EACH(tanhf(x));

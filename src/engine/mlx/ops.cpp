@@ -107,6 +107,8 @@ static mx::array activated(activation act, const mx::array &x) {
         return mx::square(mx::maximum(x, constant(0, x)));
     case ACT_SIGMOID:
         return mx::sigmoid(x);
+    case ACT_SIGMOID_F32:
+        return mx::astype(mx::sigmoid(mx::astype(x, mx::float32)), x.dtype());
     case ACT_TANH:
         return mx::tanh(x);
     case ACT_SOFTPLUS:
@@ -193,10 +195,16 @@ static void choose_in_turn(value &out, const mx::array &logits, const route_spec
 static void choose_experts(value &out, const mx::array &logits, const node *at) {
     const route_spec &s = at->route;
     if (s.score == SCORE_BAND) return choose_in_turn(out, logits, s);
-    mx::array scores = s.score == SCORE_SOFTMAX   ? mx::softmax(logits, -1, !s.imprecise)
-                       : s.score == SCORE_SIGMOID ? mx::sigmoid(mx::astype(logits, mx::float32))
-                                                  : logits;
-    mx::array by = at->w[0] ? mx::add(scores, weight_of(at->w[0]).values) : scores;
+    mx::array scores = s.score == SCORE_SOFTMAX ? mx::softmax(logits, -1, !s.imprecise)
+                       : s.score == SCORE_SIGMOID
+                           ? mx::sigmoid(s.imprecise ? logits : mx::astype(logits, mx::float32))
+                           : logits;
+    mx::array by = scores;
+    if (at->w[0]) {
+        const mx::array &bias = weight_of(at->w[0]).values;
+        by = mx::add(scores,
+                     s.imprecise && s.score == SCORE_SIGMOID ? mx::astype(bias, scores.dtype()) : bias);
+    }
     if (s.n_group > 1) by = masked_groups(s, by);
     int n = scores.shape(-1);
     out.first = s.last ? last_columns(mx::argpartition(by, -s.k, -1), n - s.k, n)
