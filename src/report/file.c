@@ -1,5 +1,6 @@
 /* file.c - where the text of one output goes: a regular file is written beside its name until its
  * first row is there, so that a command that goes wrong before leaves an earlier file as it was.
+ * Then two copies take turns under the name, so that no half of a write is ever seen there.
  * Everything else is written directly.
  */
 #include "report/file.h"
@@ -13,21 +14,24 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { MAX_GAP = 1 << 30 }; /* bytes */
-
 static const char *shown(const out_file *f) {
     return f->path ? f->path : "standard output";
 }
 
-static void close_fd(out_file *f) {
-    if (f->fd > STDERR_FILENO) close(f->fd);
-    f->fd = -1;
+static void close_fd(int *fd) {
+    if (*fd > STDERR_FILENO) close(*fd);
+    *fd = -1;
+}
+
+static void close_all(out_file *f) {
+    close_fd(&f->fd);
+    for (int i = 0; i < 2; i++) close_fd(&f->copies[i].fd);
 }
 
 /* The first error is the one to print: a closed pipe after Ctrl-C is no news. */
 static int fail_write(out_file *f) {
     int why = errno;
-    close_fd(f);
+    close_all(f);
     if (error_exit_code() != EXIT_OK) return -1;
     if (interrupted()) return fail_interrupted();
     return fail("cannot write %s: %s", shown(f), strerror(why));
@@ -67,7 +71,7 @@ static int resolve(out_file *f) {
 }
 
 int out_file_find(out_file *f, const char *path) {
-    *f = (out_file){.path = path, .fd = -1, .direct = !path};
+    *f = (out_file){.path = path, .fd = -1, .copies = {{.fd = -1}, {.fd = -1}}, .direct = !path};
     if (!path) return fstat(STDOUT_FILENO, &f->target_info) ? fail_write(f) : 0;
     if (stat(path, &f->target_info)) f->target_info = (struct stat){0};
     bool exists = f->target_info.st_ino != 0;
@@ -109,15 +113,16 @@ bool out_file_is_of(const out_file *f, const char *path) {
 
 /* ---- what killed programs left ---- */
 
-/* Is it NAME.PID.part of a program that is gone? Nothing of value is in such a file: its first row
- * did not come, or all its rows are in the file that it would have replaced. The process number may
- * be that of another machine, which has the file locked. */
+/* Is it NAME.PID.part or NAME.PID.part2 of a program that is gone? Nothing of value is in such a
+ * file: its first row did not come, or all its rows are in the file that it would have replaced.
+ * The process number may be that of another machine, which has the file locked. */
 static bool is_left(const char *name, const char *of, int folder) {
     size_t n = strlen(of);
     char *end;
     if (strncmp(name, of, n) || name[n] != '.') return false;
     long pid = strtol(name + n + 1, &end, 10);
-    if (pid <= 0 || strcmp(end, ".part") || !kill((pid_t)pid, 0) || errno != ESRCH) return false;
+    if (pid <= 0 || (strcmp(end, ".part") && strcmp(end, ".part2")) || !kill((pid_t)pid, 0) || errno != ESRCH)
+        return false;
     int fd = openat(folder, name, O_WRONLY | O_CLOEXEC);
     bool left = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB);
     if (fd >= 0) close(fd);
@@ -134,112 +139,145 @@ static void remove_leftovers(const out_file *f) {
     free(path);
 }
 
-/* ---- writing ---- */
+/* ---- opening ---- */
 
-int out_file_open(out_file *f) {
-    if (!f->path) {
-        f->fd = STDOUT_FILENO;
-    } else if (f->direct) {
-        f->fd = open(f->path, O_WRONLY | O_APPEND | O_CLOEXEC);
-    } else {
-        str_printf(&f->part, "%s.%ld.part", f->target.data, (long)getpid());
-        if (f->part.failed) return -1;
-        remove_leftovers(f);
-        f->fd = open(f->part.data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (f->fd < 0) str_free(&f->part);     /* whoever made it, it is not ours */
-        if (f->fd >= 0) flock(f->fd, LOCK_EX); /* where locks work: others see that it is in use */
+/* A new file beside the target, with the rights of what has the target's name. */
+static int open_copy(const out_file *f, out_copy *c) {
+    struct stat info;
+    if (c->fd >= 0) return 0;
+    *c = (out_copy){.name = c->name};
+    c->fd = open(c->name.data, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (c->fd < 0) return -1;
+    c->beside = true;
+    flock(c->fd, LOCK_EX); /* where locks work: others see that it is in use */
+    if (!stat(f->target.data, &info)) (void)!fchmod(c->fd, info.st_mode & 0777);
+    return 0;
+}
+
+/* Nothing can be made in this folder, or the longer name is too long. */
+static bool is_alone(int why) {
+    return why == EACCES || why == EPERM || why == EROFS || why == ENAMETOOLONG;
+}
+
+static int open_regular(out_file *f, bool emptied) {
+    out_copy *c = &f->copies[0];
+    for (int i = 0; i < 2; i++) {
+        str *name = &f->copies[i].name;
+        str_printf(name, "%s.%ld.part%s", f->target.data, (long)getpid(), i ? "2" : "");
+        if (name->failed) return -1;
     }
+    remove_leftovers(f);
+    if (!open_copy(f, c)) return 0;
+    int why = errno;
+    f->in_place = f->named = emptied && f->target_info.st_ino && is_alone(why);
+    if (f->in_place) c->fd = open(f->target.data, O_RDWR | O_TRUNC | O_CLOEXEC);
+    errno = why;
+    return c->fd < 0 ? fail_write(f) : 0;
+}
+
+int out_file_open(out_file *f, bool emptied) {
+    if (f->path && !f->direct) return open_regular(f, emptied);
+    f->fd = f->path ? open(f->path, O_WRONLY | O_APPEND | O_CLOEXEC) : STDOUT_FILENO;
     return f->fd < 0 ? fail_write(f) : 0;
 }
 
-static int write_all(out_file *f, const char *text, size_t n, int64_t at) {
+bool out_file_is_open(const out_file *f) {
+    return f->fd >= 0 || f->copies[f->shown].fd >= 0;
+}
+
+/* ---- names ---- */
+
+/* Its rows get a name that is not taken for something left over. */
+static int keep_beside(out_file *f, out_copy *c, const char *why) {
+    str name = {0};
+    str_printf(&name, "%s.%ld.rows", f->target.data, (long)getpid());
+    bool renamed = !name.failed && !rename(c->name.data, name.data);
+    fail("%s %s; the rows are in %s", f->path, why, renamed ? name.data : c->name.data);
+    str_free(&name);
+    c->beside = false;
+    close_all(f);
+    return -1;
+}
+
+static int keep_what_cannot_replace(out_file *f, out_copy *c) {
+    char why[256];
+    snprintf(why, sizeof why, "cannot be replaced: %s", strerror(errno));
+    return keep_beside(f, c, why);
+}
+
+static const char written_meanwhile[] = "was written by someone else meanwhile";
+
+int out_file_keep(out_file *f, bool force) {
+    struct stat now;
+    out_copy *c = &f->copies[f->shown];
+    if (f->direct || f->named) return 0;
+    bool there = !stat(f->target.data, &now) && now.st_size,
+         as_before = same(&now, &f->target_info) && now.st_size == f->target_info.st_size;
+    if (!force && there && !as_before) return keep_beside(f, c, written_meanwhile);
+    if (rename(c->name.data, f->target.data)) return keep_what_cannot_replace(f, c);
+    c->beside = false;
+    f->named = true;
+    return 0;
+}
+
+/* The copy that was just written gets the target's name at once. The other one goes back to its
+ * own, for the next write; where a file can't have two names for a moment, it is lost, and the next
+ * copy is a whole one. */
+static int take_turns(out_file *f) {
+    out_copy *now = &f->copies[f->shown], *next = &f->copies[!f->shown];
+    struct stat ours, there;
+    if (fstat(now->fd, &ours)) return fail_write(f);
+    bool gone = stat(f->target.data, &there) != 0;
+    if (!gone && !same(&ours, &there)) return keep_beside(f, next, written_meanwhile);
+    now->beside = !gone && !link(f->target.data, now->name.data);
+    if (rename(next->name.data, f->target.data)) return keep_what_cannot_replace(f, next);
+    if (!now->beside) close_fd(&now->fd);
+    next->beside = false;
+    f->shown = !f->shown;
+    return 0;
+}
+
+/* ---- writing ---- */
+
+static int write_directly(out_file *f, const char *text, size_t n) {
     while (n) {
-        ssize_t done = f->direct ? write(f->fd, text, n) : pwrite(f->fd, text, n, at);
+        ssize_t done = write(f->fd, text, n);
         if (done < 0 && errno != EINTR) return fail_write(f);
         if (done <= 0) continue;
-        at += done;
         text += done;
         n -= (size_t)done;
     }
     return 0;
 }
 
-static void append(str *out, const str *text, size_t first) {
-    if (text->length > first) str_append(out, text->data + first, text->length - first);
-}
-
-/* Writes text into the gap, and behind it what is new of the tail. */
-static int write_in_gap(out_file *f, const str *text, const out_tail *tail) {
-    str after = {0};
-    append(&after, &tail->text, f->tail);
-    append(&after, &tail->closing, 0);
-    int failed = after.failed || write_all(f, text->data, text->length, f->length) ||
-                 write_all(f, after.data, after.length, f->tail_at + (int64_t)f->tail);
-    str_free(&after);
-    return failed ? -1 : 0;
-}
-
-/* Writes text, and moves the tail behind it. The gap is as long as the tail: so the tail is not
- * moved again before as much text has come, and all moves together write no more than the text
- * does. */
-static int write_all_of_it(out_file *f, const str *text, const out_tail *tail) {
-    str all = {0};
-    append(&all, text, 0);
-    size_t gap = tail->last ? 0 : tail->text.length < MAX_GAP ? tail->text.length : MAX_GAP;
-    str_printf(&all, "%*s", (int)gap, "");
-    f->tail_at = f->length + (int64_t)all.length;
-    append(&all, &tail->text, 0);
-    append(&all, &tail->closing, 0);
-    int failed = all.failed || write_all(f, all.data, all.length, f->length);
-    str_free(&all);
-    return failed ? -1 : 0;
+static bool has_failed(const out_tail *tail) {
+    bool failed = tail->closing.failed;
+    for (int i = 0; tail->parts && i < MAX_PARTS; i++) failed |= tail->parts[i].failed;
+    return failed;
 }
 
 int out_file_write(out_file *f, const str *text, const out_tail *tail) {
-    if (f->fd < 0 || text->failed || tail->text.failed || tail->closing.failed) return -1;
-    if (f->direct) return write_all(f, text->data, text->length, 0);
-    bool fits = f->length + (int64_t)text->length <= f->tail_at && !tail->last;
-    if (fits ? write_in_gap(f, text, tail) : write_all_of_it(f, text, tail)) return -1;
-    f->length += (int64_t)text->length;
-    f->tail = tail->text.length;
-    int64_t end = f->tail_at + (int64_t)(tail->text.length + tail->closing.length), before = f->end;
-    f->end = end;
-    return end < before && ftruncate(f->fd, end) ? fail_write(f) : 0;
-}
-
-/* Under a name that is not taken for something left over. */
-static int keep_beside(out_file *f) {
-    str name = {0};
-    str_printf(&name, "%s.%ld.rows", f->target.data, (long)getpid());
-    bool renamed = !name.failed && !rename(f->part.data, name.data);
-    fail("%s was written by someone else meanwhile; the rows are in %s", f->path,
-         renamed ? name.data : f->part.data);
-    str_free(&name);
-    str_free(&f->part);
-    close_fd(f);
-    return -1;
-}
-
-int out_file_keep(out_file *f, bool force) {
-    struct stat now;
-    if (!f->part.length) return 0;
-    bool there = !stat(f->target.data, &now) && now.st_size,
-         as_before = same(&now, &f->target_info) && now.st_size == f->target_info.st_size;
-    if (!force && there && !as_before) return keep_beside(f);
-    if (rename(f->part.data, f->target.data)) return fail_write(f);
-    str_free(&f->part);
-    return 0;
+    out_copy *now = &f->copies[f->shown], *next = &f->copies[!f->shown];
+    if (!out_file_is_open(f) || text->failed || has_failed(tail)) return -1;
+    if (f->direct) return write_directly(f, text->data, text->length);
+    bool only_text = out_tail_is_empty(tail) && now->end == now->length;
+    if (!f->named || f->in_place || only_text)
+        return out_copy_write(now, NULL, text, tail) ? fail_write(f) : 0;
+    if (open_copy(f, next) || out_copy_write(next, now, text, tail)) return fail_write(f);
+    return take_turns(f);
 }
 
 int out_file_close(out_file *f) {
-    int failed = 0;
-    if (f->part.length) unlink(f->part.data);
-    if (f->fd > STDERR_FILENO && close(f->fd)) {
-        f->fd = -1;
-        failed = fail_write(f);
+    int *fds[] = {&f->fd, &f->copies[0].fd, &f->copies[1].fd}, failed = 0;
+    for (int i = 0; i < 2; i++) {
+        if (f->copies[i].beside) unlink(f->copies[i].name.data);
+        str_free(&f->copies[i].name);
     }
-    f->fd = -1;
-    str_free(&f->part);
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) {
+        if (*fds[i] > STDERR_FILENO && close(*fds[i])) failed = -1;
+        *fds[i] = -1;
+    }
+    if (failed) fail_write(f);
     str_free(&f->target);
     return failed;
 }

@@ -1,32 +1,25 @@
 /* file.h - where the text of one output goes (private to report/): a file, a pipe, a terminal.
- * A regular file appears under its name with its first row, and holds every row from then on.
+ * A regular file appears under its name with its first row, and from then on it is whole at every
+ * moment.
  */
 #ifndef REPORT_FILE_H
 #define REPORT_FILE_H
 
-#include "base/base.h"
+#include "report/copy.h"
 
 #include <sys/stat.h>
 
 typedef struct out_file {
     const char *path; /* as given; NULL: standard output */
     bool direct;      /* no regular file, or a descriptor by its name: it is written as it is */
+    bool in_place;    /* a regular file that no other one can be written beside */
+    bool named;       /* the target is ours */
     str target;       /* the path without links; the last part may not exist yet */
-    str part;         /* the file beside it that becomes the target with the first row; empty from then on */
     struct stat target_info, folder_info; /* st_ino 0: there is no such file */
-    int fd;                               /* -1: not open, or writing has failed */
-    int64_t length;                       /* bytes of the text that goes on */
-    int64_t tail_at, end; /* where the tail begins and what follows it ends; between length and tail_at is
-                             a gap of blanks */
-    size_t tail;          /* bytes of the tail that are there */
+    int fd;                               /* of what is written directly; -1: not open */
+    out_copy copies[2]; /* they take turns: one has the target's name, the other is written */
+    int shown;          /* which one has it, or will */
 } out_file;
-
-/* What stands behind the text of a regular file, so that the file is complete after each write. */
-typedef struct out_tail {
-    str text; /* grows as the text before it does, but is small next to it or as long: a list after a list */
-    str closing; /* a few bytes */
-    bool last;   /* nothing comes after this: leave no gap */
-} out_tail;
 
 /* Finds out what path (NULL: standard output) is, without touching it. -1 when it can't be written.
  * out_file_close frees it in any case. */
@@ -41,12 +34,18 @@ bool out_file_same(const out_file *a, const out_file *b);
 /* Is f the file `path`, or one of those in the folder `path`? */
 bool out_file_is_of(const out_file *f, const char *path);
 
-/* Opens what was found; a regular file is not touched yet: its text goes to a new one beside it. */
-int out_file_open(out_file *f);
+/* Opens what was found; a regular file is not touched yet: its text goes to a new one beside it.
+ * Where there can be none beside it, the file itself is emptied, if emptied: what it has is in no
+ * need of being kept. */
+int out_file_open(out_file *f, bool emptied);
 
-/* Adds text. In a regular file the tail follows, whole: of tail->text, what was there before is
- * expected to be its beginning. Blanks may stand before the tail, so that n writes cost what n
- * texts and tails do, and not what all tails together would. Elsewhere only text is written. */
+/* Is it open, and has nothing failed? */
+bool out_file_is_open(const out_file *f);
+
+/* Adds text. In a regular file the tail follows, whole; elsewhere only text is written. A file that
+ * has its name, and something behind its text, is replaced by a copy with the new text, so that a
+ * program that is killed at any moment leaves it complete. Two copies take turns, and each gets
+ * what it lacks. */
 int out_file_write(out_file *f, const str *text, const out_tail *tail);
 
 /* All rows that an earlier file has, and a new one, were written: the file takes its name. -1 when

@@ -3,6 +3,7 @@
 #ifndef REPORT_FORMAT_H
 #define REPORT_FORMAT_H
 
+#include "report/copy.h"
 #include "report/report.h"
 
 /* One line per format. Its name on the command line has hyphens where this one has underscores;
@@ -25,18 +26,18 @@
     FORMAT(prometheus)                                                                                       \
     FORMAT(benchfmt)
 
-/* What a format appends to. The text is written and emptied after each call. The tail is kept: it
- * stands behind all text, a second list for example. shared is the format's own. */
-enum { MAX_OWN_COLUMNS = 16, MAX_PARTS = 20 };
+/* What a format appends to. The text is written and emptied after each call. The parts are kept:
+ * they stand behind all text, one behind the other, a second list for example. shared is the
+ * format's own. */
+enum { MAX_OWN_COLUMNS = 16 };
 typedef struct output {
     const sweep *sweep;
     int64_t n_runs, n_summaries; /* so far, without the one at hand */
     str text;
-    str tail;
+    str parts[MAX_PARTS];
     str remark, kept;                        /* the format's own */
     int64_t n_written;                       /* the format's own: lines so far */
     int n_columns, columns[MAX_OWN_COLUMNS]; /* the format's own: those of its table */
-    str parts[MAX_PARTS];                    /* the format's own: text that comes at the end */
     summary *shared;
 } output;
 
@@ -45,8 +46,8 @@ typedef struct format {
     bool readable;            /* results_read reads it: rows can be added to such a file */
     void (*begin)(output *o); /* NULL: nothing to do */
     void (*row)(output *o, const row *r);
-    void (*end)(output *o); /* completes text and tail; in a file after every row, so it changes nothing else;
-                               NULL: nothing to do */
+    void (*end)(output *o); /* completes text and parts; in a file after every row, so it changes nothing
+                               else; NULL: nothing to do */
     bool one_sequence;      /* it has no place for several sequences (batch) */
 } format;
 

@@ -53,12 +53,12 @@ static void open_lists(output *o, const row *first) {
     str_puts(&o->text, "\"machine\": {");
     put_json_columns(&o->text, first, COLUMN_hw_model, COLUMN_os);
     str_puts(&o->text, "},\n\"runs\": [");
-    str_puts(&o->tail, "\n],\n\"summaries\": [");
+    str_puts(&o->parts[0], "\n],\n\"summaries\": [");
 }
 
 static void put_row(output *o, const row *r) {
     bool run = r->kind == ROW_RUN;
-    str *to = run ? &o->text : &o->tail;
+    str *to = run ? &o->text : &o->parts[0];
     if (!o->n_runs && !o->n_summaries) open_lists(o, r);
     str_puts(to, (run ? o->n_runs : o->n_summaries) ? ",\n{" : "\n{");
     put_json_columns(to, r, 0, N_COLUMNS - 1);

@@ -1,7 +1,7 @@
 /* prometheus.c - Prometheus' text exposition format: gauges of each configuration, with its
  * parameters as labels, in base units (seconds, bytes). For node_exporter's textfile collector and
- * the like. All samples of a name stand together, as the format asks for, so the text comes at the
- * end; in a file it is complete after each row.
+ * the like. All samples of a name stand together, as the format asks for, so each name has a part
+ * of the output.
  */
 #include "report/format.h"
 
@@ -85,37 +85,37 @@ static void put_metric(str *out, const family *f, const row *r) {
     value v = r->cells[f->column];
     const spread *s = &r->spreads[f->column - COLUMN_FIRST_METRIC];
     bool spreads = column_table[f->column].summing == MEDIAN;
-    if (v.kind != VALUE_REAL) return;
     put_gauge(out, f, r, spreads ? "median" : NULL, v.real);
     if (!spreads) return;
     put_gauge(out, f, r, "low", s->low);
     put_gauge(out, f, r, "high", s->high);
 }
 
+/* The text of a family, which begins with its head. Families of one name are one. */
+static str *part_of(output *o, int which) {
+    _Static_assert((int)N_FAMILIES <= (int)MAX_PARTS, "a part for each family");
+    while (which && !strcmp(families[which].name, families[which - 1].name)) which--;
+    str *part = &o->parts[which];
+    const char *name = families[which].name;
+    if (!part->length)
+        str_printf(part, "# HELP mlxbench_%s %s\n# TYPE mlxbench_%s gauge\n", name, families[which].help,
+                   name);
+    return part;
+}
+
 static void put_row(output *o, const row *r) {
     if (r->kind != ROW_SUMMARY) return;
     if (r->cells[COLUMN_error].kind == VALUE_TEXT) {
-        put_series(&o->parts[FAILED], &families[FAILED], r);
-        put_cell_label(&o->parts[FAILED], r, COLUMN_error);
-        str_puts(&o->parts[FAILED], "} 1\n");
+        str *failed = part_of(o, FAILED);
+        put_series(failed, &families[FAILED], r);
+        put_cell_label(failed, r, COLUMN_error);
+        str_puts(failed, "} 1\n");
     }
     if (!r->spreads[METRIC_prompt_tps].n) return;
-    put_info(&o->parts[INFO], r);
-    put_gauge(&o->parts[RUNS], &families[RUNS], r, NULL, (double)r->spreads[METRIC_prompt_tps].n);
-    for (int i = RUNS + 1; i < N_FAMILIES; i++) put_metric(&o->parts[i], &families[i], r);
+    put_info(part_of(o, INFO), r);
+    put_gauge(part_of(o, RUNS), &families[RUNS], r, NULL, (double)r->spreads[METRIC_prompt_tps].n);
+    for (int i = RUNS + 1; i < N_FAMILIES; i++)
+        if (r->cells[families[i].column].kind == VALUE_REAL) put_metric(part_of(o, i), &families[i], r);
 }
 
-static void end(output *o) {
-    _Static_assert((int)N_FAMILIES <= (int)MAX_PARTS, "a part for each family");
-    for (int i = 0; i < N_FAMILIES; i++) {
-        bool again = i && !strcmp(families[i].name, families[i - 1].name);
-        if (!o->parts[i].length) continue;
-        if (!again)
-            str_printf(&o->text, "# HELP mlxbench_%s %s\n# TYPE mlxbench_%s gauge\n", families[i].name,
-                       families[i].help, families[i].name);
-        str_append(&o->text, o->parts[i].data, o->parts[i].length);
-        o->text.failed |= o->parts[i].failed;
-    }
-}
-
-const format format_prometheus = {.row = put_row, .end = end};
+const format format_prometheus = {.row = put_row};

@@ -83,7 +83,7 @@ static int write_text(report *r, written how) {
     closing.text = (str){0};
     if (how != TEXT_ONLY && !r->file.direct && r->format->end) r->format->end(&closing);
     out_tail tail = {.closing = closing.text, .last = how == COMPLETE_AND_LAST};
-    if (how != TEXT_ONLY) tail.text = r->output.tail;
+    if (how != TEXT_ONLY) tail.parts = r->output.parts;
     int failed = out_file_write(&r->file, &r->output.text, &tail);
     str_clear(&r->output.text);
     str_free(&closing.text);
@@ -184,7 +184,8 @@ static int open_database(report *r, const report_options *o) {
 static int open_report(report *r, const report_options *o, const sweep *s) {
     r->output.sweep = s;
     if (is_database(r)) return open_database(r, o);
-    if (out_file_open(&r->file)) return -1;
+    bool keeps = r->earlier.n || (r->resumed && o->resumed_rows->n);
+    if (out_file_open(&r->file, !keeps)) return -1;
     if (r->format->begin) r->format->begin(&r->output);
     if (write_text(r, TEXT_ONLY)) return -1;
     return r->earlier.n ? results_each(&r->earlier, write_earlier, r) : 0;
@@ -231,7 +232,8 @@ int reports_row(reports *all, const row *next) {
         bool nothing_new = r->complete && next->kind == ROW_RUN && !r->output.text.length;
         if (!nothing_new) failed |= write_text(r, all->at_end ? TEXT_ONLY : COMPLETE) != 0;
         r->complete = true;
-        if (!failed && all->n_runs >= all->n_held) failed = out_file_keep(&r->file, all->force);
+        if (!failed && !all->at_end && all->n_runs >= all->n_held)
+            failed = out_file_keep(&r->file, all->force);
     }
     return failed ? -1 : 0;
 }
@@ -253,33 +255,39 @@ static int write_at_end(report *r, bool force) {
     return write_text(r, TEXT_ONLY) || out_file_keep(&r->file, force) ? -1 : 0;
 }
 
-static int close_report(report *r, bool force) {
+/* What is written directly has all that stands behind its text at the end. */
+static int write_behind(report *r) {
     output *o = &r->output;
-    int failed = 0;
-    if (r->file.fd >= 0 && is_at_end(r)) {
-        failed = write_at_end(r, force);
-    } else if (r->file.fd >= 0 && r->file.direct && r->format->end) {
-        if (o->tail.length) str_append(&o->text, o->tail.data, o->tail.length);
-        r->format->end(o);
-        failed = write_text(r, TEXT_ONLY);
-    } else if (r->file.fd >= 0) {
-        failed = write_text(r, COMPLETE_AND_LAST);
-    }
+    for (int i = 0; i < MAX_PARTS; i++) str_append(&o->text, o->parts[i].data, o->parts[i].length);
+    if (r->format->end) r->format->end(o);
+    return write_text(r, TEXT_ONLY);
+}
+
+static int complete(report *r, const reports *all) {
+    if (!out_file_is_open(&r->file)) return 0;
+    if (is_at_end(r)) return write_at_end(r, all->force);
+    if (r->file.direct) return write_behind(r);
+    if (write_text(r, COMPLETE_AND_LAST)) return -1;
+    return all->at_end && r->complete ? out_file_keep(&r->file, all->force) : 0;
+}
+
+static int close_report(report *r, const reports *all) {
+    output *o = &r->output;
+    int failed = complete(r, all);
     failed |= out_file_close(&r->file);
     table_close(r->table);
     results_free(&r->earlier);
-    str_free(&r->output.text);
-    str_free(&r->output.tail);
-    str_free(&r->output.remark);
-    str_free(&r->output.kept);
-    for (int i = 0; i < MAX_PARTS; i++) str_free(&r->output.parts[i]);
-    summary_free(r->output.shared);
+    str_free(&o->text);
+    str_free(&o->remark);
+    str_free(&o->kept);
+    for (int i = 0; i < MAX_PARTS; i++) str_free(&o->parts[i]);
+    summary_free(o->shared);
     return failed;
 }
 
 int reports_close(reports *all) {
     int failed = 0;
-    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i], all->force);
+    for (int i = 0; all && i < all->n; i++) failed |= close_report(&all->items[i], all);
     free(all);
     return failed;
 }

@@ -64,7 +64,7 @@ static void judge(output *o, const row *r) {
 /* Runs are kept in one text, summaries in another one, until the end. */
 static void put_row(output *o, const row *r) {
     bool run = r->kind == ROW_RUN;
-    str *to = run ? &o->kept : &o->tail;
+    str *to = run ? &o->kept : &o->parts[0];
     if (run && !o->n_runs) {
         str_puts(to, "\"machine\": {");
         put_json_columns(to, r, COLUMN_hw_model, COLUMN_os);
@@ -96,8 +96,8 @@ static void end(output *o) {
     char seal[SEAL_CHARS];
     if (!o->n_runs) return;
     str_printf(&o->text, "{\"schema\": %d,\n%s\n],\n\"summaries\": [%s\n]", RESULTS_SCHEMA, o->kept.data,
-               o->tail.data ? o->tail.data : "");
-    o->text.failed |= o->kept.failed || o->tail.failed;
+               o->parts[0].data ? o->parts[0].data : "");
+    o->text.failed |= o->kept.failed || o->parts[0].failed;
     put_verdict(o);
     if (o->text.failed || o->remark.failed) return;
     str_append(&object, o->text.data, o->text.length);
