@@ -148,7 +148,7 @@ static const char *shared_text(const sweep *s, const row *r, int c) {
 
 static void end(output *o) {
     row r;
-    if (!o->shared || summary_row(o->shared, &r)) return;
+    if (!o->shared || summary_shared(o->shared, &r)) return;
     const sweep *s = o->sweep;
     const char *version = shared_text(s, &r, COLUMN_mlxbench_version),
                *engine = shared_text(s, &r, COLUMN_engine), *device = shared_text(s, &r, COLUMN_device),

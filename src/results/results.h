@@ -189,6 +189,9 @@ int summary_add(summary *s, const row *run);
  * summary_clear.
  */
 int summary_row(summary *s, row *out);
+
+/* The same without medians and spreads, which take as long as there are runs. */
+int summary_shared(summary *s, row *out);
 void summary_clear(summary *s);
 
 /* ---- two groups of numbers ---- */

@@ -141,12 +141,17 @@ static spread spread_in_order(summary *s, const numbers *of) {
     return found;
 }
 
-int summary_row(summary *s, row *out) {
+int summary_shared(summary *s, row *out) {
     if (!s->any) return -1;
     *out = s->shared;
     put_grade(s, out);
     if (s->measured_at[0])
         out->cells[COLUMN_measured_at] = (value){.kind = VALUE_TEXT, .text = s->measured_at};
+    return 0;
+}
+
+int summary_row(summary *s, row *out) {
+    if (summary_shared(s, out)) return -1;
     for (int i = 0; i < N_METRICS; i++) {
         const column *about = &column_table[COLUMN_FIRST_METRIC + i];
         s->spreads[i] = spread_in_order(s, &s->of[i]);

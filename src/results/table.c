@@ -129,12 +129,19 @@ run_table *table_open(const char *path, const table_options *how) {
     return NULL;
 }
 
+/* Looked up with each new row: without an index all rows would be read for it. */
+static const int indexed[] = {COLUMN_run, COLUMN_configuration};
+
 /* The table with our columns, within a transaction. */
 static int make_table(run_table *t) {
     bool has[N_COLUMNS], others;
     str sql = {0};
     if (t->how.replace) str_puts(&sql, "DROP TABLE IF EXISTS \"runs\";");
     put_create_table(&sql);
+    for (size_t i = 0; i < sizeof indexed / sizeof *indexed; i++) {
+        const char *name = column_table[indexed[i]].name;
+        str_printf(&sql, "; CREATE INDEX IF NOT EXISTS \"runs_by_%s\" ON \"runs\" (\"%s\")", name, name);
+    }
     str_printf(&sql, "; PRAGMA user_version = %d", RESULTS_SCHEMA);
     int failed = sql.failed || sqlite_exec(t->db, t->path, sql.data) ||
                  table_columns(t->db, t->path, has, &others) < 0;
