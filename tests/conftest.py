@@ -24,7 +24,7 @@ def mlxbench():
 @pytest.fixture(scope="session")
 def run(mlxbench):
     """run("generate", "--model", ...) -> CompletedProcess with text output. env adds to the environment, which keeps
-    the program off the network. What it writes as json or jsonl is validated."""
+    the program off the network. All JSON that it writes is validated."""
 
     def run(*args, input=None, env=None, check=False, timeout=120, cwd=None):
         done = subprocess.run([str(mlxbench), *map(str, args)], input=input, text=True, capture_output=True,

@@ -1,4 +1,4 @@
-"""Validates what the formats json and jsonl wrote against the schema that `mlxbench report --schema` prints."""
+"""Validates the program's JSON against the schema that `mlxbench report --schema` prints."""
 
 import functools
 import json
@@ -32,8 +32,19 @@ def check_text(program, form, text):
         check_json(program, json.loads(line), "line")
 
 
+def check_printed(program, arguments, stdout):
+    """What other commands than bench print as JSON."""
+    command = arguments[0] if arguments else None
+    forms = {form for option, form in zip(arguments, arguments[1:]) if option in ("-f", "--format")}
+    part = {"hwinfo": "hwinfo" if "--json" in arguments else None, "compare": "comparison" if forms == {"json"} else None,
+            "history": "history" if forms == {"json"} else None}.get(command)
+    if part and stdout:
+        check_json(program, json.loads(stdout), part)
+
+
 def check_outputs(program, arguments, stdout):
-    """All json and jsonl outputs of a command that ended well, or with failed configurations."""
+    """All JSON of a command that ended well, or with failed configurations."""
+    check_printed(program, arguments, stdout)
     for option, spec in zip(arguments, arguments[1:]):
         form, _, path = spec.partition(":")
         if option not in ("-o", "--output") or form not in ("json", "jsonl"):

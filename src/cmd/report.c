@@ -67,7 +67,8 @@ int cmd_report(int argc, char **argv) {
         {.name = "schema",
          .kind = OPTION_FLAG,
          .value = &schema,
-         .help = "print the JSON Schema of the formats json and jsonl instead"},
+         .help = "print the JSON Schema of json and jsonl, and of what hwinfo, compare and history print, "
+                 "instead"},
     };
     int done =
         help.failed ? -1 : options_parse(options, sizeof options / sizeof *options, &usage, argc, argv);

@@ -60,8 +60,10 @@ void report_comparison_end(str *out, const char *form);
  * the last one of each configuration. -1 with a usage error when the format is none of them. */
 int report_history(str *out, const char *form, const trends *t, bool each);
 
-/* The JSON Schema of the formats json and jsonl, appended to out. */
+/* The JSON Schema of the formats json and jsonl, and of what hwinfo, compare and history print,
+ * appended to out. */
 void report_schema(str *out);
+
 /* The runs of n files in Go's benchmark format, appended to out, each file's behind a key "results"
  * with its name: `benchstat -col results` compares them. */
 void report_benchfmt(str *out, const char *const *names, const results *files, int n);

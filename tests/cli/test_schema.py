@@ -1,4 +1,4 @@
-"""The JSON Schema of results. tests/conftest.py validates every json and jsonl output of the other tests with it."""
+"""The JSON Schema of all JSON that the program writes. tests/conftest.py validates the other tests' outputs with it."""
 
 import copy
 import json
@@ -50,3 +50,42 @@ def test_lines_that_are_not_ours(mlxbench, document):
         with pytest.raises(AssertionError):
             schema.check_json(mlxbench, line, "line")
     schema.check_json(mlxbench, {**document["runs"][0], "kind": "run"}, "line")
+
+
+# ---- what hwinfo, compare and history print ----
+
+@pytest.fixture(scope="module")
+def printed(run, good_folder, tmp_path_factory):
+    """Each with something in all its lists that can have something here."""
+    folder = tmp_path_factory.mktemp("printed")
+    for name in "ab":
+        run("-m", good_folder, *SMALL, "-r", 6, "-o", f"csv:{folder}/{name}", check=True)
+    lines = ["run,configuration,n_prompt,measured_at,quality,prompt_tps"]
+    lines += [f"{i},{i},8,2026-01-{i:02}T00:00:00Z,A,{100 + i % 3 + 50 * (i > 10)}" for i in range(1, 21)]
+    (folder / "long").write_text("\n".join(lines) + "\n")
+    commands = {"hwinfo": ["hwinfo", "--json"], "comparison": ["compare", folder / "a", folder / "b", "-f", "json"],
+                "history": ["history", "--db", folder / "long", "-f", "json"]}
+    return {part: json.loads(run(*command, check=True).stdout) for part, command in commands.items()}
+
+
+def test_what_is_printed(mlxbench, printed):
+    assert len(printed["comparison"]) == 2 and len(printed["history"][0]["changes"]) == 1
+    for part, value in printed.items():
+        schema.check_json(mlxbench, value, part)
+
+
+@pytest.mark.parametrize("part, break_it", [
+    ("hwinfo", lambda d: d.update(more=1)), ("hwinfo", lambda d: d.pop("chip")), ("hwinfo", lambda d: d.update(simd="avx2")),
+    ("hwinfo", lambda d: d["engines"][0].pop("device")), ("hwinfo", lambda d: d.update(memory_bytes=-1)),
+    ("comparison", lambda d: d[0].update(verdict="better")), ("comparison", lambda d: d[0].pop("p")),
+    ("comparison", lambda d: d[0].update(metric="ttft_ms")), ("comparison", lambda d: d[1].update(quality_after="E")),
+    ("history", lambda d: d[0].pop("changes")), ("history", lambda d: d[0].update(model=1)),
+    ("history", lambda d: d[0]["measurements"][0].pop("prompt_tps")),
+    ("history", lambda d: d[0]["measurements"][0].update(runs=0.5)),
+    ("history", lambda d: d[0]["changes"][0].update(measurement=0)),
+])
+def test_what_is_printed_is_not_ours(mlxbench, printed, part, break_it):
+    broken = copy.deepcopy(printed[part])
+    break_it(broken)
+    with pytest.raises(AssertionError):
+        schema.check_json(mlxbench, broken, part)
