@@ -1,7 +1,9 @@
 """`mlxbench history` against scipy: where a speed changed over time, and how often that errs."""
 
+import importlib.util
 import itertools
 import json
+import pathlib
 import sqlite3
 
 import numpy as np
@@ -140,3 +142,40 @@ def test_disturbed_measurements_are_not_asked(history):
     x = np.concatenate([np.full(10, 200.0), np.full(10, 100.0)]) + np.arange(20) % 3
     assert history([x], ["A", "B"] * 5 + ["C"] * 10)[0]["changes"]
     assert not history([x], ["A"] * 10 + ["F", "D"] * 5)[0]["changes"]
+
+
+# ---- the table of docs/statistics.md ----
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def script():
+    """bench/statistics.py, which makes the table."""
+    spec = importlib.util.spec_from_file_location("bench_statistics", ROOT / "bench/statistics.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def documented():
+    """The table's lines: what was simulated, and the shares."""
+    text = (ROOT / "docs/statistics.md").read_text().split("## How often a history errs")[1].split("\n\n")[1]
+    for line in text.splitlines()[2:]:
+        n, times, kind, noise, change, *shares = (cell.strip() for cell in line.strip("|").split("|"))
+        size, after = change.replace("%", "").split(" after ") if change != "none" else (0, 0)
+        yield (int(n), int(times), kind, float(noise[:-1]) / 100, float(size) / 100, int(after)), [
+            float(share[:-1]) / 100 if share else None for share in shares]
+
+
+@pytest.mark.parametrize("line", range(13))
+def test_documented_rates(mlxbench, tmp_path, line):
+    """With other numbers than the table was made of, and fewer."""
+    lines, n = list(documented()), 60
+    assert [case for case, _ in lines] == script().HISTORIES
+    case, shares = lines[line]
+    found = script().histories(mlxbench, tmp_path, 100 + line, *case, simulated=n)
+    for share, again in zip(shares, found):
+        if share is not None:
+            assert abs(again - share) <= 4 * np.sqrt(share * (1 - share) / n) + 2 / n
+    if case[2] == "independent" and not case[4]:
+        assert shares[0] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
