@@ -58,8 +58,8 @@ typedef struct name_rule {
     const char *from, *to;
 } name_rule;
 
-/* Applies the rules, before any weight is taken. Tensors that were left out are counted in a
- * note. */
+/* Applies the rules, before any weight is taken, to tensors and to the modules that config.json's
+ * quantization names. Tensors that were left out are counted in a note. */
 int checkpoint_rename(checkpoint *c, const name_rule *rules);
 
 /* Which rows of each expert's matrix. */
@@ -94,10 +94,6 @@ typedef struct row_factor {
     double a, b;
 } row_factor;
 int checkpoint_multiply_rows(checkpoint *c, const char *name, const row_factor *factors, int n);
-
-/* What config.json's quantization has before the names of modules, as mlx-lm's wrapper classes
- * do. */
-int checkpoint_module_prefix(checkpoint *c, const char *prefix);
 
 /* ---- weights, by mlx-lm's parameter names ---- */
 

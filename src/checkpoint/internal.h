@@ -73,8 +73,12 @@ struct checkpoint {
     const char *config_name, *folder;
     const json *quantization; /* config.json's; NULL when it has none for MLX */
     packing packing;
-    bool divides_by_scale;     /* PACKED_BITNET */
-    const char *module_prefix; /* what config.json has before the names of modules; NULL: nothing */
+    bool divides_by_scale; /* PACKED_BITNET */
+    struct module_settings {
+        const char *path; /* after checkpoint_rename */
+        const json *settings;
+    } * modules; /* of quantization */
+    int n_modules;
     int n_eos_ids;
     const int32_t *eos_ids;
     file_map *files;
@@ -114,8 +118,8 @@ int sort_tensors(checkpoint *c);
 
 /* ---- names.c ---- */
 
-/* config.json's entry for the module, under its name or that with the prefix; NULL when there is
- * none. */
+/* config.json's entry for the module, under its name or that which checkpoint_rename makes it; NULL
+ * when there is none. */
 const json *module_quantization(const checkpoint *c, const char *path);
 
 /* ---- folder.c ---- */

@@ -91,6 +91,25 @@ static const char *renamed(checkpoint *c, const name_rule *rules, const char *na
     return name;
 }
 
+/* Modules that config.json's quantization has under names of the wrapper. */
+static int rename_modules(checkpoint *c, const name_rule *rules) {
+    bool failed = false;
+    c->n_modules = 0;
+    c->modules = arena_alloc(c->arena, (size_t)json_length(c->quantization) * sizeof *c->modules + 1);
+    if (!c->modules) return -1;
+    json_each (item, c->quantization) {
+        const char *key = json_key(item), *end = ".weight";
+        if (!key || !(json_is_object(item) || json_is_bool(item))) continue;
+        const char *name = arena_printf(c->arena, "%s%s", key, end);
+        if (name) name = renamed(c, rules, name, &failed);
+        if (!name || failed || !ends_with(name, end)) continue;
+        name = arena_printf(c->arena, "%.*s", (int)(strlen(name) - strlen(end)), name);
+        if (!name) return -1;
+        c->modules[c->n_modules++] = (struct module_settings){name, item};
+    }
+    return failed ? -1 : 0;
+}
+
 int checkpoint_rename(checkpoint *c, const name_rule *rules) {
     size_t kept = 0, dropped = 0;
     double bytes = 0;
@@ -104,7 +123,7 @@ int checkpoint_rename(checkpoint *c, const name_rule *rules) {
             bytes += (double)t.bytes;
         }
     }
-    if (failed) return -1;
+    if (failed || rename_modules(c, rules)) return -1;
     c->n_tensors = kept;
     if (dropped &&
         checkpoint_add_note(c, "%zu tensors (%.2f GB) that generating text does not use were left out",
@@ -113,17 +132,8 @@ int checkpoint_rename(checkpoint *c, const name_rule *rules) {
     return sort_tensors(c);
 }
 
-int checkpoint_module_prefix(checkpoint *c, const char *prefix) {
-    return (c->module_prefix = arena_string(c->arena, prefix)) ? 0 : -1;
-}
-
 const json *module_quantization(const checkpoint *c, const char *path) {
-    str full = {0};
-    const json *module = NULL;
-    if (c->module_prefix && c->quantization) {
-        str_printf(&full, "%s%s", c->module_prefix, path);
-        module = full.failed ? NULL : json_get(c->quantization, full.data);
-        str_free(&full);
-    }
-    return module ? module : json_get(c->quantization, path);
+    for (int i = 0; i < c->n_modules; i++)
+        if (!strcmp(c->modules[i].path, path)) return c->modules[i].settings;
+    return json_get(c->quantization, path);
 }

@@ -397,7 +397,8 @@ int64_t partial_dims(loader *l, const desc *d, double otherwise);
  * read. */
 void read_sigmoid_routing(loader *l, moe_desc *e);
 
-/* What YaRN's mscale_all_dim makes of the scale of scores. mlx-lm rope_utils.py: apply_yarn_mscale */
+/* What YaRN's mscale_all_dim makes of the scale of scores. mlx-lm rope_utils.py:
+ * apply_yarn_mscale */
 double yarn_score_factor(loader *l);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */

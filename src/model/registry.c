@@ -190,7 +190,6 @@ static int load_from(model *m, checkpoint *c, const architecture *a, const json 
     if (checkpoint_ignore(c, "self_attn.rotary_emb.inv_freq")) return -1;
     if (a->rules && checkpoint_rename(c, a->rules)) return -1;
     if (a->slices && checkpoint_slice(c, a->slices)) return -1;
-    if (a->wrapper && checkpoint_module_prefix(c, "language_model.")) return -1;
     decoder_load(&l, a, &m->decoder);
     if (l.failed) return -1;
     for (int64_t i = 0; i < m->decoder.d.n_layers; i++) /* mlx-lm drops these, too */

@@ -45,6 +45,31 @@ def test_more_tokens_than_positions(run):
     assert done.returncode == 1 and "more tokens" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+WRAPPED = [name for name in sorted(architectures.CONFIGS) if "text_config" in architectures.CONFIGS[name] and
+           name in REGISTERED]
+
+
+@pytest.mark.parametrize("model_type", WRAPPED)
+def test_modules_in_a_wrapper(ours, run, tmp_path, model_type):
+    """What config.json says of one module's quantization, under mlx-lm's name of it."""
+    made = architectures.get(model_type) / "4-bit"
+    (tmp_path / "model.safetensors").symlink_to(made / "model.safetensors")
+    config = json.loads((made / "config.json").read_text())
+    weights = mx.load(str(made / "model.safetensors"))
+    module = next(name.removesuffix(".scales") for name in weights if ".layers.0." in name and name.endswith(".scales"))
+    for bits in 4, 8:
+        config["quantization"][module] = dict(bits=bits, group_size=architectures.GROUP)
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        if bits == 4:
+            wanted = architectures.generate(load_model(tmp_path)[0], PROMPT)
+            check_same(ours(tmp_path, PROMPT, architectures.N, prefill_step_size=architectures.STEP), wanted)
+            continue
+        with pytest.raises(ValueError):
+            load_model(tmp_path)
+        done = run("generate", "--model", tmp_path, "--prompt-ids", "1", "--ids")
+        assert done.returncode == 1 and "should have 8 bits" in done.stderr, done.stderr
+
+
 def test_all_are_here():
     missing = [name for name in REGISTERED if name in architectures.CONFIGS and name not in STEPS and sanitizes(name)]
     if missing:
