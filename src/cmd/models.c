@@ -25,7 +25,7 @@ static int put_preset(void *out, const char *name, const json *config) {
     str_printf(&path, "synthetic:%s", name);
     checkpoint *c = path.failed ? NULL : checkpoint_open(path.data, 0);
     int status = c ? model_weigh(c, &weights) : -1;
-    str_printf(out, "  %-30s %-12s ", path.data ? path.data : "", type ? type : "?");
+    str_printf(out, "  %-32s %-16s ", path.data ? path.data : "", type ? type : "?");
     if (status)
         str_printf(out, "does not run here: %s\n", error_message());
     else
@@ -155,7 +155,7 @@ static int put_found(void *context, const hub_entry *entry) {
     if (!f.quantization.length) str_puts(&f.quantization, file_exists(entry->folder) ? "GGUF" : "?");
     bool failed = f.type.failed || f.quantization.failed || f.verdict.failed;
     if (!failed) {
-        str_printf(out, "  %-50s %-12s %8.2f GB  %-14s", entry->name, f.type.data, (double)entry->bytes / 1e9,
+        str_printf(out, "  %-50s %-16s %8.2f GB  %-14s", entry->name, f.type.data, (double)entry->bytes / 1e9,
                    f.quantization.data);
         put_last_use(out, entry->last_used);
         str_printf(out, "%s%s\n", f.verdict.data, strcmp(entry->place, "LM Studio") ? "" : " (LM Studio)");

@@ -48,6 +48,7 @@ def test_what_there_is(run, tmp_path):
     for preset in PRESETS.glob("*.json"):
         line = line_of(done.stdout, f"synthetic:{preset.stem} ")
         assert json.loads(preset.read_text())["model_type"] in line
+    assert len({line.index(" billion") for line in done.stdout.splitlines() if " billion" in line}) == 1  # one column
     assert "1.24 billion" in line_of(done.stdout, "synthetic:llama-3.2-1b ")
     assert "30.53 billion" in line_of(done.stdout, "synthetic:qwen3-30b-a3b ")
     for family in ["llama", "qwen2", "qwen3", "gemma3_text", "qwen3_moe"]:
