@@ -283,7 +283,7 @@ tensor attend_shared(graph *g, cache *c, tensor q, const attend_spec *spec);
 
 /* Functions of one number. SILU: x sigmoid(x). GELU_TANH: mlx nn.gelu_approx. GELU: x (1 + erf(x /
  * sqrt 2)) / 2. RELU2: max(x, 0)^2. SIGMOID_F32: computed in F32, and rounded to
- * x's type. SOFTPLUS: log(1 + e^x). OAI, in gated() and experts() alone
+ * x's type. SOFTPLUS: log(1 + e^x), in F32, rounded so. OAI, in gated() and experts() alone
  * (mlx-lm activations.py: swiglu_oai): the gate g is at most 7, up u within -7 .. 7, and the result
  * is g sigmoid(1.702 g) (u + 1). CLAMPED_7 and CLAMPED_16, there, too (mlx-lm step3p5.py:
  * clamped_swiglu): silu(g) is at most that number, u within its two signs; the result is their
@@ -391,6 +391,8 @@ typedef struct route_spec {
     float jitter;               /* of SCORE_BAND */
     int identities;             /* so many of the last experts have no matrices: they give x back */
     bool imprecise;             /* mlx: the softmax or the sigmoids are computed in the logits' dtype */
+    bool narrow_bias;           /* mlx: the bias is rounded to the scores' dtype */
+    bool wide;                  /* mlx: weights are F32 where results are summed */
     bool narrow;                /* weights are rounded to the dtype of the experts' input */
     bool on_input; /* the experts' input is multiplied with the weight, not their result; k is 1 (mlx-lm
                       llama4.py: MoE) */

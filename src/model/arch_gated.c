@@ -34,6 +34,7 @@ void describe_spark2_5(loader *l, desc *d) {
     a->packing = PACKING_ROWS;
     a->qkv_bias = a->o_bias = a->gate_bias = config_bool_or(l, "attention_bias", false);
     a->gate = GATE_SIGMOID_HEAD;
+    a->gate_f32 = true;
     d->layer.ffn.act = ACT_GELU;
     d->layer.ffn.bias = config_bool_or(l, "mlp_bias", false);
     d->names.embed = "model.embedding";

@@ -60,6 +60,7 @@ void describe_lfm2_moe(loader *l, desc *d) {
                             .renormalize = config_bool(l, "norm_topk_prob"),
                             .eps = 1e-6f,
                             .scale = (float)config_float_or(l, "routed_scaling_factor", 1),
+                            .imprecise = true,
                             .narrow = true,
                             .last = true};
     if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_experts");

@@ -36,6 +36,7 @@ void describe_kimi_linear(loader *l, desc *d) {
     e->route = (route_spec){.k = (int)config_int_or(l, "num_experts_per_token", 1, 65536, 1),
                             .score = softmax ? SCORE_SOFTMAX : SCORE_SIGMOID,
                             .imprecise = !softmax,
+                            .narrow_bias = true,
                             .n_group = (int)config_int_or(l, "num_expert_group", 1, 65536, 1),
                             .topk_group = (int)config_int_or(l, "topk_group", 1, 65536, 1),
                             .eps = 1e-20f,

@@ -131,6 +131,7 @@ void describe_granitemoe(loader *l, desc *d) {
     e->width = d->layer.ffn.width;
     e->route = (route_spec){
         .k = (int)config_int(l, "num_experts_per_tok", 1, 65536), .score = SCORE_TOP_SOFTMAX, .last = true};
+    e->f32_scores = true;
     if (e->route.k > e->n) config_refuse(l, "num_experts_per_tok", "is more than num_local_experts");
     d->names.router = "block_sparse_moe.router.layer";
     d->names.experts = "block_sparse_moe.switch_mlp";

@@ -162,7 +162,7 @@ void layer_hunyuan(loader *l, const desc *d, int64_t i, layer_desc *out) {
         json_get(l->config, "moe_intermediate_size") && !json_is_null(l->config, "moe_intermediate_size");
     e->width =
         own_width ? number_of_layer(l, "moe_intermediate_size", i, d->n_layers, MAX_DIM) : d->layer.ffn.width;
-    e->route = (route_spec){.k = (int)number_of_layer(l, "moe_topk", i, d->n_layers, 65536)};
+    e->route = (route_spec){.k = (int)number_of_layer(l, "moe_topk", i, d->n_layers, 65536), .wide = true};
     if (config_bool(l, "use_mixed_mlp_moe"))
         e->shared = d->layer.ffn.width * number_of_layer(l, "num_shared_expert", i, d->n_layers, 64);
     if (e->route.k > e->n) config_refuse(l, "moe_topk", "is more than num_experts");

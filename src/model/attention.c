@@ -111,7 +111,8 @@ static qkv project(graph *g, const attention *a, tensor x, float eps, tensor pro
 /* The result of attention times a gate of the layer's input. */
 static tensor gate_result(graph *g, const attention *a, tensor x, tensor in_q, tensor out) {
     bool softplus = a->d.gate == GATE_SOFTPLUS_HEAD;
-    tensor gate = activate(g, softplus ? ACT_SOFTPLUS : ACT_SIGMOID, in_q ? in_q : linear(g, x, a->gate));
+    activation act = softplus ? ACT_SOFTPLUS : a->d.gate_f32 ? ACT_SIGMOID_F32 : ACT_SIGMOID;
+    tensor gate = activate(g, act, in_q ? in_q : linear(g, x, a->gate));
     if (a->d.gate != GATE_SIGMOID_HEAD && !softplus) return product(g, out, gate);
     int n = (int)a->d.n_heads;
     return flatten(g, product(g, heads(g, out, n), heads(g, gate, n)));

@@ -36,6 +36,7 @@ typedef struct attention_desc {
     bool qk_each;       /* ... with the weights of each head by themselves */
     float qk_eps;       /* their eps; 0: the layer's */
     bool qkv_bias, o_bias, gate_bias;
+    bool gate_f32; /* the sigmoid is computed in F32 */
     bool sinks;    /* one per head */
     bool out_norm; /* a norm before the output's matrix */
     bool f32;      /* attend_spec's; f32_of_f16: where the cache is F16 */
@@ -70,7 +71,7 @@ typedef struct delta_desc {
     bool separate;    /* matrices, convolutions and their states of query, key and value by themselves */
     const struct delta_names *names; /* of separate ones */
     bool by_feature;   /* every feature of a key has a decay of its own, and the gate is a sigmoid */
-    bool sigmoid_f32;  /* computed in F32 */
+    bool sigmoid_f32;  /* it, and the one of beta, are computed in F32 */
     int64_t low_rank;  /* these decays and the gate come through so many numbers; 0: straight */
     float lower_bound; /* delta_spec's */
     bool negative_eigenvalues;

@@ -143,7 +143,7 @@ tensor run_delta(graph *g, const delta *m, tensor x, float eps, cache *c) {
     in.k = normalized(g, heads(g, in.k, (int)d->n_k_heads), dk, pow(dk, -0.5));
     in.v = heads(g, in.v, (int)d->n_v_heads);
     in.a = d->by_feature ? heads(g, p.a, (int)d->n_v_heads) : p.a;
-    in.b = p.b;
+    in.b = d->sigmoid_f32 ? as_f32(g, p.b) : p.b;
     tensor out = rms_norm(g, delta_rule(g, c, &in, &m->rule), m->norm, d->eps > 0 ? d->eps : eps);
     activation act = d->sigmoid_f32 ? ACT_SIGMOID_F32 : d->by_feature ? ACT_SIGMOID : ACT_SILU_F32;
     out = gated(g, act, heads(g, p.z, (int)d->n_v_heads), out);

@@ -112,7 +112,7 @@ static mx::array activated(activation act, const mx::array &x) {
     case ACT_TANH:
         return mx::tanh(x);
     case ACT_SOFTPLUS:
-        return mx::logaddexp(x, constant(0, x));
+        return mx::astype(mx::logaddexp(mx::astype(x, mx::float32), mx::array(0.0f)), x.dtype());
     case ACT_OAI:
     case ACT_SILU_F32:
     case ACT_CLAMPED_7:
@@ -202,8 +202,7 @@ static void choose_experts(value &out, const mx::array &logits, const node *at) 
     mx::array by = scores;
     if (at->w[0]) {
         const mx::array &bias = weight_of(at->w[0]).values;
-        by = mx::add(scores,
-                     s.imprecise && s.score == SCORE_SIGMOID ? mx::astype(bias, scores.dtype()) : bias);
+        by = mx::add(scores, s.narrow_bias ? mx::astype(bias, scores.dtype()) : bias);
     }
     if (s.n_group > 1) by = masked_groups(s, by);
     int n = scores.shape(-1);
@@ -267,7 +266,8 @@ static mx::array mix_chosen(const mlx_engine &e, mx::array x, const mx::array &c
     y = mx::squeeze(y, -2);
     if (on_input) return mx::squeeze(y, -2); /* of the one expert */
     mx::Dtype type = y.dtype();
-    mx::array counted = at->in[1]->route.narrow ? mx::astype(weights, type) : weights;
+    const route_spec &s = at->in[1]->route;
+    mx::array counted = s.narrow || s.wide ? mx::astype(weights, s.wide ? mx::float32 : type) : weights;
     return mx::astype(mx::sum(mx::multiply(y, mx::expand_dims(counted, -1)), -2), type);
 }
 
