@@ -66,7 +66,9 @@ static void make(candidate *c, double size) {
     size_t groups = (size_t)(c->n_rows * N / c->group_size), each = c->kind == MATRIX_AFFINE ? 2 : 1;
     c->w = (rows){.kind = c->kind, .n = N, .dtype = DTYPE_BF16, .bits = c->bits, .group_size = c->group_size};
     c->w.values = random_bytes((size_t)(c->n_rows * N * c->bits / 8), c->bits == 8 ? 0xbf : 0xff);
-    c->w.scales = random_bytes(groups * each, 0x3b);
+    bool e8m0 = c->kind == MATRIX_MXFP4 || c->kind == MATRIX_MXFP8;
+    c->w.scales = random_bytes(groups * each, e8m0 ? 0x07 : 0x3b);
+    for (size_t i = 0; e8m0 && i < groups; i++) ((uint8_t *)(uintptr_t)c->w.scales)[i] += 0x78; /* near 1 */
     c->w.biases = random_bytes(groups * each, 0x3b);
 }
 

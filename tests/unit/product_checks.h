@@ -258,11 +258,6 @@ static inline void check_product(arithmetic f, int64_t n_tokens, int64_t n_rows,
 
 static const int widths[] = {1, 2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
 
-/* One bit is multiplied in F32 alone. */
-static inline bool has_products(arithmetic f, int bits) {
-    return products_of(tested, MATRIX_AFFINE, f) && (bits > 1 || f == F32);
-}
-
 static inline void test_affine_matvec(void) {
     static const int multiples[] = {1, 2, 3, 5, 17, 35};
     for (arithmetic f = F32; f <= INT8; f++)
@@ -272,7 +267,7 @@ static inline void test_affine_matvec(void) {
                 EACH(g, groups)
                 for
                     EACH(n, multiples) {
-                        if (!has_products(f, widths[b])) continue;
+                        if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                         dtype type = float_types[(n + g) % 3];
                         check_matvecs(f, groups[g] * multiples[n], type, widths[b], groups[g], n % 4);
                     }
@@ -297,10 +292,11 @@ static inline void test_short_rows(void) {
 
 /* More than kernels convert the scales of at once. */
 static inline void test_many_groups(void) {
-    for (size_t b = 1; b < COUNT(widths); b++) {
-        if (tested->of[MATRIX_AFFINE].int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
-        check_matvecs(INT8, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
-    }
+    for
+        EACH(b, widths) {
+            if (tested->of[MATRIX_AFFINE].int16) check_matvecs(INT16, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+            check_matvecs(INT8, 32 * 259, DTYPE_BF16, widths[b], 32, 0);
+        }
 }
 
 static inline void test_affine_panels(void) {
@@ -313,7 +309,7 @@ static inline void test_affine_panels(void) {
                 EACH(g, groups)
                 for
                     EACH(i, sizes) {
-                        if (!has_products(f, widths[b])) continue;
+                        if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                         check_product(f, sizes[i][0], sizes[i][1], groups[g] * sizes[i][2],
                                       float_types[(i + g) % 3], widths[b], groups[g]);
                     }
@@ -388,7 +384,7 @@ static inline void test_largest_sums(void) {
             for
                 EACH(g, groups)
             for (float sign = -1; sign <= 1; sign += 2) {
-                if (!has_products(f, widths[b])) continue;
+                if (!products_of(tested, MATRIX_AFFINE, f)) continue;
                 weights m = make_weights(N_ROWS, N, DTYPE_F32, widths[b], groups[g], 0);
                 memset(m.values, 0xff, (size_t)(N_ROWS * N * widths[b] / 8));
                 for (int i = 0; i < N_TOKENS * N; i++) x[i] = sign;

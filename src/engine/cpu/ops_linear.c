@@ -35,7 +35,6 @@ rows cpu_rows_from(const rows *w, int64_t first) {
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive) {
     const matrix_kernels *k = &e->kernels->of[w->kind];
     const products *faster = NULL;
-    if (w->kind == MATRIX_AFFINE && w->bits == 1) return k->f32; /* the others begin with 2 bits */
     if (w->kind == MATRIX_PLAIN && w->dtype == DTYPE_BF16 && activations == DTYPE_BF16) faster = k->bf16;
     if (w->kind == MATRIX_AFFINE && w->dtype != DTYPE_F32) faster = k->int16;
     if (w->kind > MATRIX_AFFINE && activations != DTYPE_F32) faster = k->int16;

@@ -116,8 +116,8 @@ typedef struct matrix_kernels {
      * bf16: plain BF16 weights and activations rounded to BF16.
      * int16, int8: quantized weights that are integers times a scale and activations in fixed
      * point, 16 or 8 bits, per group of the weights: with largest = max |x| of a group, x is
-     * round(x * (m / largest)) * (largest / m), m = MOST_INT16 or MOST_INT8. Affine of 2
-     * bits or more and mxfp4 always have int8. Products of integers are exact; group sums are those
+     * round(x * (m / largest)) * (largest / m), m = MOST_INT16 or MOST_INT8. Affine
+     * and mxfp4 always have int8. Products of integers are exact; group sums are those
      * of the rounded activations. A NaN or an infinity makes the result one of these; a group whose
      * largest is below 1e-30 counts as zeros. */
     const products *f32, *bf16, *int16, *int8;

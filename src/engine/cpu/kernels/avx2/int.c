@@ -102,6 +102,9 @@ INLINE void pack_affine_rows(char *panel, const rows *w, int64_t first, int64_t 
     pack_affine_scales(panel, stride, w, first, n_rows, false);
     pack_affine_scales(panel + HEADER / 2, stride, w, first, n_rows, true);
     switch (w->bits) {
+    case 1:
+        pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 1, int16, 1});
+        break;
     case 2:
         pack_values(panel, w, first, n_rows, (form){MATRIX_AFFINE, 2, int16, 1});
         break;
@@ -324,19 +327,37 @@ static void multiply(float *out, int64_t out_stride, const void *tokens, int64_t
 /* ---- one token ---- */
 
 INLINE void prepare(void *prepared, const rows *w, const float *x, bool int16) {
-    if (w->bits != 4)
-        prepare_of(prepared, w, x, int16 ? MOST_INT16 : MOST_INT8, 2, true);
+    float limit = int16 ? MOST_INT16 : MOST_INT8;
+    if (w->bits == 1)
+        prepare_of(prepared, w, x, limit, 1, int16);
+    else if (w->bits == 2)
+        prepare_of(prepared, w, x, limit, 2, int16);
+    else if (w->bits != 4)
+        prepare_of(prepared, w, x, limit, 8, true);
     else if (int16)
         prepare_of(prepared, w, x, MOST_INT16, 4, true);
     else
         prepare_of(prepared, w, x, MOST_INT8, 4, false);
 }
 
+/* Weights of 1 or 2 bits: several groups are in a block. */
+INLINE void matvec_narrow(float *y, const rows *w, runs rs, const token *t, int bits, bool int16) {
+    if (w->group_size == 32)
+        matvec_of(y, w, rs, t, (form){MATRIX_AFFINE, bits, int16, block_width(bits) / 32});
+    if (w->group_size == 64)
+        matvec_of(y, w, rs, t, (form){MATRIX_AFFINE, bits, int16, block_width(bits) / 64});
+    if (w->group_size == 128)
+        matvec_of(y, w, rs, t, (form){MATRIX_AFFINE, bits, int16, block_width(bits) / 128});
+}
+
 INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, bool int16) {
     token t = token_at(prepared, w);
     switch (w->bits) {
+    case 1:
+        matvec_narrow(y, w, rs, &t, 1, int16);
+        break;
     case 2:
-        matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 2, true, 1});
+        matvec_narrow(y, w, rs, &t, 2, int16);
         break;
     case 3:
         matvec_of(y, w, rs, &t, (form){MATRIX_AFFINE, 3, true, 1});

@@ -68,7 +68,7 @@ INLINE __m256i narrow(__m256i a, __m256i b) {
                  _mm_set1_epi8((char)(from)))
 #define RAISE(j, bits) (short)(1 << (16 - 2 * (bits) - (j) * (bits)*2 % 8))
 
-/* 32 values of 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd
+/* 32 values of 1, 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd
  * ones. Two values lie in two bytes: these are looked up, moved to the top by a multiplication, for
  * want of a shift of words by different numbers, and shifted down. The second load ends where the
  * values end. */
@@ -81,7 +81,11 @@ INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int b
     }
     int size = bits < 4 ? 8 : 16, second = 4 * bits - size;
     __m256i v;
-    if (bits < 4)
+    if (bits == 1) { /* less than a load: its bytes over and over */
+        int32_t all;
+        memcpy(&all, packed, sizeof all);
+        v = _mm256_set1_epi32(all), second = 0;
+    } else if (bits < 4)
         v = _mm256_set_m128i(_mm_loadl_epi64((const void *)(packed + second)),
                              _mm_loadl_epi64((const void *)packed));
     else
@@ -100,7 +104,7 @@ typedef struct form {
     matrix_kind kind;
     int bits;
     bool words; /* activations have 16 bits, and weights are multiplied so */
-    int groups; /* one token: so many are in a block of columns: 1, 2 or 4 */
+    int groups; /* one token: so many are in a block of columns: 1, 2, 4 or 8 */
 } form;
 
 /* Codes of 4 bits, one a byte, as the integers that are multiplied. */
@@ -133,12 +137,17 @@ INLINE __m256i take_bytes(const uint8_t *packed, int64_t n, form f) {
  * once. */
 enum { AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
-/* A block of columns: 32 bytes of 4-bit weights, else 32 columns, whose even and odd columns are
- * two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i + k. Words
- * that meet E2M1 numbers are 256 * high + low, two signed bytes: registers of the high ones, then
- * of the low ones. */
+/* A block of columns: 32 bytes of weights of 1, 2 or 4 bits, else 32 columns, whose even and odd
+ * columns are two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i
+ * + k. 2 bits: as bytes 4 i + k, 1 bit: 8 i + k. Words that are multiplied as bytes are 256 * high +
+ * low, two signed bytes: registers of the high ones, then of the low ones. */
 INLINE int block_width(int bits) {
-    return bits == 4 ? 64 : 32;
+    return bits == 1 ? 256 : bits == 2 ? 128 : bits == 4 ? 64 : 32;
+}
+
+/* Are activations multiplied as bytes, those of 16 bits as two? */
+INLINE bool as_bytes(form f) {
+    return f.bits < 3 || (f.bits == 4 && (!f.words || f.kind != MATRIX_AFFINE));
 }
 
 INLINE int block_bytes(int bits, bool words) {
@@ -195,10 +204,35 @@ INLINE __m256i low_bytes(__m256i words) {
     return _mm256_srai_epi16(_mm256_slli_epi16(words, 8), 8);
 }
 
+/* A block for weights of 1 or 2 bits: words are split into even and odd places, these again, and so
+ * on, until each part has every nth, in the order of their numbers' bits reversed. */
+INLINE void arrange_narrow(char *to, const int16_t *x, int bits, bool words) {
+    static const int reversed[2][8] = {{0, 4, 2, 6, 1, 5, 3, 7}, {0, 2, 1, 3}};
+    int parts = 8 / bits, n = 2 * parts;
+    __m256i v[16], w[16];
+    for (int i = 0; i < n; i++) v[i] = load(x + 16 * i);
+    for (int size = n; size > 2; size /= 2) {
+        for (int i = 0; i < n; i += size)
+            for (int k = 0; k < size / 2; k++)
+                split(&w[i + k], &w[i + size / 2 + k], v[i + 2 * k], v[i + 2 * k + 1]);
+        memcpy(v, w, sizeof v);
+    }
+    for (int k = 0; k < parts; k++) {
+        __m256i a = v[2 * k], b = v[2 * k + 1];
+        char *place = to + 32 * reversed[bits - 1][k];
+        _mm256_storeu_si256((void *)place, words ? narrow(high_bytes(a), high_bytes(b)) : narrow(a, b));
+        if (words) _mm256_storeu_si256((void *)(place + 32 * parts), narrow(low_bytes(a), low_bytes(b)));
+    }
+}
+
 /* A block of words, from their order to the registers that the weights meet. `to` may be x. apart:
  * high and low bytes are. */
 INLINE void arrange(char *to, const int16_t *x, int bits, bool words, bool apart) {
     __m256i even[2], odd[2], v[4];
+    if (bits < 3) {
+        arrange_narrow(to, x, bits, words);
+        return;
+    }
     UNROLL
     for (int i = 0; i < block_width(bits) / 32; i++)
         split(&even[i], &odd[i], load(x + 32 * i), load(x + 32 * i + 16));
@@ -236,33 +270,38 @@ INLINE void prepare_of(void *prepared, const rows *w, const float *x, float limi
                 w->kind != MATRIX_AFFINE);
 }
 
-/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. 4 bits: n
- * of the 32 packed bytes exist, a multiple of 4. */
+/* Weights in part k of 32 packed bytes, as bytes. */
+INLINE __m256i take_part(__m256i packed, unsigned k, form f) {
+    if (k) packed = _mm256_srli_epi16(packed, (int)k * f.bits);
+    return integers(_mm256_and_si256(packed, _mm256_set1_epi8((char)((1 << f.bits) - 1))), f);
+}
+
+/* Sums of products of bytes fit 16 bits: at most 8 * 2 * 3 * 128 or 2 * 2 * 24 * 128. */
+INLINE __m256 dot_parts(__m256i packed, const char *x, form f) {
+    int parts = 8 / f.bits;
+    __m256i high = _mm256_setzero_si256(), low = high, one = _mm256_set1_epi16(1);
+    UNROLL
+    for (int k = 0; k < parts; k++) {
+        __m256i q = take_part(packed, (unsigned)k, f);
+        high = _mm256_add_epi16(high, _mm256_maddubs_epi16(q, load(x + 32 * k)));
+        if (f.words) low = _mm256_add_epi16(low, _mm256_maddubs_epi16(q, load(x + 32 * (parts + k))));
+    }
+    if (!f.words) return _mm256_cvtepi32_ps(_mm256_madd_epi16(high, one));
+    high = _mm256_madd_epi16(high, _mm256_set1_epi16(256));
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(high, _mm256_madd_epi16(low, one)));
+}
+
+/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. Of weights of
+ * 1, 2 or 4 bits, n of the 32 packed bytes exist, a multiple of 4. */
 INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, int64_t n) {
     __m256i sum, even, odd;
-    if (f.bits != 4) {
+    if (f.bits != 4 && f.bits > 2) {
         take_words(&even, &odd, packed, f.bits);
         sum = _mm256_madd_epi16(even, load(x));
         return _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_madd_epi16(odd, load(x + 32))));
     }
     __m256i q = n < 32 ? _mm256_maskload_epi32((const void *)packed, first_lanes(n / 4)) : load(packed);
-    if (!f.words || f.kind != MATRIX_AFFINE) {
-        __m256i mask = _mm256_set1_epi8(15);
-        even = integers(_mm256_and_si256(q, mask), f);
-        odd = integers(_mm256_and_si256(_mm256_srli_epi16(q, 4), mask), f);
-    }
-    if (!f.words) {
-        sum = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
-        return _mm256_cvtepi32_ps(_mm256_madd_epi16(sum, _mm256_set1_epi16(1)));
-    }
-    if (f.kind != MATRIX_AFFINE) {
-        __m256i high =
-            _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x)), _mm256_maddubs_epi16(odd, load(x + 32)));
-        __m256i low = _mm256_add_epi16(_mm256_maddubs_epi16(even, load(x + 64)),
-                                       _mm256_maddubs_epi16(odd, load(x + 96)));
-        return _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(high, _mm256_set1_epi16(256)),
-                                                   _mm256_madd_epi16(low, _mm256_set1_epi16(1))));
-    }
+    if (as_bytes(f)) return dot_parts(q, x, f);
     __m256i v[4];
     for (unsigned k = 0; k < 4; k++) v[k] = _mm256_srli_epi16(q, 4 * k);
     for (int k = 0; k < 3; k++) v[k] = _mm256_and_si256(v[k], _mm256_set1_epi16(15));
@@ -272,7 +311,7 @@ INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, int64_t n)
     return _mm256_cvtepi32_ps(sum);
 }
 
-/* The scales of a block's lanes, of which n exist where there are 4. */
+/* The scales of the lanes of a block of some groups, of which n exist where there are 4 or 8. */
 INLINE __m256 block_scale(const float *scales, int groups, int64_t n) {
     if (groups == 1) return _mm256_broadcast_ss(scales);
     if (groups == 2) {
@@ -280,6 +319,7 @@ INLINE __m256 block_scale(const float *scales, int groups, int64_t n) {
         return _mm256_permutevar8x32_ps(_mm256_castsi256_ps(_mm256_castsi128_si256(both)),
                                         _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
     }
+    if (groups == 8) return n < 8 ? _mm256_maskload_ps(scales, first_lanes(n)) : _mm256_loadu_ps(scales);
     __m128 four =
         n < 4 ? _mm_maskload_ps(scales, _mm256_castsi256_si128(first_lanes(n))) : _mm_loadu_ps(scales);
     return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(four), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3));
@@ -341,10 +381,10 @@ INLINE void dot_rows(float *y, const rows *w, int64_t r, const token *t, form f,
         }
         for (int k = 0; f.groups > 1 && c < end && k < R; k++) {
             const float *scale = scales[k] + (c >> log2_group);
-            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, (end - c) / 2);
+            __m256 dot = dot_block(packed + k * apart * row_bytes, x, f, (end - c) * bits / 8);
             total[k] = _mm256_fmadd_ps(dot,
                                        f.groups == 2 ? _mm256_broadcast_ss(scale)
-                                                     : block_scale(scale, 4, (end - c) >> log2_group),
+                                                     : block_scale(scale, f.groups, (end - c) >> log2_group),
                                        total[k]);
         }
     }

@@ -52,7 +52,13 @@ INLINE __m512 numbers16(const uint8_t *packed, form f) {
     return _mm512_permutexvar_ps(_mm512_cvtps_epi32(quants16(packed, f.bits)), values_of(f));
 }
 
-INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
+INLINE __m512i dot_one(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
+    if (f.bits == 1) { /* bits are masks */
+        uint16_t bits[2];
+        memcpy(bits, packed, sizeof bits);
+        __m512 first = _mm512_maskz_loadu_ps(bits[0], x);
+        return _mm512_castps_si512(_mm512_mask_add_ps(first, bits[1], first, _mm512_load_ps(x + 64)));
+    }
     if (f.bits != 4)
         return _mm512_castps_si512(
             _mm512_fmadd_ps(quants16(packed + 2 * f.bits, f.bits), _mm512_load_ps(x + 64),
@@ -63,6 +69,11 @@ INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, 
         sum = _mm512_fmadd_ps(_mm512_permutexvar_ps(_mm512_srli_epi32(q, 4 * k), values_of(f)),
                               _mm512_load_ps(x + k * 64), sum);
     return _mm512_castps_si512(sum);
+}
+
+INLINE void dot_block(__m512i dots[], int R, const uint8_t *packed, int64_t apart, int64_t n_bytes,
+                      const char *x, form f) {
+    for (int k = 0; k < R; k++) dots[k] = dot_one(packed + k * apart, n_bytes, x, f);
 }
 
 INLINE __m512i add_dots(__m512i a, __m512i b) {

@@ -3,9 +3,10 @@
  * of one:
  *   block_width(bits)   its columns
  *   block_bytes(f)      what it takes of a prepared token
- *   dot_block(packed, n_bytes, x, f)
- *       a row's block times the token's, in 16 lanes of 32 bits: lane i is of columns i * width /
- *       16 and on, or, where a block lies in one group, of any. Of the packed bytes, n_bytes exist.
+ *   dot_block(dots, R, packed, apart, n_bytes, x, f)
+ *       dots[k]: the block of the row at packed + k * apart times the token's, k < R <= RUNS, in 16
+ *       lanes of 32 bits: lane i is of columns i * width / 16 and on, or, where a block lies in one
+ *       group, of any. Of a block's bytes, n_bytes exist.
  *   add_dots(a, b), dots_to_floats(a)
  *       sums of such lanes, whatever numbers they are, and what they are as floats
  *   scales_of(w, i, n, f), biases_of(w, i, n, f)
@@ -55,12 +56,12 @@ INLINE void dot_blocks(__m512 total[RUNS], const __m512 scale[RUNS], const token
     int64_t width = block_width(f.bits), bytes = width * f.bits / 8;
     for (int64_t c = 0; c < n; c += width, x += block_bytes(f), packed += bytes) {
         __m512i group = _mm512_add_epi32(t->lanes, _mm512_set1_epi32((int)(c >> t->log2_group)));
-        for (int k = 0; k < R; k++) {
-            const uint8_t *q = packed + k * apart;
-            _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-            __m512 dot = dots_to_floats(dot_block(q, (n - c) * f.bits / 8, x, f));
-            total[k] = _mm512_fmadd_ps(dot, _mm512_permutexvar_ps(group, scale[k]), total[k]);
-        }
+        __m512i dots[RUNS];
+        for (int k = 0; k < R; k++) _mm_prefetch((const char *)packed + k * apart + AHEAD, _MM_HINT_T0);
+        dot_block(dots, R, packed, apart, (n - c) * f.bits / 8, x, f);
+        for (int k = 0; k < R; k++)
+            total[k] =
+                _mm512_fmadd_ps(dots_to_floats(dots[k]), _mm512_permutexvar_ps(group, scale[k]), total[k]);
     }
 }
 
@@ -119,11 +120,10 @@ INLINE void dot_short_rows(float *y, const rows *w, int64_t r, const token *t, _
     __m512i half[SHORT_BLOCKS];
     for (int b = 0; b < SHORT_BLOCKS; b++) {
         __m512i dot[SHORT_ROWS];
-        for (int i = 0; i < SHORT_ROWS; i++) {
-            const uint8_t *q = packed + (i * SHORT_BLOCKS + b) * 64;
-            _mm_prefetch((const char *)q + AHEAD, _MM_HINT_T0);
-            dot[i] = dot_block(q, 64, t->values + b * block_bytes(f), f);
-        }
+        const uint8_t *q = packed + b * 64;
+        for (int i = 0; i < SHORT_ROWS; i++)
+            _mm_prefetch((const char *)q + i * SHORT_BLOCKS * 64 + AHEAD, _MM_HINT_T0);
+        dot_block(dot, SHORT_ROWS, q, SHORT_BLOCKS * 64, 64, t->values + b * block_bytes(f), f);
         half[b] = add_pairs(add_pairs(dot[0], dot[1]), add_pairs(dot[2], dot[3]));
     }
     __m512i all =

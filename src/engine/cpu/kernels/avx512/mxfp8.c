@@ -30,7 +30,7 @@ static const _Alignas(64) uint8_t lows[128] = {0, 0, 128, 192, 0, 32, 64, 96, NO
 
 /* Of each 16 columns, registers 0 and 1 have the even and the odd ones of the first 8, registers 2
  * and 3 those of the others. */
-INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
+INLINE __m512i dot_one(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
     (void)f;
     __m512i codes = load_bytes(packed, n_bytes), upper = _mm512_set1_epi32((int)0xffff0000);
     __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(highs), codes, _mm512_load_si512(highs + 64));
@@ -45,6 +45,11 @@ INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, 
         sum = _mm512_fmadd_ps(odd, _mm512_load_ps(x + 64), sum);
     }
     return _mm512_castps_si512(sum);
+}
+
+INLINE void dot_block(__m512i dots[], int R, const uint8_t *packed, int64_t apart, int64_t n_bytes,
+                      const char *x, form f) {
+    for (int k = 0; k < R; k++) dots[k] = dot_one(packed + k * apart, n_bytes, x, f);
 }
 
 INLINE __m512i add_dots(__m512i a, __m512i b) {

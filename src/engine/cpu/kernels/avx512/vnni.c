@@ -30,19 +30,22 @@ INLINE __m512i dot_add(__m512i sum, __m512i q, __m512i x, bool words) {
 
 /* ---- one token ---- */
 
-/* Columns of a block: what 64 bytes hold when 4 bits wide, else 64, which become a register of
- * bytes. */
-INLINE int block_width(int bits) {
-    return bits == 4 ? 128 : 64;
-}
-
-/* A block's bytes lie in this many registers: where weights have 4 bits, those of the even columns
- * and those of the odd ones, else all in one. */
+/* A block's bytes lie in this many registers of 64 columns. Weights of up to 4 bits have several, so
+ * that sums of all of them are converted and scaled at once. */
 INLINE int parts_of(int bits) {
-    return bits == 4 ? 2 : 1;
+    return bits == 1 ? 8 : bits == 2 ? 4 : bits <= 4 ? 2 : 1;
 }
 
-/* Of words these are the high bytes, and as many registers follow with the low ones: at most 4. */
+/* What a weight of 1 bit is multiplied as, where it is not 0: a byte's top bit. Bits get there by
+ * additions, which more units can do than shifts. */
+enum { SINGLE_BIT = 128 };
+
+/* Columns of a block: what 64 bytes hold of weights of 1, 2 or 4 bits; else of one or two registers. */
+INLINE int block_width(int bits) {
+    return 64 * parts_of(bits);
+}
+
+/* Of words these are the high bytes, and as many registers follow with the low ones. */
 INLINE int registers(form f) {
     return parts_of(f.bits) * (f.words ? 2 : 1);
 }
@@ -51,37 +54,46 @@ INLINE int block_bytes(form f) {
     return registers(f) * 64;
 }
 
+/* Of 64 bytes in natural order those for register k: each parts_of(bits)th one, of 1 bit from the
+ * last on, or, of 3 bits, the first or the second 4 of 8. */
+INLINE void store_part(char *to, __m512i v, int bits, unsigned k) {
+    if (bits == 1)
+        _mm_storel_epi64((void *)to, _mm512_cvtepi64_epi8(_mm512_srli_epi64(v, 56 - 8 * k)));
+    else if (bits == 2)
+        _mm_store_si128((void *)to, _mm512_cvtepi32_epi8(_mm512_srli_epi32(v, 8 * k)));
+    else if (bits == 3)
+        _mm256_store_si256((void *)to, _mm512_cvtepi64_epi32(_mm512_srli_epi64(v, 32 * k)));
+    else if (bits == 4)
+        _mm256_store_si256((void *)to, _mm512_cvtepi16_epi8(_mm512_srli_epi16(v, 8 * k)));
+    else
+        _mm512_store_si512(to, v);
+}
+
 /* A block from natural order to registers, in place. A word is 256 * high + low, two signed bytes:
  * bytes times bytes need fewer instructions than words times words. */
 INLINE void arrange(char *block, form f) {
-    int n = registers(f), parts = parts_of(f.bits);
-    __m512i v[4];
-    for (int i = 0; i < n; i++) v[i] = _mm512_load_si512(block + i * 64);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < parts; k++) {
-            char *to = block + k * 64 + i * (64 / n);
-            if (f.words) {
-                __m512i high = _mm512_srli_epi16(_mm512_add_epi16(v[i], _mm512_set1_epi16(128)), 8);
-                char *low = to + parts * 64;
-                if (parts == 2) {
-                    _mm_store_si128((void *)to,
-                                    _mm512_cvtepi32_epi8(_mm512_srli_epi32(high, 16u * (unsigned)k)));
-                    _mm_store_si128((void *)low,
-                                    _mm512_cvtepi32_epi8(_mm512_srli_epi32(v[i], 16u * (unsigned)k)));
-                } else {
-                    _mm256_store_si256((void *)to, _mm512_cvtepi16_epi8(high));
-                    _mm256_store_si256((void *)low, _mm512_cvtepi16_epi8(v[i]));
-                }
-            } else if (parts == 2) {
-                _mm256_store_si256((void *)to,
-                                   _mm512_cvtepi16_epi8(_mm512_srli_epi16(v[i], 8u * (unsigned)k)));
-            }
+    int parts = parts_of(f.bits), n = registers(f);
+    __m512i bytes[16];
+    for (int i = 0; i < n; i++) {
+        __m512i v = _mm512_load_si512(block + i * 64);
+        if (!f.words) {
+            bytes[i] = v;
+            continue;
         }
+        __m512i high = _mm512_srli_epi16(_mm512_add_epi16(v, _mm512_set1_epi16(128)), 8);
+        __m256i *to = (__m256i *)(void *)bytes + i;
+        to[0] = _mm512_cvtepi16_epi8(high), to[2 * parts] = _mm512_cvtepi16_epi8(v);
+    }
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < parts; k++)
+            store_part(block + (i / parts * parts + k) * 64 + i % parts * (64 / parts), bytes[i], f.bits,
+                       (unsigned)k);
 }
 
-/* 64 values of 2 to 8 bits, as bytes: packed holds 8 * bits bytes, of which n_bytes exist. */
+/* 64 values of 1 to 8 bits, as bytes: the first 8 * bits of those packed, of which n_bytes exist.
+ * Where there are more, they are loaded too, since loads with a mask take longer. */
 INLINE __m512i unpack_bytes(const uint8_t *packed, int bits, int64_t n_bytes) {
-    __m512i v = load_bytes(packed, n_bytes < 8 * bits ? n_bytes : 8 * bits);
+    __m512i v = load_bytes(packed, n_bytes);
     if (bits == 8) return v;
     /* each 64 bits get the `bits` bytes that hold 8 values, then each byte the bits of its value */
     __m512i lanes = _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
@@ -98,24 +110,55 @@ INLINE __m512i integers(__m512i codes, form f) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(E2M1_BYTES)), codes);
 }
 
-/* dot products of a block with the registers of x, in 16 lanes: lane i is of columns i * width / 16
- * and on.
- */
-INLINE __m512i dot_block(const uint8_t *packed, int64_t n_bytes, const char *x, form f) {
-    __m512i sum = _mm512_setzero_si512(), q[2];
-    int parts = parts_of(f.bits);
-    if (f.bits == 4) {
-        __m512i both = load_bytes(packed, n_bytes);
-        q[0] = integers(_mm512_and_si512(both, _mm512_set1_epi8(15)), f);
-        q[1] = integers(_mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15)), f);
-    } else {
-        q[0] = unpack_bytes(packed, f.bits, n_bytes);
+/* A block of weights, of whose bytes n_bytes exist: bytes, where it is one register; of 3 bits, 6
+ * bytes in each 8; else as it is. */
+INLINE __m512i load_block(const uint8_t *packed, int64_t n_bytes, form f) {
+    if (f.bits > 4) return unpack_bytes(packed, f.bits, n_bytes);
+    if (f.bits != 3) return load_bytes(packed, n_bytes);
+    __m512i sixes = _mm512_add_epi8(_mm512_set1_epi64(0x0706050403020100ll),
+                                    _mm512_mullo_epi64(_mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
+                                                       _mm512_set1_epi64(0x0606060606060606ll)));
+    return _mm512_permutexvar_epi8(sixes, load_bytes(packed, n_bytes));
+}
+
+/* Register k of a block's weights, as bytes: its columns are those of store_part. A block of single
+ * bits has been doubled k times. */
+INLINE __m512i take_part(__m512i block, int k, form f) {
+    if (f.bits > 4) return block;
+    if (f.bits == 1) return _mm512_and_si512(block, _mm512_set1_epi8((char)SINGLE_BIT));
+    __m512i mask = _mm512_set1_epi8((char)((1 << f.bits) - 1));
+    if (f.bits == 3) {
+        __m512i shifts = _mm512_set1_epi64(0x211e1b1809060300ll + k * 0x0c0c0c0c0c0c0c0cll);
+        return _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, block), mask);
     }
-    for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + k * 64), false);
-    if (!f.words) return sum;
-    sum = _mm512_slli_epi32(sum, 8);
-    for (int k = 0; k < parts; k++) sum = dot_add(sum, q[k], _mm512_load_si512(x + (parts + k) * 64), false);
-    return sum;
+    if (k) block = _mm512_srli_epi16(block, (unsigned)(k * f.bits));
+    return integers(_mm512_and_si512(block, mask), f);
+}
+
+/* dots[k]: the block at packed + k * apart with the registers of x, for k < R. Lane i is of columns
+ * i * width / 16 and on. */
+INLINE void dot_block(__m512i dots[], int R, const uint8_t *packed, int64_t apart, int64_t n_bytes,
+                      const char *x, form f) {
+    int parts = parts_of(f.bits);
+    __m512i low[RUNS], block[RUNS];
+    UNROLL
+    for (int k = 0; k < R; k++) {
+        dots[k] = low[k] = _mm512_setzero_si512();
+        block[k] = load_block(packed + k * apart, n_bytes, f);
+    }
+    UNROLL
+    for (int i = 0; i < parts; i++) {
+        __m512i high_x = _mm512_load_si512(x + i * 64), low_x = high_x;
+        if (f.words) low_x = _mm512_load_si512(x + (parts + i) * 64);
+        UNROLL
+        for (int k = 0; k < R; k++) {
+            if (f.bits == 1 && i) block[k] = _mm512_add_epi8(block[k], block[k]);
+            __m512i q = take_part(block[k], i, f);
+            dots[k] = dot_add(dots[k], q, high_x, false);
+            if (f.words) low[k] = dot_add(low[k], q, low_x, false);
+        }
+    }
+    for (int k = 0; k < R && f.words; k++) dots[k] = _mm512_add_epi32(_mm512_slli_epi32(dots[k], 8), low[k]);
 }
 
 INLINE __m512i add_dots(__m512i a, __m512i b) {
@@ -164,9 +207,11 @@ INLINE void prepare(void *prepared, const rows *w, const float *x, bool words) {
     float *scales = prepared, *sums = scales + padded;
     char *values = (char *)(sums + padded);
     memset(prepared, 0, prepared_size(w, block_bytes(f))); /* padding */
-    for (int64_t g = 0; g < groups; g++)
+    for (int64_t g = 0; g < groups; g++) {
         quantize_group(values + g * w->group_size * (words ? 2 : 1), scales + g, sums + g,
                        x + g * w->group_size, w->group_size, words);
+        if (w->bits == 1) scales[g] /= SINGLE_BIT;
+    }
     for (int64_t c = 0; c < w->n; c += block_width(w->bits), values += block_bytes(f)) arrange(values, f);
 }
 
@@ -263,6 +308,9 @@ INLINE void pack_values(char *panel, const rows *w, int64_t first, int64_t n_row
 
 INLINE void pack_affine_rows(void *panel, const rows *w, int64_t first, int64_t n_rows, bool words) {
     switch (w->bits) {
+    case 1:
+        pack_values(panel, w, first, n_rows, 1, words);
+        break;
     case 2:
         pack_values(panel, w, first, n_rows, 2, words);
         break;

@@ -183,6 +183,7 @@ INLINE void matvec_bits(float *y, const rows *w, int64_t first, int64_t end, con
 INLINE void matvec(float *y, const rows *w, runs rs, const void *prepared, int parts) {
     for (int k = 0; k < count_runs(rs); k++) {
         int64_t first = one_run(rs, k).first, end = one_run(rs, k).end;
+        if (w->bits == 1) matvec_bits(y, w, first, end, prepared, 1, parts);
         if (w->bits == 2) matvec_bits(y, w, first, end, prepared, 2, parts);
         if (w->bits == 3) matvec_bits(y, w, first, end, prepared, 3, parts);
         if (w->bits == 4) matvec_bits(y, w, first, end, prepared, 4, parts);
@@ -230,6 +231,7 @@ static void pack_rows(void *panel, const rows *w, int64_t first, int64_t n_rows)
             floats_from(scales + g * ROWS + i, at(w->scales, w->dtype, from + g), w->dtype, 1);
             floats_from(biases + g * ROWS + i, at(w->biases, w->dtype, from + g), w->dtype, 1);
         }
+        if (w->bits == 1) pack_row(to, packed, w->n, 1);
         if (w->bits == 2) pack_row(to, packed, w->n, 2);
         if (w->bits == 3) pack_row(to, packed, w->n, 3);
         if (w->bits == 4) pack_row(to, packed, w->n, 4);
