@@ -8,7 +8,7 @@ static void test_tables_are_complete(void **state) {
     const kernels *k = kernels_choose();
     assert_non_null(k);
     assert_true(k->group_sums && k->matmul && k->mix && k->to_f32 && k->from_f32);
-    assert_true(k->rms_norm && k->gated && k->max && k->exp_sum);
+    assert_true(k->rms_norm && k->layer_norm && k->gated && k->max && k->exp_sum);
     for (int i = 0; i < N_MATRIX_KINDS; i++) assert_true(k->of[i].matvec && k->of[i].unpack);
     assert_true(k->of[MATRIX_AFFINE].int8 && k->of[MATRIX_MXFP4].int8);
 }

@@ -135,6 +135,38 @@ static void test_rms_norm(void) {
     }
 }
 
+/* The mean is off by roundings of itself and of the row's spread, each result by its own. */
+static void check_layer_norm(int64_t n, float size, float middle, bool weighted) {
+    float *x = get_floats(n), *out = get_marks(n), eps = 1e-5f;
+    float *w = weighted ? get_floats(n) : NULL, *bias = weighted ? get_floats(n) : NULL;
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < n; i++) x[i] = x[i] * size + middle, mean += x[i] / (double)n;
+    for (int64_t i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean) / (double)n;
+    tested->layer_norm(out, x, w, bias, n, eps);
+    for (int64_t i = 0; i < n; i++) {
+        double factor = (w ? w[i] : 1) / sqrt(variance + eps);
+        double wanted = (x[i] - mean) * factor + (bias ? bias[i] : 0);
+        double off = fabs(factor) * (fabs(mean) * 0x1p-23 + size * 0x1p-24 + fabs(x[i] - mean) * 1e-6);
+        check_near(out[i], wanted, off + fabs(wanted) * 0x1p-23, "layer_norm", i);
+    }
+    tested->layer_norm(x, x, w, bias, n, eps);
+    assert_memory_equal(x, out, (size_t)n * sizeof *x);
+    free(x), free(w), free(bias), free(out);
+}
+
+static void test_layer_norm(void) {
+    static const int lengths[] = {1, 7, 8, 9, 33, 576, 4097};
+    for
+        EACH(n, lengths)
+    for (int weighted = 0; weighted < 2; weighted++) {
+        check_layer_norm(lengths[n], 1, 0, weighted);
+        check_layer_norm(lengths[n], 1e-2f, 1, weighted);
+        check_layer_norm(lengths[n], 1, -1000, weighted);
+        check_layer_norm(lengths[n], 1e4f, 1e6f, weighted);
+        check_layer_norm(lengths[n], 0, 3, weighted);
+    }
+}
+
 /* An error of u by some roundings changes exp(u) by that times u; and where exp(-u) is beyond F32
  * the result may be 0 instead of something below |x| 2^-127. Two roundings among subnormal numbers:
  * one step each. */
@@ -271,9 +303,9 @@ static void test_quantize(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        ON_EACH_TABLE(test_to_f32),      ON_EACH_TABLE(test_from_f32), ON_EACH_TABLE(test_rms_norm),
-        ON_EACH_TABLE(test_gated),       ON_EACH_TABLE(test_max),      ON_EACH_TABLE(test_exp_sum),
-        cmocka_unit_test(test_quantize),
+        ON_EACH_TABLE(test_to_f32),     ON_EACH_TABLE(test_from_f32),    ON_EACH_TABLE(test_rms_norm),
+        ON_EACH_TABLE(test_layer_norm), ON_EACH_TABLE(test_gated),       ON_EACH_TABLE(test_max),
+        ON_EACH_TABLE(test_exp_sum),    cmocka_unit_test(test_quantize),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

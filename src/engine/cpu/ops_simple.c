@@ -112,23 +112,14 @@ void cpu_argmax(cpu *e, const node *x, int thread) {
     }
 }
 
-/* Sums in double precision: a row's mean may be much larger than its spread. */
-static void layer_norm_row(float *out, const float *in, const cpu_weight *w, int64_t n, float eps) {
-    double mean = 0, variance = 0;
-    for (int64_t i = 0; i < n; i++) mean += in[i];
-    mean /= (double)n;
-    for (int64_t i = 0; i < n; i++) variance += (in[i] - mean) * (in[i] - mean);
-    float middle = (float)mean, by = (float)(1 / sqrt(variance / (double)n + (double)eps));
-    for (int64_t i = 0; i < n; i++) out[i] = (in[i] - middle) * by;
-    for (int64_t i = 0; w && i < n; i++) out[i] = out[i] * w->floats[i] + (w->bias ? w->bias[i] : 0);
-}
-
 void cpu_layer_norm(cpu *e, const node *x, int thread) {
     const float *in = floats_of(e, x->in[0], thread);
+    const cpu_weight *by = x->w[0] ? cpu_weight_of(x, 0) : NULL;
+    const float *w = by ? by->floats : NULL, *bias = by ? by->bias : NULL;
     float *out = floats_of(e, x, thread);
     int64_t n = tensor_last(x);
     piece p = {0};
     while (cpu_take(e, x, tensor_rows(x), PIECE / n + 1, &p))
         for (int64_t i = p.first; i < p.end; i++)
-            layer_norm_row(out + i * n, in + i * n, x->w[0] ? cpu_weight_of(x, 0) : NULL, n, x->eps);
+            e->kernels->layer_norm(out + i * n, in + i * n, w, bias, n, x->eps);
 }

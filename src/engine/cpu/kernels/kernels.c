@@ -40,6 +40,7 @@ kernels kernels_complete(const kernels *t) {
         TAKE(to_f32);
         TAKE(from_f32);
         TAKE(rms_norm);
+        TAKE(layer_norm);
         TAKE(gated);
         TAKE(max);
         TAKE(exp_sum);

@@ -149,6 +149,10 @@ typedef struct kernels {
     /* out = x / sqrt(mean(x^2) + eps) * w, w NULL: none. out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *w, int64_t n, float eps);
 
+    /* out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w + bias, w and bias NULL: none.
+     * Right too where the mean is much larger than the spread. out may be x. */
+    void (*layer_norm)(float *out, const float *x, const float *w, const float *bias, int64_t n, float eps);
+
     /* out = act(gate) * up. out may be either. */
     void (*gated)(float *out, activation act, const float *gate, const float *up, int64_t n);
 

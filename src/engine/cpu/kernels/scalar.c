@@ -158,6 +158,17 @@ static void rms_norm_row(float *out, const float *x, const float *w, int64_t n, 
     for (int64_t i = 0; i < n; i++) out[i] = w ? x[i] * factor * w[i] : x[i] * factor;
 }
 
+/* Sums in double precision: a row's mean may be much larger than its spread. */
+static void layer_norm_row(float *out, const float *x, const float *w, const float *bias, int64_t n,
+                           float eps) {
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < n; i++) mean += x[i];
+    mean /= (double)n;
+    for (int64_t i = 0; i < n; i++) variance += (x[i] - mean) * (x[i] - mean);
+    float middle = (float)mean, factor = (float)(1 / sqrt(variance / (double)n + (double)eps));
+    for (int64_t i = 0; i < n; i++) out[i] = (x[i] - middle) * factor * (w ? w[i] : 1) + (bias ? bias[i] : 0);
+}
+
 /* Both activations are x * sigmoid(u): (1 + tanh(a)) / 2 is sigmoid(2 a). */
 static void gated_row(float *out, activation act, const float *gate, const float *up, int64_t n) {
     for (int64_t i = 0; i < n; i++) {
@@ -350,6 +361,7 @@ const kernels kernels_scalar = {
     .to_f32 = to_f32,
     .from_f32 = from_f32,
     .rms_norm = rms_norm_row,
+    .layer_norm = layer_norm_row,
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,

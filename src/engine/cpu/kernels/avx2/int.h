@@ -68,10 +68,10 @@ INLINE __m256i narrow(__m256i a, __m256i b) {
                  _mm_set1_epi8((char)(from)))
 #define RAISE(j, bits) (short)(1 << (16 - 2 * (bits) - (j) * (bits)*2 % 8))
 
-/* 32 values of 1, 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in odd
- * ones. Two values lie in two bytes: these are looked up, moved to the top by a multiplication, for
- * want of a shift of words by different numbers, and shifted down. The second load ends where the
- * values end. */
+/* 32 values of 1, 2, 3, 5, 6 or 8 bits (4 * bits bytes) as words: those in even columns, those in
+ * odd ones. Two values lie in two bytes: these are looked up, moved to the top by a multiplication,
+ * for want of a shift of words by different numbers, and shifted down. The second load ends where
+ * the values end. */
 INLINE void take_words(__m256i *even, __m256i *odd, const uint8_t *packed, int bits) {
     if (bits == 8) {
         __m256i v = load(packed);
@@ -138,9 +138,9 @@ INLINE __m256i take_bytes(const uint8_t *packed, int64_t n, form f) {
 enum { AHEAD = 512, SCALES_AHEAD = 128, CHUNK_GROUPS = 8 };
 
 /* A block of columns: 32 bytes of weights of 1, 2 or 4 bits, else 32 columns, whose even and odd
- * columns are two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2 i
- * + k. 2 bits: as bytes 4 i + k, 1 bit: 8 i + k. Words that are multiplied as bytes are 256 * high +
- * low, two signed bytes: registers of the high ones, then of the low ones. */
+ * columns are two registers of words. 4 bits: as words, register k has columns 4 i + k, as bytes 2
+ * i + k. 2 bits: as bytes 4 i + k, 1 bit: 8 i + k. Words that are multiplied as bytes are 256 *
+ * high + low, two signed bytes: registers of the high ones, then of the low ones. */
 INLINE int block_width(int bits) {
     return bits == 1 ? 256 : bits == 2 ? 128 : bits == 4 ? 64 : 32;
 }
@@ -291,8 +291,8 @@ INLINE __m256 dot_parts(__m256i packed, const char *x, form f) {
     return _mm256_cvtepi32_ps(_mm256_add_epi32(high, _mm256_madd_epi16(low, one)));
 }
 
-/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. Of weights of
- * 1, 2 or 4 bits, n of the 32 packed bytes exist, a multiple of 4. */
+/* A row's block times the token's, in 8 lanes: lane i is of columns i * width / 8 and on. Of
+ * weights of 1, 2 or 4 bits, n of the 32 packed bytes exist, a multiple of 4. */
 INLINE __m256 dot_block(const uint8_t *packed, const char *x, form f, int64_t n) {
     __m256i sum, even, odd;
     if (f.bits != 4 && f.bits > 2) {

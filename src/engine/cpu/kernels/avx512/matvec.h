@@ -11,8 +11,9 @@
  *       sums of such lanes, whatever numbers they are, and what they are as floats
  *   scales_of(w, i, n, f), biases_of(w, i, n, f)
  *       what is multiplied with a group's dot product and with the sum of its activations, of
- *       groups i and
- * on, of which n exist, at most 16, then zeros has_biases(f)       whether there are biases */
+ *       groups i and on, of which n exist, at most 16, then zeros
+ *   has_biases(f)
+ *       whether there are biases */
 #include "engine/cpu/kernels/avx512/avx512.h"
 
 /* Rows are read from several places at once, each in order: the processor prefetches one stream per

@@ -30,8 +30,8 @@ INLINE __m512i dot_add(__m512i sum, __m512i q, __m512i x, bool words) {
 
 /* ---- one token ---- */
 
-/* A block's bytes lie in this many registers of 64 columns. Weights of up to 4 bits have several, so
- * that sums of all of them are converted and scaled at once. */
+/* A block's bytes lie in this many registers of 64 columns. Weights of up to 4 bits have several,
+ * so that sums of all of them are converted and scaled at once. */
 INLINE int parts_of(int bits) {
     return bits == 1 ? 8 : bits == 2 ? 4 : bits <= 4 ? 2 : 1;
 }
@@ -40,7 +40,8 @@ INLINE int parts_of(int bits) {
  * additions, which more units can do than shifts. */
 enum { SINGLE_BIT = 128 };
 
-/* Columns of a block: what 64 bytes hold of weights of 1, 2 or 4 bits; else of one or two registers. */
+/* Columns of a block: what 64 bytes hold of weights of 1, 2 or 4 bits; else of one or two
+ * registers. */
 INLINE int block_width(int bits) {
     return 64 * parts_of(bits);
 }

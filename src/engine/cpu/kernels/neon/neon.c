@@ -231,6 +231,7 @@ const kernels kernels_neon = {
     .to_f32 = to_f32,
     .from_f32 = from_f32,
     .rms_norm = rms_norm_row,
+    .layer_norm = layer_norm_row,
     .gated = gated_row,
     .max = max,
     .exp_sum = exp_sum,

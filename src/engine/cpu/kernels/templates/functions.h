@@ -61,6 +61,42 @@ static void rms_norm_row(float *out, const float *x, const float *w, int64_t n, 
     for (; i < n; i++) out[i] = w ? x[i] * factor * w[i] : x[i] * factor;
 }
 
+/* The sums of x - shift and of its square. */
+typedef struct moments {
+    float sum, squares;
+} moments;
+
+INLINE moments moments_of(const float *x, int64_t n, float shift) {
+    vec sum[2] = {v_zero(), v_zero()}, squares[2] = {v_zero(), v_zero()};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        for (int k = 0; k < 2; k++) {
+            vec rest = v_sub(v_load(x + i + k * LANES), v_all(shift));
+            sum[k] = v_add(sum[k], rest);
+            squares[k] = v_fma(rest, rest, squares[k]);
+        }
+    moments m = {v_sum(v_add(sum[0], sum[1])), v_sum(v_add(squares[0], squares[1]))};
+    for (; i < n; i++) m.sum += x[i] - shift, m.squares += (x[i] - shift) * (x[i] - shift);
+    return m;
+}
+
+/* A mean that is much larger than the row's spread is found in two steps, each from a number near
+ * it. */
+static void layer_norm_row(float *out, const float *x, const float *w, const float *bias, int64_t n,
+                           float eps) {
+    float near = x[0] + moments_of(x, n, x[0]).sum / (float)n;
+    moments m = moments_of(x, n, near);
+    float rest = m.sum / (float)n, mean = near + rest;
+    float factor = 1 / sqrtf(m.squares / (float)n - rest * rest + eps);
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        vec y = v_mul(v_sub(v_load(x + i), v_all(mean)), v_all(factor));
+        if (w) y = v_mul(y, v_load(w + i));
+        v_store(out + i, bias ? v_add(y, v_load(bias + i)) : y);
+    }
+    for (; i < n; i++) out[i] = (x[i] - mean) * factor * (w ? w[i] : 1) + (bias ? bias[i] : 0);
+}
+
 static float exp_sum(float *x, int64_t n, float shift) {
     vec sum = v_zero(), less = v_all(shift);
     int64_t i = 0;
