@@ -199,22 +199,39 @@ static inline void check_matvecs(arithmetic f, int64_t n, dtype type, int bits, 
 
 /* ---- many tokens ---- */
 
+/* Tokens as panels, which the caller frees. */
+static inline char *pack_all_tokens(const products *p, const rows *w, const float *x, int64_t n_tokens) {
+    int64_t n_panels = (n_tokens + p->panel_tokens - 1) / p->panel_tokens;
+    size_t bytes = p->token_panel_bytes(w);
+    char *tokens = get_aligned((size_t)n_panels * bytes);
+    for (int64_t i = 0, t = 0; i < n_panels; i++, t += p->panel_tokens)
+        p->pack_tokens(tokens + (size_t)i * bytes, w, x + t * w->n, w->n,
+                       n_tokens - t < p->panel_tokens ? n_tokens - t : p->panel_tokens);
+    return tokens;
+}
+
 /* out[t * stride + r] = dot(token t, row r), by panels of both. */
 static inline void multiply_panels(const products *p, float *out, int64_t stride, const rows *w,
                                    int64_t n_rows, const float *x, int64_t n_tokens) {
     int64_t row_panels = (n_rows + p->panel_rows - 1) / p->panel_rows;
-    int64_t token_panels = (n_tokens + p->panel_tokens - 1) / p->panel_tokens;
-    size_t row_bytes = p->row_panel_bytes(w), token_bytes = p->token_panel_bytes(w);
-    char *tokens = get_aligned((size_t)token_panels * token_bytes);
-    char *tile = get_aligned((size_t)row_panels * row_bytes);
-    for (int64_t i = 0, t = 0; i < token_panels; i++, t += p->panel_tokens)
-        p->pack_tokens(tokens + (size_t)i * token_bytes, w, x + t * w->n, w->n,
-                       n_tokens - t < p->panel_tokens ? n_tokens - t : p->panel_tokens);
+    size_t row_bytes = p->row_panel_bytes(w);
+    char *tokens = pack_all_tokens(p, w, x, n_tokens), *tile = get_aligned((size_t)row_panels * row_bytes);
     for (int64_t i = 0, r = 0; i < row_panels; i++, r += p->panel_rows)
         p->pack_rows(tile + (size_t)i * row_bytes, w, r,
                      n_rows - r < p->panel_rows ? n_rows - r : p->panel_rows);
     p->multiply(out, stride, tokens, n_tokens, tile, n_rows, w);
     free(tokens), free(tile);
+}
+
+/* The same, rows straight from the checkpoint, gives the same numbers. */
+static inline void check_straight(const products *p, const float *expected, int64_t stride, const rows *w,
+                                  int64_t n_rows, const float *x, int64_t n_tokens) {
+    if (!p->straight_tokens || n_tokens > p->straight_tokens(w)) return;
+    char *tokens = pack_all_tokens(p, w, x, n_tokens);
+    float *out = get_marks(n_tokens * stride);
+    p->multiply_straight(out, stride, tokens, n_tokens, w, n_rows);
+    assert_memory_equal(out, expected, (size_t)(n_tokens * stride) * sizeof *out);
+    free(tokens), free(out);
 }
 
 static inline void check_panels(arithmetic f, const weights *m, int64_t n_rows, const float *x,
@@ -224,6 +241,7 @@ static inline void check_panels(arithmetic f, const weights *m, int64_t n_rows, 
     float *out = get_marks(n_tokens * stride);
     char what[96];
     multiply_panels(products_of(tested, m->w.kind, f), out, stride, &m->w, n_rows, x, n_tokens);
+    check_straight(products_of(tested, m->w.kind, f), out, stride, &m->w, n_rows, x, n_tokens);
     snprintf(what, sizeof what, "panels of form %d, %s, %d bits, group %d, %d x %d x %d", f,
              matrix_kind_name(m->w.kind), m->w.bits, m->w.group_size, (int)n_tokens, (int)n_rows, (int)n);
     double *seen = get_memory((size_t)(n_tokens * n) * sizeof *seen);
@@ -301,7 +319,8 @@ static inline void test_many_groups(void) {
 
 static inline void test_affine_panels(void) {
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
-                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
+                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22},
+                                   {8, 70, 5},  {16, 33, 2}, {9, 65, 35}, {6, 97, 1}};
     for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(b, widths)
@@ -318,7 +337,8 @@ static inline void test_affine_panels(void) {
 static inline void test_fp_products(void) {
     static const int multiples[] = {1, 2, 3, 5, 8, 17, 35, 259};
     static const int sizes[][3] = {{1, 1, 1},   {5, 16, 2},  {12, 17, 3}, {13, 32, 4}, {24, 33, 1},
-                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22}};
+                                   {30, 49, 2}, {7, 64, 20}, {12, 8, 66}, {4, 3, 33},  {35, 33, 22},
+                                   {8, 70, 5},  {16, 33, 2}, {9, 65, 35}, {6, 97, 1}};
     for (arithmetic f = F32; f <= INT8; f++)
         for
             EACH(k, fp_kinds) {

@@ -186,9 +186,12 @@ rows cpu_rows_from(const rows *w, int64_t first);
  * sensitive: 8 bits are not enough for them. */
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
 
-/* Few tokens, at most FEW_TOKENS: each is prepared once, then multiplied with rows of w: y[r] for
- * row r. */
-enum { FEW_TOKENS = 4 }; /* up to here unpacking does not pay */
+/* Few tokens: each is prepared once, then multiplied with rows of w: y[r] for row r. For up to
+ * FEW_TOKENS packing rows does not pay; where rows are multiplied straight from the checkpoint, for up
+ * to FEW_FOR_STRAIGHT. */
+enum { FEW_TOKENS = 4, FEW_FOR_STRAIGHT = 3 };
+bool cpu_are_few(const products *p, const rows *w, int64_t n_tokens);
+bool cpu_has_few_tokens(const cpu *e, const node *linear);
 size_t cpu_prepared_bytes(const products *p, const rows *w);
 void cpu_prepare(const cpu *e, const products *p, void *prepared, const rows *w, const float *x);
 void cpu_matvec(const cpu *e, const products *p, float *y, const rows *w, runs rs, const float *x,
@@ -206,7 +209,7 @@ void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_strid
 size_t cpu_tile_bytes(const products *p, const rows *w);
 
 /* Rows of one piece of work, such that n_rows make some pieces for every thread. */
-int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens);
+int64_t cpu_rows_per_piece(const cpu *e, const products *p, const rows *w, int64_t n_rows, int64_t n_tokens);
 
 /* ---- share.c: few tokens' rows, of one matrix or of several one after another ---- */
 

@@ -54,7 +54,7 @@ static void join_linears(const cpu *e, const graph *g, const node *x) {
         state_of(e, other)->by = x;
     }
     state_of(e, x)->n_joined = n;
-    if (n == 1 && x->shape[0] > FEW_TOKENS) join_gated(e, x, graph_node(g, x->index + 1));
+    if (n == 1 && !cpu_has_few_tokens(e, x)) join_gated(e, x, graph_node(g, x->index + 1));
     if (n == 0) join_sum(e, x);
 }
 

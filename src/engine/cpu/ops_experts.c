@@ -174,7 +174,7 @@ static size_t lay_out(const cpu *e, const node *x, char *base, block *b) {
         const rows *w = &cpu_weight_of(x, i)->rows;
         size_t one = cpu_prepared_bytes(p, w);
         b->prepared_bytes = one > b->prepared_bytes ? one : b->prepared_bytes;
-        size_t all = p && pairs > FEW_TOKENS
+        size_t all = p && !cpu_are_few(p, w, (int64_t)pairs)
                          ? (size_t)(cpu_token_panels(p, (int64_t)pairs) + n_experts) * p->token_panel_bytes(w)
                          : 0;
         panels = all > panels ? all : panels;
@@ -219,10 +219,11 @@ static void prepare_expert(const cpu *e, const node *x, int which, const block *
     const products *p = products_of(e, x, which);
     const rows *w = &cpu_weight_of(x, which)->rows;
     int64_t start = b->start[expert], n_pairs = b->start[expert + 1] - start;
+    bool few = cpu_are_few(p, w, n_pairs);
     in += start * w->n;
-    for (int64_t j = 0; j < n_pairs && n_pairs <= FEW_TOKENS; j++)
+    for (int64_t j = 0; j < n_pairs && few; j++)
         cpu_prepare(e, p, b->prepared + (size_t)(start + j) * b->prepared_bytes, w, in + j * w->n);
-    if (n_pairs <= FEW_TOKENS || !p) return;
+    if (few || !p) return;
     char *panels = b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(w);
     for (int64_t i = 0; i < cpu_token_panels(p, n_pairs); i++) cpu_pack_tokens(p, panels, w, i, in, n_pairs);
 }
@@ -280,18 +281,20 @@ static void multiply_pairs(const cpu *e, const node *x, int which, const block *
     const cpu_weight *w = cpu_weight_of(x, which);
     const products *p = products_of(e, x, which);
     int64_t n_rows = w->base.shape[1], n = w->base.shape[2], i, end;
-    int64_t step = cpu_rows_per_piece(e, n_rows, b->n_pairs), pieces = (n_rows + step - 1) / step;
+    int64_t step = cpu_rows_per_piece(e, p, &w->rows, n_rows, b->n_pairs),
+            pieces = (n_rows + step - 1) / step;
     while (pool_take(taken, b->used[0] * pieces, 1, &i, &end)) {
         int64_t expert = b->used[1 + i / pieces], first = i % pieces * step, start = b->start[expert];
         int64_t n_pairs = b->start[expert + 1] - start, last = first + step < n_rows ? first + step : n_rows;
         rows r = cpu_rows_from(&w->rows, expert * n_rows + first);
         runs all = {0, last - first, 0};
-        for (int64_t j = start; j < start + n_pairs && n_pairs <= FEW_TOKENS; j++)
+        bool few = cpu_are_few(p, &r, n_pairs);
+        for (int64_t j = start; j < start + n_pairs && few; j++)
             cpu_matvec(e, p, out + j * n_rows + first, &r, all, in + j * n,
                        b->prepared + (size_t)j * b->prepared_bytes);
         const char *panels =
             p ? b->panels + (size_t)first_panel(p, b, expert) * p->token_panel_bytes(&r) : NULL;
-        if (n_pairs > FEW_TOKENS)
+        if (!few)
             cpu_multiply(e, p, out + start * n_rows + first, n_rows, &r, last - first, in + start * n,
                          n_pairs, panels, tile);
         for (int64_t j = start; j < start + n_pairs && w->bias; j++)

@@ -42,7 +42,15 @@ const products *cpu_products(const cpu *e, const rows *w, enum dtype activations
     return faster ? faster : k->f32;
 }
 
+static bool is_straight(const products *p, const rows *w, int64_t n_tokens) {
+    return p && p->straight_tokens && n_tokens <= p->straight_tokens(w);
+}
+
 /* ---- few tokens ---- */
+
+bool cpu_are_few(const products *p, const rows *w, int64_t n_tokens) {
+    return n_tokens <= (is_straight(p, w, n_tokens) ? FEW_FOR_STRAIGHT : FEW_TOKENS);
+}
 
 size_t cpu_prepared_bytes(const products *p, const rows *w) {
     size_t sums = w->kind == MATRIX_AFFINE ? (size_t)(w->n / w->group_size) * sizeof(float) : 0;
@@ -106,6 +114,10 @@ void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_strid
     bool in_place =
         w->kind == MATRIX_PLAIN && w->dtype == DTYPE_F32 && (uintptr_t)w->values % sizeof(float) == 0;
     float *floats = tile;
+    if (is_straight(p, w, n_tokens)) {
+        p->multiply_straight(out, out_stride, panels, n_tokens, w, n_rows);
+        return;
+    }
     for (int64_t r = 0, n, step = tile_rows(p, w); r < n_rows; r += n) {
         n = n_rows - r < step ? n_rows - r : step;
         if (p) {
@@ -118,8 +130,9 @@ void cpu_multiply(const cpu *e, const products *p, float *out, int64_t out_strid
     }
 }
 
-int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
-    int64_t n = n_rows / ((int64_t)e->threads * 8), most = n_tokens > FEW_TOKENS ? MAX_TILE_ROWS : 256;
+int64_t cpu_rows_per_piece(const cpu *e, const products *p, const rows *w, int64_t n_rows, int64_t n_tokens) {
+    bool tiles = !cpu_are_few(p, w, n_tokens) && !is_straight(p, w, n_tokens);
+    int64_t n = n_rows / ((int64_t)e->threads * 8), most = tiles ? MAX_TILE_ROWS : 256;
     if (e->threads == 1) return n_rows; /* nobody to share with */
     n = (n + ROWS_UNIT - 1) / ROWS_UNIT * ROWS_UNIT;
     return n < ROWS_UNIT ? ROWS_UNIT : n > most ? most : n;
@@ -132,6 +145,10 @@ int64_t cpu_rows_per_piece(const cpu *e, int64_t n_rows, int64_t n_tokens) {
 static const products *products_of(const cpu *e, const node *x) {
     bool logits = !x->reader || x->reader->op == OP_LOGPROBS;
     return cpu_products(e, &cpu_weight_of(x, 0)->rows, x->in[0]->dtype, logits || x->in[0]->op == OP_GATED);
+}
+
+bool cpu_has_few_tokens(const cpu *e, const node *x) {
+    return cpu_are_few(products_of(e, x), &cpu_weight_of(x, 0)->rows, x->shape[0]);
 }
 
 bool cpu_same_products(const cpu *e, const node *a, const node *b) {
@@ -147,6 +164,7 @@ typedef struct group {
     const products *p;
     int thread;
     int64_t n_tokens;
+    bool few;
     int64_t n_rows, step;              /* many tokens: rows to share out, of gate and up each; of a piece */
     const float *in;                   /* the tokens, */
     char *prepared;                    /* prepared, if they are few, or as panels; */
@@ -169,12 +187,14 @@ static const node *linear_of(const cpu *e, const node *x, int i) {
 static group make_group(const cpu *e, const node *x, int thread) {
     const rows *w = &cpu_weight_of(x, 0)->rows;
     group g = {.e = e, .x = x, .p = products_of(e, x), .thread = thread, .n_tokens = x->shape[0]};
+    g.few = cpu_are_few(g.p, w, g.n_tokens);
     for (int i = 0; linear_of(e, x, i); i++) g.n_rows += linear_of(e, x, i)->shape[1];
-    if (g.n_tokens <= FEW_TOKENS) {
+    if (g.few) {
         g.prepared_bytes = cpu_prepared_bytes(g.p, w);
     } else {
-        g.step = cpu_rows_per_piece(e, g.n_rows, g.n_tokens);
-        if (is_gated(e, x) && g.step > MAX_TILE_ROWS) g.step = MAX_TILE_ROWS;
+        g.step = cpu_rows_per_piece(e, g.p, w, g.n_rows, g.n_tokens);
+        if (is_gated(e, x) && g.step > MAX_TILE_ROWS && !is_straight(g.p, w, g.n_tokens))
+            g.step = MAX_TILE_ROWS;
         g.tile_bytes = cpu_tile_bytes(g.p, w);
     }
     return g;
@@ -185,7 +205,7 @@ static group make_group(const cpu *e, const node *x, int thread) {
 static size_t place(group *g, char *scratch) {
     uintptr_t start = (uintptr_t)scratch; /* a number: offsets from NULL are not defined */
     size_t pieces = is_gated(g->e, g->x) ? (size_t)(g->n_tokens * g->step) * sizeof(float) : 0;
-    size_t few = g->n_tokens <= FEW_TOKENS ? (size_t)g->n_tokens * g->prepared_bytes : 0;
+    size_t few = g->few ? (size_t)g->n_tokens * g->prepared_bytes : 0;
     size_t tile = (g->tile_bytes + 63) / 64 * 64;
     g->prepared = few ? (char *)start : state_of(g->e, g->x)->workspace;
     g->tile = (char *)(start + few);
@@ -196,7 +216,7 @@ static size_t place(group *g, char *scratch) {
 
 size_t cpu_linear_workspace(const cpu *e, const node *x) {
     const products *p = products_of(e, x);
-    if (!p || x->shape[0] <= FEW_TOKENS) return 0;
+    if (!p || cpu_has_few_tokens(e, x)) return 0;
     return (size_t)cpu_token_panels(p, x->shape[0]) * p->token_panel_bytes(&cpu_weight_of(x, 0)->rows);
 }
 
@@ -209,9 +229,9 @@ size_t cpu_linear_scratch(const cpu *e, const node *x) {
 static void prepare(const group *g) {
     const rows *w = &cpu_weight_of(g->x, 0)->rows;
     int64_t i, end;
-    for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
+    for (int64_t t = 0; t < g->n_tokens && g->few; t++)
         cpu_prepare(g->e, g->p, g->prepared + (size_t)t * g->prepared_bytes, w, g->in + t * w->n);
-    if (g->n_tokens <= FEW_TOKENS || !g->p) return;
+    if (g->few || !g->p) return;
     while (pool_take(&state_of(g->e, g->x)->taken[0], cpu_token_panels(g->p, g->n_tokens), 1, &i, &end))
         cpu_pack_tokens(g->p, g->prepared, w, i, g->in, g->n_tokens);
     pool_barrier(g->e->pool, g->thread);
@@ -223,11 +243,10 @@ static void multiply_rows(const group *g, const node *x, float *out, int64_t str
     const cpu_weight *w = cpu_weight_of(x, 0);
     rows r = cpu_rows_from(&w->rows, part->base);
     runs rs = part->rows;
-    for (int64_t t = 0; t < g->n_tokens && g->n_tokens <= FEW_TOKENS; t++)
+    for (int64_t t = 0; t < g->n_tokens && g->few; t++)
         cpu_matvec(g->e, g->p, out + t * stride, &r, rs, g->in + t * r.n,
                    g->prepared + (size_t)t * g->prepared_bytes);
-    if (g->n_tokens > FEW_TOKENS)
-        cpu_multiply(g->e, g->p, out, stride, &r, rs.end, g->in, g->n_tokens, g->prepared, g->tile);
+    if (!g->few) cpu_multiply(g->e, g->p, out, stride, &r, rs.end, g->in, g->n_tokens, g->prepared, g->tile);
     for (int64_t t = 0; t < g->n_tokens && w->bias; t++)
         for (int k = 0; k < count_runs(rs); k++) {
             runs run = one_run(rs, k);
@@ -303,7 +322,7 @@ void cpu_linear(cpu *e, const node *x, int thread) {
     place(&g, e->thread_scratch[thread]);
     g.in = floats_of(e, x->in[0], thread);
     prepare(&g);
-    if (g.n_tokens <= FEW_TOKENS)
+    if (g.few)
         multiply_few(&g);
     else
         multiply_many(&g);

@@ -57,14 +57,18 @@ INLINE __m512 from_e4m3(__m128i bytes) {
     return _mm512_cvtph_ps(halves);
 }
 
+/* 16 numbers of 8 bits, the scales of mxfp4 and mxfp8, or of nvfp4. 2^-127 is subnormal. */
+INLINE __m512 from_bytes(__m128i bytes, form f) {
+    if (f.kind == MATRIX_NVFP4) return _mm512_mul_ps(from_e4m3(bytes), _mm512_set1_ps(256));
+    __m512i exponents = _mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23);
+    return _mm512_castsi512_ps(_mm512_max_epi32(exponents, _mm512_set1_epi32(1 << 22)));
+}
+
 /* Scales i and on of w, of which n exist, at most 16, then zeros. */
 INLINE __m512 take_scales(const rows *w, int64_t i, int64_t n, form f) {
     if (f.kind == MATRIX_AFFINE) return load_some(at(w->scales, w->dtype, i), w->dtype, n);
     __m128i bytes = _mm_maskz_loadu_epi8(first_lanes(n), (const char *)w->scales + i);
-    if (f.kind == MATRIX_NVFP4) return _mm512_mul_ps(from_e4m3(bytes), _mm512_set1_ps(256));
-    __m512i exponents = _mm512_slli_epi32(_mm512_cvtepu8_epi32(bytes), 23);
-    __m512i least = _mm512_set1_epi32(1 << 22); /* 2^-127 is subnormal */
-    return _mm512_castsi512_ps(_mm512_maskz_max_epi32(first_lanes(n), exponents, least));
+    return _mm512_maskz_mov_ps(first_lanes(n), from_bytes(bytes, f));
 }
 
 INLINE __m512 take_biases(const rows *w, int64_t i, int64_t n) {
@@ -88,29 +92,28 @@ INLINE __m128 sum16x4(const __m512 v[4]) {
     return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
 
+/* A first step of transpose: out[j] has number 4 l + j of the four rows, in lane l. */
+INLINE void transpose_rows(__m512i out[4], const __m512i a[4]) {
+    __m512i b0 = _mm512_unpacklo_epi32(a[0], a[1]), b1 = _mm512_unpackhi_epi32(a[0], a[1]);
+    __m512i b2 = _mm512_unpacklo_epi32(a[2], a[3]), b3 = _mm512_unpackhi_epi32(a[2], a[3]);
+    out[0] = _mm512_unpacklo_epi64(b0, b2), out[1] = _mm512_unpackhi_epi64(b0, b2);
+    out[2] = _mm512_unpacklo_epi64(b1, b3), out[3] = _mm512_unpackhi_epi64(b1, b3);
+}
+
+/* A second step: of what four first steps have at the same j, 4 apart -> numbers j, 4 + j, 8 + j and 12
+ * + j of 16 rows, 4 apart. */
+INLINE void transpose_lanes(__m512i *out, const __m512i *a) {
+    __m512i low = _mm512_shuffle_i32x4(a[0], a[4], 0x44), high = _mm512_shuffle_i32x4(a[0], a[4], 0xee);
+    __m512i low2 = _mm512_shuffle_i32x4(a[8], a[12], 0x44), high2 = _mm512_shuffle_i32x4(a[8], a[12], 0xee);
+    out[0] = _mm512_shuffle_i32x4(low, low2, 0x88), out[4] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+    out[8] = _mm512_shuffle_i32x4(high, high2, 0x88), out[12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+}
+
 /* 16 rows of 16 numbers of 32 bits, transposed in place. */
 INLINE void transpose(__m512i a[16]) {
     __m512i b[16];
-    for (int i = 0; i < 16; i += 4) {
-        b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
-        b[i + 2] = _mm512_unpacklo_epi32(a[i + 2], a[i + 3]);
-        b[i + 3] = _mm512_unpackhi_epi32(a[i + 2], a[i + 3]);
-    }
-    for (int i = 0; i < 16; i += 4) { /* a[i + j]: number 4 l + j of rows i .. i + 3, in lane l */
-        a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]), a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-    for (int j = 0; j < 4; j++) {
-        __m512i low = _mm512_shuffle_i32x4(a[j], a[j + 4], 0x44);
-        __m512i high = _mm512_shuffle_i32x4(a[j], a[j + 4], 0xee);
-        __m512i low2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0x44);
-        __m512i high2 = _mm512_shuffle_i32x4(a[j + 8], a[j + 12], 0xee);
-        b[j] = _mm512_shuffle_i32x4(low, low2, 0x88), b[j + 4] = _mm512_shuffle_i32x4(low, low2, 0xdd);
-        b[j + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);
-        b[j + 12] = _mm512_shuffle_i32x4(high, high2, 0xdd);
-    }
-    for (int i = 0; i < 16; i++) a[i] = b[i];
+    for (int i = 0; i < 16; i += 4) transpose_rows(b + i, a + i);
+    for (int j = 0; j < 4; j++) transpose_lanes(a + j, b + j);
 }
 
 /* One group of activations, in natural order -> its values, of 16 bits if `words`, else 8; *scale
