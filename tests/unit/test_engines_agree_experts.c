@@ -98,6 +98,74 @@ static void test_operations(void **state) {
     check_agreements(operations, COUNT(operations));
 }
 
+/* Marks the k largest of n logits. */
+static void mark_largest(bool *chosen, const float *logits, int n, int k) {
+    bool here[16] = {false};
+    for (int j = 0; j < k; j++) {
+        int best = -1;
+        for (int i = 0; i < n; i++)
+            if (!here[i] && (best < 0 || logits[i] > logits[best])) best = i;
+        here[best] = chosen[best] = true;
+    }
+}
+
+static int count_of(const bool *chosen, int n) {
+    int found = 0;
+    for (int i = 0; i < n; i++) found += chosen[i];
+    return found;
+}
+
+/* Two layers of experts, over several steps: the mean of what the logits say each of them chose. Of
+ * the second one's choices the last two are no experts. Steps that are not noted, and experts that
+ * nothing reads, do not count. */
+static void check_touched(const side *s) {
+    enum { CHOICES = EXPERTS + 2 };
+    bool first[EXPERTS] = {false}, second[CHOICES] = {false};
+    float logits[2 * ROWS], out[2 * DIM];
+    for (int step = 0; step < 3; step++) {
+        graph *g = graph_begin(s->e, 1);
+        tensor x = rows_of(g, s->table, 2 * step, 2), all = part(g, linear(g, x, s->keys), 7, CHOICES);
+        tensor a = linear(g, x, s->router), nobody = route(g, a, &(route_spec){.k = EXPERTS});
+        experts(g, x, nobody, ACT_SILU, s->gate, s->up, s->biased_down);
+        tensor y = experts(g, x, route(g, a, &(route_spec){.k = 1, .last = true}), ACT_SILU, s->gate, s->up,
+                           s->down);
+        tensor z = experts(g, x, route(g, all, &(route_spec){.k = 2, .identities = 2, .last = true}),
+                           ACT_SILU, s->gate, s->biased_up, s->biased_down);
+        if (step < 2) graph_note_experts(g);
+        finish(g, add(g, y, z), out, 2 * DIM);
+        for (int row = 0; row < 2 && step < 2; row++) {
+            g = graph_begin(s->e, 1);
+            x = rows_of(g, s->table, 2 * step + row, 1);
+            finish(g, linear(g, x, s->router), logits, EXPERTS);
+            mark_largest(first, logits, EXPERTS, 1);
+            g = graph_begin(s->e, 1);
+            x = rows_of(g, s->table, 2 * step + row, 1);
+            finish(g, part(g, linear(g, x, s->keys), 7, CHOICES), logits, CHOICES);
+            mark_largest(second, logits, CHOICES, 2);
+        }
+    }
+    assert_true(count_of(second, CHOICES) > count_of(second, EXPERTS)); /* else this shows less */
+    double wanted = (count_of(first, EXPERTS) + count_of(second, EXPERTS)) / 2.0;
+    assert_true(wanted < EXPERTS && fabs(engine_experts_touched(s->e) - wanted) < 1e-12);
+    assert_true(engine_experts_touched(s->e) == 0);
+}
+
+static void test_touched(void **state) {
+    (void)state;
+    const char *const names[] = {"cpu", "mlx"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        side s = {.e = engine_open(names[i], &(engine_options){.threads = 2})};
+        if (!s.e) {
+            print_message("not run: %s\n", error_message());
+            continue;
+        }
+        load(&s, (kind){DTYPE_F32, 0, 0});
+        check_touched(&s);
+        unload(&s);
+        engine_close(s.e);
+    }
+}
+
 /* What MLX throws is a message, and the engine goes on. */
 static void test_mlx_errors(void **state) {
     (void)state;
@@ -128,6 +196,7 @@ static void test_mlx_errors(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations), cmocka_unit_test(test_mlx_errors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_operations), cmocka_unit_test(test_touched),
+                                       cmocka_unit_test(test_mlx_errors)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
