@@ -4,18 +4,32 @@
  */
 #include "report/format.h"
 
-#include <ctype.h>
-
-/* "key=value" parts of a name are divided by slashes and end at a blank. */
-static void put_part(str *out, const char *name, const row *r, int which) {
-    str text = {0};
-    value_put(&text, r->cells[which], 3, "none");
-    str_printf(out, "/%s=", name);
-    for (size_t i = 0; i < text.length; i++) {
-        char c = text.data[i];
-        str_append(out, c == '/' || isspace((unsigned char)c) || iscntrl((unsigned char)c) ? "_" : &c, 1);
+/* Bytes of the blank at `text`, of all that end a field; 0: none stands there. */
+static size_t blank_at(const char *text) {
+    static const char *const blanks[] = {
+        " ",      "\u00a0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006",
+        "\u2007", "\u2008", "\u2009", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000",
+    };
+    for (size_t i = 0; i < sizeof blanks / sizeof *blanks; i++) {
+        size_t n = strlen(blanks[i]);
+        if (!strncmp(text, blanks[i], n)) return n;
     }
-    out->failed |= text.failed;
+    return 0;
+}
+
+/* "key=value" parts of a name are divided by slashes and end at a blank; the whole is UTF-8. */
+static void put_part(str *out, const char *name, const row *r, int which) {
+    str cell = {0}, text = {0};
+    value_put(&cell, r->cells[which], 3, "none");
+    str_put_printable(&text, cell.data ? cell.data : "");
+    str_printf(out, "/%s=", name);
+    for (const char *c = text.data ? text.data : ""; *c;) {
+        size_t blank = blank_at(c);
+        str_append(out, blank || *c == '/' ? "_" : c, 1);
+        c += blank ? blank : 1;
+    }
+    out->failed |= cell.failed || text.failed;
+    str_free(&cell);
     str_free(&text);
 }
 

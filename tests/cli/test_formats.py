@@ -4,6 +4,7 @@ GitHub's annotations."""
 import csv
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import sqlite3
@@ -210,6 +211,16 @@ def test_benchfmt_names_have_no_blanks(run, good_folder, tmp_path):
     (tmp_path / "a model").symlink_to(good_folder)
     text = run("--model", f"{tmp_path}/a model,{good_folder}", *SMALL, "-np", 8, "-n", 2, "-o", "benchfmt", check=True).stdout
     assert f"/model={str(tmp_path).replace('/', '_')}_a_model " in text and len(results_of(text)) == 4
+
+
+def test_benchfmt_names_are_utf8_and_one_field(run, good_folder, tmp_path):
+    """As Go has it: a blank of any script ends a field, and a file that is not UTF-8 is refused."""
+    paths = [f"{tmp_path}/{name}" for name in ("a\u00a0b\u2003c\u3000d", os.fsdecode(b"a\xffb"))]
+    for path in paths:
+        os.symlink(good_folder, path)
+    run("--model", ",".join(paths), *SMALL, "-np", 8, "-n", 2, "-o", f"benchfmt:{tmp_path}/out", check=True)
+    found = {name.rsplit("_", 4)[-1] for _, name, *_ in results_of((tmp_path / "out").read_bytes().decode())}
+    assert found == {"d", "a\ufffdb"}
 
 
 # ---- annotations ----

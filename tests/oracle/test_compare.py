@@ -117,6 +117,30 @@ def test_geometric_mean(run, tmp_path):
     assert [line[2:5] for line in lines] == [[metric, f"{100 * (mean - 1):+.1f}", "%"] for metric, mean in zip(METRICS, means)]
 
 
+# ---- Go's benchstat ----
+
+# ns/op, and what benchstat says of them (golang.org/x/perf, cmd/benchstat/testdata: old.txt,
+# new.txt, csvOldNew.stdout)
+JSON = ([1726, 1723, 1707, 1707, 1713, 1729, 1736, 1707, 1705, 1774], [1423, 1416, 1411, 1413, 1412, 1426, 1422, 1424, 1447, 1425])
+GOB = ([3069, 3075, 3069, 3067, 3207, 3064, 3064, 3058, 3059, 3062], [3075, 3065, 3059, 3065, 3060, 3081, 3186, 3135, 3087, 3062])
+# medians with +- %, change, p
+BENCHSTAT = [((1718, 1), (1422.5, 1), "-17.20", "0.000"), ((3065.5, 0), (3070, 2), "~", "0.446")]
+
+
+def test_benchstat_says_the_same(run, compare, tmp_path):
+    """Recorded, as benchstat can't be installed everywhere: medians, their intervals, changes and p-values."""
+    found = compare(*([(both[side], []) for both in (JSON, GOB)] for side in (0, 1)))
+    sides = [json.loads(run("report", tmp_path / f"{i}.csv", "-o", "json", check=True).stdout)["summaries"] for i in (0, 1)]
+    for i, (line, (*medians, change, p)) in enumerate(zip(found, BENCHSTAT, strict=True)):
+        assert [line["median_before"], line["median_after"]] == [median for median, _ in medians]
+        assert f"{line['p']:.3f}" == p and (line["verdict"] == "~") == (change == "~")
+        if change != "~":
+            assert f"{100 * (line['median_after'] / line['median_before'] - 1):.2f}" == change
+        for side, (median, percent) in zip(sides, medians):
+            lies = side[i]["spreads"]["prompt_tps"]
+            assert round(100 * max(lies["high"] - median, median - lies["low"]) / median) == percent
+
+
 # ---- how often it errs ----
 
 def rates(compare, rng, n, change, noise):
