@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from rows import runs_of
 
 SMALL = ["--engine", "fake", "-np", "8-12", "-n", "4", "--prompt-tokens", "random", "-r", "200"]
@@ -87,3 +88,27 @@ def test_no_finished_row_is_lost(mlxbench, run, good_folder, tmp_path, part):
         for form, path in files:
             assert len(rows_in(path, form)) >= n + 5
     assert max(seen) > 0
+
+
+def test_every_file_is_whole(mlxbench, good_folder, tmp_path):
+    """Those that have something behind their rows: whenever the program is killed, other programs read them, with a
+    configuration for each line that standard output has."""
+    rng, seen = random.Random(9), []
+    for _ in range(KILLS // 4):
+        outputs = [item for form in ("json", "llama-bench-json", "prometheus", "md") for item in ("-o", f"{form}:{tmp_path}/{form}")]
+        command = [str(mlxbench), "bench", "-m", str(good_folder), "--engine", "fake", "-np", "8-2000", "-n", "4", "--prompt-tokens",
+                   "random", *outputs, "--force", "-o", "mlxbench"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        n = finished_rows(process, rng.uniform(0.1, 0.8)) - 1  # a configuration ends after its run
+        seen.append(n)
+        if n < 1:
+            continue
+        result = json.loads((tmp_path / "json").read_text())
+        tests = json.loads((tmp_path / "llama-bench-json").read_text())
+        families = list(text_string_to_metric_families((tmp_path / "prometheus").read_text()))
+        assert len(families) == len({family.name for family in families}) > 10
+        table = (tmp_path / "md").read_text()
+        assert table.count("\n|") - 1 >= n and table.endswith("\n") and "\n\nmlxbench " in table
+        for found in (result["runs"], result["summaries"], tests[::2], families[0].samples, families[3].samples):
+            assert len(found) >= n
+    assert max(seen) > 10
