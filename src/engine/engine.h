@@ -459,6 +459,19 @@ typedef struct ssm_spec {
 /* spec lives as long as the model. */
 tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec);
 
+/* Linear attention: what a head remembers is a matrix S [dk, dv], which follows the text token by
+ * token: S = e^log_decay S + k^T v, and the result is y = scale q S. q, k [L, H, dk], v [L, H, dv]
+ * -> [L, H, dv]. The state has rows H * dv, cols dk. mlx-lm bailing_hybrid.py,
+ * bailing_moe_linear.py: recurrent_gla. */
+typedef struct lightning_spec {
+    int slot;                /* of the cache's states */
+    const float *log_decays; /* [H] */
+    float scale;
+    bool f32; /* mlx: the state is F32, and several tokens are computed at once; else it has q's dtype */
+} lightning_spec;
+/* spec and its log_decays live as long as the model. */
+tensor linear_attention(graph *g, cache *c, tensor q, tensor k, tensor v, const lightning_spec *spec);
+
 /* Several streams of one text, side by side [L, n * D]. Predict: stream i gains the sum over j of
  * coefficients[i * n + j] times stream j. Correct: it gains (1 + coefficients[i]) * (y - stream
  * `active`), y [L, D]. Both in F32, rounded once. Add: all but the first gain y. Mean: of n

@@ -42,8 +42,9 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(LOGPROBS, logprobs, PLAIN_OP)                                                                         \
     OP(ARGMAX, argmax, PLAIN_OP)                                                                             \
     OP(LAYER_NORM, layer_norm, SMALL)                                                                        \
-    OP(DELTA_RULE, delta_rule, EFFECT) /* in: q, k, v, a, b */                                               \
-    OP(SSM, ssm, EFFECT)               /* in: x, B, C, dt */                                                 \
+    OP(DELTA_RULE, delta_rule, EFFECT)             /* in: q, k, v, a, b */                                   \
+    OP(SSM, ssm, EFFECT)                           /* in: x, B, C, dt */                                     \
+    OP(LINEAR_ATTENTION, linear_attention, EFFECT) /* in: q, k, v */                                         \
     OP(PREDICT_STREAMS, predict_streams, SMALL)                                                              \
     OP(CORRECT_STREAMS, correct_streams, SMALL)                                                              \
     OP(ADD_TO_STREAMS, add_to_streams, SMALL)                                                                \
@@ -114,6 +115,7 @@ typedef struct node {
     struct node *reader;     /* the last of those nodes */
     const delta_spec *delta; /* DELTA_RULE */
     const ssm_spec *ssm;     /* SSM */
+    const lightning_spec *lightning; /* LINEAR_ATTENTION */
 } node;
 
 /* Nodes 0 .. n_nodes - 1, each after its inputs, in blocks that keep their addresses while more are

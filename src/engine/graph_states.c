@@ -85,3 +85,21 @@ tensor ssm(graph *g, cache *c, const ssm_inputs *in, const ssm_spec *spec) {
     copy_shape(x, v);
     return x;
 }
+
+tensor linear_attention(graph *g, cache *c, tensor q, tensor k, tensor v, const lightning_spec *spec) {
+    if (q->rank != 3 || v->rank != 3 || !same_shape(q, k) || v->shape[0] != q->shape[0] ||
+        v->shape[1] != q->shape[1] || q->shape[0] % g->n_sequences)
+        return refuse(g, "linear_attention", v, "queries, keys and values do not fit together");
+    if (!cache_has_state(g, c, spec->slot, v->shape[1] * v->shape[2], q->shape[2]))
+        return refuse(g, "linear_attention", v, "the cache has no state that fits");
+    node *x = add_node(g, OP_LINEAR_ATTENTION, q->dtype);
+    if (!x) return &nothing;
+    x->in[0] = q;
+    x->in[1] = k;
+    x->in[2] = v;
+    x->cache = c;
+    x->position = c->offset;
+    x->lightning = spec;
+    copy_shape(x, v);
+    return x;
+}

@@ -95,12 +95,12 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
     out->kv_dtype = promoted(promoted(promoted(out->kv_dtype, m->kv_a), gguf ? NULL : m->kv_norm), m->kv_b);
     const weight *latent[] = {m->q_a, m->q, m->kv_a, m->o, m->kv_b, m->rule.embed_q, m->rule.unembed_out};
     for (size_t i = 0; i < sizeof latent / sizeof *latent; i++) *x = promoted(*x, latent[i]);
-    out->kv_dtype = promoted(out->kv_dtype, out->ssm.in);
+    out->kv_dtype = promoted(promoted(out->kv_dtype, out->ssm.in), out->lightning.qkv);
     const ffn *f = &out->ffn;
     const weight *rest[] = {
         out->delta.conv, out->delta.out, out->conv.conv, out->conv.out, a->q,           a->o,       f->gate,
         f->up,           f->down,        f->mlp.gate,    f->mlp.up,     f->mlp.gate_up, f->mlp.down};
-    const weight *space[] = {out->ssm.conv, out->ssm.out, out->linear};
+    const weight *space[] = {out->ssm.conv, out->ssm.out, out->linear, out->lightning.norm, out->lightning.o};
     const weight *xielu[] = {f->xielu.alpha_p, f->xielu.alpha_n, f->xielu.beta, f->xielu.eps};
     const weight *norms[] = {out->pre, out->post, out->ffn_pre, out->ffn_post};
     for (size_t i = 0; i < sizeof rest / sizeof *rest; i++) *x = promoted(*x, rest[i]);
@@ -112,11 +112,12 @@ static void find_dtypes(const loader *l, layer *out, dtype *x) {
 /* What comes before the feed-forward. */
 static void load_mixer(loader *l, const desc *d, const layer_desc *in, layer *out) {
     bool attends = !in->delta.n_v_heads && !in->latent.kv_rank && !in->conv.kernel && !in->linear &&
-                   (!in->ssm.n_heads || in->ssm.beside);
+                   !in->lightning.n_heads && (!in->ssm.n_heads || in->ssm.beside);
     if (in->linear)
         out->linear = load_linear(l, (linear_shape){d->hidden, d->hidden, in->linear_bias}, d->names.linear);
     if (in->delta.n_v_heads) load_delta(l, d, &in->delta, &out->delta);
     if (in->latent.kv_rank) load_latent(l, d, &in->latent, &out->latent);
+    if (in->lightning.n_heads) load_lightning(l, d, &in->lightning, &out->lightning);
     if (in->conv.kernel) load_conv_mixer(l, d, &in->conv, &out->conv);
     if (in->ssm.n_heads) load_ssm(l, d, &in->ssm, &out->ssm);
     if (!attends) return;
@@ -247,6 +248,8 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
         r = linear(g, in, l->linear);
     else if (l->delta.out)
         r = run_delta(g, &l->delta, in, eps, c);
+    else if (l->lightning.o)
+        r = run_lightning(g, &l->lightning, in, eps, c);
     else if (l->latent.o)
         r = run_latent(g, &l->latent, in, caches);
     else if (l->conv.conv)

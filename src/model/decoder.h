@@ -78,6 +78,14 @@ typedef struct delta_desc {
     float eps; /* of its norm; 0: the layer's */
 } delta_desc;
 
+/* Linear attention in place of attention; n_heads 0: there is none. */
+typedef struct lightning_desc {
+    int64_t n_heads, head_dim, norm_groups;
+    const rope_spec *rope;
+    const float *log_decays; /* [n_heads] */
+    bool qk_norm, qkv_bias, o_bias, f32;
+} lightning_desc;
+
 /* Multi-head latent attention in place of attention; kv_rank 0: there is none. */
 typedef struct latent_desc {
     const char *module, *out; /* NULL: "self_attn", "o_proj" */
@@ -179,6 +187,7 @@ typedef struct layer_desc {
     conv_desc conv;
     delta_desc delta;
     latent_desc latent;
+    lightning_desc lightning;
     ssm_desc ssm;
     bool linear, linear_bias; /* one matrix in place of attention */
     bool only_ffn;            /* there is nothing but a feed-forward */
@@ -289,6 +298,12 @@ typedef struct state_space {
     ssm_spec rule;
 } state_space;
 
+typedef struct lightning {
+    lightning_desc d;
+    const weight *qkv, *q_norm, *k_norm, *gate, *norm, *o;
+    lightning_spec rule;
+} lightning;
+
 typedef struct altup {
     altup_desc d;
     const weight *router_norm, *router, *predict, *correct, *scale;
@@ -299,6 +314,7 @@ typedef struct layer {
     attention attention;
     altup altup;
     latent_mixer latent;
+    lightning lightning;
     conv_mixer conv;
     delta delta;
     state_space ssm;
@@ -391,6 +407,9 @@ void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decod
 /* Experts are chosen by sigmoids with a bias, perhaps within the best groups. */
 void read_sigmoid_routing(loader *l, moe_desc *e);
 
+/* Refuses what cannot be: groups (`key` says how many) and experts that do not fit together. */
+void check_expert_groups(loader *l, const moe_desc *e, const char *key);
+
 /* partial_rotary_factor of head_dim, as an even number. */
 int64_t partial_dims(loader *l, const desc *d, double otherwise);
 
@@ -429,6 +448,9 @@ void load_latent(loader *l, const desc *d, const latent_desc *in, latent_mixer *
 tensor run_latent(graph *g, const latent_mixer *m, tensor x, cache *const caches[]);
 /* What a layer's cache keeps; selecting: its second one. */
 void latent_cache(const latent_desc *d, bool selecting, cache_spec *out);
+
+void load_lightning(loader *l, const desc *d, const lightning_desc *in, lightning *out);
+tensor run_lightning(graph *g, const lightning *m, tensor x, float eps, cache *c);
 
 void load_ssm(loader *l, const desc *d, const ssm_desc *in, state_space *out);
 tensor run_ssm(graph *g, const state_space *m, tensor x, cache *c);

@@ -280,6 +280,12 @@ static cache_spec cache_of_layer(const model *m, int64_t i, int which, const cac
         ssm_cache(&of->ssm.d, of->kv_dtype, &spec);
         return spec;
     }
+    if (of->lightning.o) {
+        const lightning_desc *in = &of->lightning.d;
+        return (cache_spec){
+            .n_states = 1,
+            .states = {{in->n_heads * in->head_dim, in->head_dim, in->f32 ? DTYPE_F32 : of->kv_dtype}}};
+    }
     if (of->delta.out) return delta_cache(&of->delta.d, of->kv_dtype);
     if (of->conv.conv) {
         struct cache_state rows = {of->conv.d.kernel - 1, m->info.hidden_size, of->kv_dtype};

@@ -266,6 +266,8 @@ STEPS = {
     "apertus": [numbers_in_lists, tied_head],
     "bailing_moe_v3": [own_experts(), whole_kv_b, published_conv, next_layer, lambda weights, config: config.update(
         model_type="bailing_hybrid", architectures=["BailingMoeV3ForCausalLM"])],
+    "bailing_hybrid": [own_experts(), whole_kv_b, router_as_linear, next_layer],
+    "bailing_moe_linear": [own_experts(), router_as_linear, normalized_head],
     "bailing_moe": [own_experts(), router_as_linear, normalized_head],
     "dbrx": [dbrx_experts],
     "deepseek": [own_experts()],

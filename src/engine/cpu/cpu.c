@@ -280,6 +280,7 @@ const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LOGPROBS].thread_scratch = cpu_logprobs_scratch,
     [OP_ARGMAX].workspace = cpu_argmax_workspace,
     [OP_DELTA_RULE].thread_scratch = cpu_delta_rule_scratch,
+    [OP_LINEAR_ATTENTION].thread_scratch = cpu_linear_attention_scratch,
     [OP_SSM].thread_scratch = cpu_ssm_scratch,
     [OP_LINEAR_HEADS].thread_scratch = cpu_linear_heads_scratch,
     [OP_SELECT_ENTRIES].workspace = cpu_select_entries_workspace,

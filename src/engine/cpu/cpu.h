@@ -279,6 +279,7 @@ size_t cpu_argmax_workspace(const cpu *e, const node *x);
 
 /* ops_states.c */
 size_t cpu_delta_rule_scratch(const cpu *e, const node *x);
+size_t cpu_linear_attention_scratch(const cpu *e, const node *x);
 size_t cpu_ssm_scratch(const cpu *e, const node *x);
 
 /* The value of x, or this thread's copy of it. */

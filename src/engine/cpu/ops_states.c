@@ -155,3 +155,31 @@ static void scan_text(const cpu *e, const node *x, state_piece p, int thread) {
 void cpu_ssm(cpu *e, const node *x, int thread) {
     take_pieces(e, x, thread, scan_text);
 }
+
+/* ---- linear attention ---- */
+
+size_t cpu_linear_attention_scratch(const cpu *e, const node *x) {
+    (void)e;
+    return (size_t)x->in[0]->shape[2] * sizeof(float);
+}
+
+static void attend_linearly(const cpu *e, const node *x, state_piece p, int thread) {
+    int64_t n = rows_per_sequence(e->running, x), heads = x->shape[1], dv = x->shape[2];
+    int64_t dk = x->in[0]->shape[2], n_rows = p.end - p.first;
+    const float *in[3];
+    float *decays = (float *)(void *)e->thread_scratch[thread];
+    float *state = ((cpu_cache *)x->cache)->states[x->lightning->slot];
+    for (int i = 0; i < 3; i++) in[i] = floats_of(e, x->in[i], thread);
+    state += ((p.sequence * heads + p.head) * dv + p.first) * dk;
+    for (int64_t i = 0; i < dk; i++) decays[i] = expf(x->lightning->log_decays[p.head]);
+    for (int64_t t = p.sequence * n; t < (p.sequence + 1) * n; t++) {
+        int64_t at = t * heads + p.head, row = at * dv + p.first;
+        float *out = floats_of(e, x, thread) + row;
+        e->kernels->scan(out, state, n_rows, dk, decays, in[2] + row, in[1] + at * dk, in[0] + at * dk);
+        for (int64_t r = 0; r < n_rows; r++) out[r] *= x->lightning->scale;
+    }
+}
+
+void cpu_linear_attention(cpu *e, const node *x, int thread) {
+    take_pieces(e, x, thread, attend_linearly);
+}
