@@ -352,6 +352,13 @@ tensor part(graph *g, tensor x, int64_t first, int64_t n);
  * [L, H, D1 + D2], where all heads share b. mx.concatenate */
 tensor concat(graph *g, tensor a, tensor b);
 
+/* x [L, H, hd] with its heads in another order: a * n + b becomes b * (H / n) + a. */
+tensor swap_heads(graph *g, tensor x, int64_t n);
+
+/* x as integers of 8 bits would keep it: round(x / w), within -128 .. 127, times w; in F32, rounded
+ * to x's dtype. w [1]. mlx-lm afm7.py: fake_8bit_quant. */
+tensor fake_quant(graph *g, tensor x, const weight *w);
+
 /* [L, H, hd] seen as [L, H * hd]; no work. */
 tensor flatten(graph *g, tensor x);
 

@@ -32,6 +32,8 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
     OP(PRODUCT, product, SMALL)                                                                              \
     OP(PRODUCT_WEIGHT, product_weight, SMALL)                                                                \
+    OP(SWAP_HEADS, swap_heads, SMALL)                                                                        \
+    OP(FAKE_QUANT, fake_quant, SMALL)                                                                        \
     OP(CONCAT, concat, SMALL)                                                                                \
     OP(PART, part, SMALL)                                                                                    \
     OP(AS_F32, as_f32, VIEW)                                                                                 \
@@ -98,9 +100,10 @@ typedef struct node {
         float scale; /* SCALE, DIVIDE, CLIP, SOFT_CAP, GELU_ABOVE */
         attend_spec attention;
         latent_spec latent;
-        activation act; /* GATED, ACTIVATE, EXPERTS */
-        int64_t first;  /* PART */
-        bool or_first;  /* EMBED: an id beyond the last row means the first one */
+        activation act;  /* GATED, ACTIVATE, EXPERTS */
+        int64_t first;   /* PART */
+        int64_t swapped; /* SWAP_HEADS */
+        bool or_first;   /* EMBED: an id beyond the last row means the first one */
         stream_options streams;
         position_scale by_position;
         route_spec route;

@@ -123,6 +123,27 @@ tensor flatten(graph *g, tensor in) {
     return x;
 }
 
+tensor swap_heads(graph *g, tensor in, int64_t n) {
+    if (in->rank != 3 || n < 1 || in->shape[1] % n)
+        return refuse(g, "swap_heads", in, "the heads do not fall into these groups");
+    node *x = add_node(g, OP_SWAP_HEADS, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->swapped = n;
+    copy_shape(x, in);
+    return x;
+}
+
+tensor fake_quant(graph *g, tensor in, const weight *w) {
+    if (w->rank != 1 || w->shape[0] != 1) return refuse(g, "fake_quant", in, "the weight is no number");
+    node *x = add_node(g, OP_FAKE_QUANT, in->dtype);
+    if (!x) return &nothing;
+    x->in[0] = in;
+    x->w[0] = w;
+    copy_shape(x, in);
+    return x;
+}
+
 tensor part(graph *g, tensor in, int64_t first, int64_t n) {
     if (in->rank < 2 || first < 0 || n < 1 || first + n > tensor_last(in))
         return refuse(g, "part", in, "the columns are outside");

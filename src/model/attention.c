@@ -30,7 +30,7 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     out->d = *in;
     if (!in->v_head_dim) out->d.v_head_dim = in->head_dim;
     if (in->scale == 0) out->d.scale = pow((double)in->head_dim, -0.5);
-    if (in->packing == PACKING_SEPARATE) {
+    if (in->packing == PACKING_SEPARATE || in->reads) {
         int64_t rows = in->gate == GATE_IN_Q ? 2 * q : q;
         out->q = load_linear(l, (linear_shape){rows, d->hidden, in->qkv_bias}, d->names.q);
         bool own = !in->reads && !in->borrows;
@@ -45,6 +45,10 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
     if (in->gate != GATE_NONE && in->gate != GATE_IN_Q) {
         int64_t n = in->gate == GATE_SIGMOID ? q : in->n_heads;
         out->gate = load_linear(l, (linear_shape){n, d->hidden, in->gate_bias}, d->names.out_gate);
+    }
+    if (in->fake_8bit && !in->reads) {
+        out->k_step = load_number(l, "self_attn.quant_key_scale");
+        out->v_step = load_number(l, "self_attn.quant_value_scale");
     }
     if (in->sinks) out->sinks = load_vector(l, in->n_heads, d->names.sinks);
     if (in->q_gain) out->q_gain = load_gain(l, in->n_heads, in->head_dim, "attn.head_gain.head_g");
@@ -124,6 +128,7 @@ static tensor attend_to_others(graph *g, const attention *a, tensor x, float eps
     tensor q = heads(g, linear(g, x, a->q), (int)d->n_heads);
     if (d->qk_norm == QK_HEADS) q = rms_norm(g, q, a->q_norm, eps);
     if (d->rope) q = rope(g, q, d->rope, c);
+    if (d->qk_norm == QK_AFTER_ROPE) q = rms_norm(g, q, a->q_norm, d->qk_eps > 0 ? d->qk_eps : eps);
     return linear(g, attend_shared(g, c, q, &(attend_spec){.scale = (float)d->scale}), a->o);
 }
 
@@ -148,7 +153,13 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (d->temperature.n != 0) p.q = scale_positions(g, p.q, d->temperature, c);
     attend_spec how = {.scale = (float)d->scale, .sinks = a->sinks, .softcap = d->softcap, .f32 = d->f32};
     if (d->f32_of_f16) how.f32 = c->spec.dtype == DTYPE_F16;
+    if (d->fake_8bit) {
+        p.k = fake_quant(g, p.k, a->k_step);
+        p.v = fake_quant(g, p.v, a->v_step);
+    }
+    if (d->tiled) p.q = swap_heads(g, p.q, d->n_kv_heads);
     tensor out = attend(g, c, p.q, p.k, p.v, &how);
+    if (d->tiled) out = flatten(g, swap_heads(g, heads(g, out, (int)d->n_heads), d->n_heads / d->n_kv_heads));
     if (a->out_norm) out = rms_norm(g, out, a->out_norm, eps);
     return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, p.gate, out), a->o);
 }

@@ -41,6 +41,8 @@ typedef struct attention_desc {
     bool out_norm; /* a norm before the output's matrix */
     bool f32;      /* attend_spec's; f32_of_f16: where the cache is F16 */
     bool f32_of_f16;
+    bool tiled;     /* query head h uses KV head h mod n_kv_heads */
+    bool fake_8bit; /* keys and values are rounded as 8 bits would keep them */
     bool v_norm;    /* a norm without weight on each value head */
     bool q_gain;    /* queries are multiplied with a factor per head after their norm */
     bool k_is_v;    /* values are keys before their norm and rope */
@@ -199,6 +201,7 @@ typedef struct layer_desc {
     double residual; /* what attention and feed-forward are multiplied with before the sum; 0: nothing */
     bool clip;       /* sums saturate in F16 */
     const struct names *names; /* where they are others than the description's; NULL: they are not */
+    int64_t first;             /* the layer that is 0 in this one's list of layers */
 } layer_desc;
 
 /* Names of weights in mlx-lm's modules. The second part is a layer's, after "LAYERS.N.". */
@@ -254,6 +257,7 @@ typedef struct desc {
 typedef struct attention {
     attention_desc d;
     const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks, *q_gain, *out_norm;
+    const weight *k_step, *v_step; /* of fake_8bit */
 } attention;
 
 typedef struct mlp {

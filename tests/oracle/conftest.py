@@ -6,6 +6,16 @@ import make_checkpoint
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.models import afm7
+
+
+def quantized(self, group_size=64, bits=4, mode="affine", original=afm7.FusedLinear.to_quantized):
+    assert mode == "affine"
+    return original(self, group_size, bits)
+
+
+# mlx-lm 0.32.2 can neither quantize this class nor load it quantized: MLX hands on a mode, which it does not take.
+afm7.FusedLinear.to_quantized = quantized
 
 
 @pytest.fixture(scope="session")

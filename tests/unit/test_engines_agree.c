@@ -47,6 +47,14 @@ static tensor of_clip_both_ends(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return clip(g, scale(g, x, 3), 1.3f);
 }
+static tensor of_swap_heads(graph *g, const side *s, cache *c, tensor x) {
+    (void)s, (void)c;
+    return flatten(g, swap_heads(g, heads(g, x, 16), 8));
+}
+static tensor of_fake_quant(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    return fake_quant(g, scale(g, x, 60), s->number[0]);
+}
 static tensor of_scale(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return scale(g, x, 11.3137f);
@@ -233,6 +241,8 @@ static const agreement operations[] = {
     {.name = "divide", .build = of_divide},
     {.name = "soft_cap", .build = of_soft_cap},
     {.name = "clip", .build = of_clip_both_ends},
+    {.name = "swap_heads", .build = of_swap_heads},
+    {.name = "fake_quant", .build = of_fake_quant, .choosy = true},
     {.name = "embed_positions", .build = of_embed_positions},
     {.name = "product", .build = of_product},
     {.name = "product by head", .build = of_product_by_head},

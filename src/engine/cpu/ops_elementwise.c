@@ -206,6 +206,26 @@ void cpu_part(cpu *e, const node *x, int thread) {
         for (int64_t r = p.first; r < p.end; r++) memcpy(out + r * n, in + r * from, (size_t)n * sizeof *out);
 }
 
+void cpu_swap_heads(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread);
+    float *out = floats_of(e, x, thread);
+    int64_t heads = x->shape[1], n = x->swapped, hd = x->shape[2];
+    piece p = {0};
+    while (cpu_take(e, x, tensor_rows(x), some_rows(x), &p))
+        for (int64_t r = p.first; r < p.end; r++) {
+            int64_t token = r / heads, head = r % heads / n + r % n * (heads / n);
+            memcpy(out + (token * heads + head) * hd, in + r * hd, (size_t)hd * sizeof *out);
+        }
+}
+
+void cpu_fake_quant(cpu *e, const node *x, int thread) {
+    const float *in = floats_of(e, x->in[0], thread), s = cpu_weight_of(x, 0)->floats[0];
+    float *out = floats_of(e, x, thread);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_count(x), PIECE / 4, &p))
+        for (int64_t i = p.first; i < p.end; i++) out[i] = fminf(fmaxf(rintf(in[i] / s), -128), 127) * s;
+}
+
 void cpu_concat(cpu *e, const node *x, int thread) {
     const float *a = floats_of(e, x->in[0], thread), *b = floats_of(e, x->in[1], thread);
     float *out = floats_of(e, x, thread);

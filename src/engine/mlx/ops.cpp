@@ -434,6 +434,24 @@ void mlx_part(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
 }
 
+void mlx_swap_heads(mlx_engine &e, const graph *, const node *x) {
+    mx::array in = heads_first(value_of(e, x->in[0]));
+    int n = static_cast<int>(x->swapped), heads = in.shape(1);
+    mx::array groups = mx::reshape(in, {in.shape(0), heads / n, n, in.shape(2), in.shape(3)});
+    value_of(e, x).first = mx::reshape(mx::swapaxes(groups, 1, 2), in.shape());
+    value_of(e, x).heads_first = true;
+}
+
+/* afm7.py: fake_8bit_quant */
+void mlx_fake_quant(mlx_engine &e, const graph *, const node *x) {
+    const value &in = value_of(e, x->in[0]);
+    const mx::array &s = weight_of(x->w[0]).values;
+    mx::array steps = mx::round(mx::divide(mx::astype(*in.first, mx::float32), s));
+    steps = mx::clip(steps, mx::array(-128.0f), mx::array(127.0f));
+    value_of(e, x).first = mx::astype(mx::multiply(steps, s), in.first->dtype());
+    value_of(e, x).heads_first = in.heads_first;
+}
+
 void mlx_concat(mlx_engine &e, const graph *, const node *x) {
     value &out = value_of(e, x);
     out.heads_first = x->rank == 3;
