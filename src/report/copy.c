@@ -28,16 +28,16 @@ static int put_gap(const out_copy *c, int64_t n, int64_t at) {
     return put(c, blanks, (size_t)n, at);
 }
 
-/* Adds the text that the other one has and c lacks. */
-static int catch_up(out_copy *c, const out_copy *other) {
-    char text[1 << 16];
-    while (c->length < other->length) {
-        int64_t n = other->length - c->length;
-        ssize_t got = pread(other->fd, text, n < (int64_t)sizeof text ? (size_t)n : sizeof text, c->length);
+/* What stands in `from` between two places goes to c, to the same places. */
+static int put_bytes(const out_copy *c, int from, int64_t at, int64_t end) {
+    char bytes[1 << 16];
+    while (at < end) {
+        int64_t n = end - at;
+        ssize_t got = pread(from, bytes, n < (int64_t)sizeof bytes ? (size_t)n : sizeof bytes, at);
         if (got < 0 && errno == EINTR) continue;
         if (!got) errno = EIO; /* someone made it shorter */
-        if (got <= 0 || put(c, text, (size_t)got, c->length)) return -1;
-        c->length += got;
+        if (got <= 0 || put(c, bytes, (size_t)got, at)) return -1;
+        at += got;
     }
     return 0;
 }
@@ -90,7 +90,8 @@ int out_copy_write(out_copy *c, const out_copy *from, const str *text, const out
     int n = count_parts(tail);
     int64_t end = (from ? from->length : c->length) + (int64_t)text->length;
     bool as_it_is = fits(c, end, tail, n);
-    if ((from && catch_up(c, from)) || put(c, text->data, text->length, c->length)) return -1;
+    if (from && put_bytes(c, from->fd, c->length, from->length)) return -1;
+    if (put(c, text->data, text->length, end - (int64_t)text->length)) return -1;
     c->length = end;
     if (!as_it_is && lay_out(c, tail, n)) return -1;
     for (int i = 0; i < n; i++) {
@@ -103,5 +104,14 @@ int out_copy_write(out_copy *c, const out_copy *from, const str *text, const out
     end += (int64_t)tail->closing.length;
     if (end < c->end && ftruncate(c->fd, end)) return -1;
     c->end = end;
+    return 0;
+}
+
+int out_copy_move(out_copy *c, int fd) {
+    out_copy moved = *c;
+    moved.fd = fd;
+    if (put_bytes(&moved, c->fd, 0, c->end)) return -1;
+    close(c->fd);
+    *c = moved;
     return 0;
 }

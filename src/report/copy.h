@@ -36,4 +36,7 @@ bool out_tail_is_empty(const out_tail *tail);
  * follows written again, with gaps as long as what stands before them. -1 with errno. */
 int out_copy_write(out_copy *c, const out_copy *from, const str *text, const out_tail *tail);
 
+/* Copies all that c has to the empty file `fd`, which is c's from then on. -1 with errno. */
+int out_copy_move(out_copy *c, int fd);
+
 #endif

@@ -205,6 +205,23 @@ static int keep_what_cannot_replace(out_file *f, out_copy *c) {
     return keep_beside(f, c, why);
 }
 
+/* A file that is mounted, as containers have it, can't be replaced, but written. */
+static int move_into_place(out_file *f, out_copy *c) {
+    int why = errno, fd = why == EBUSY ? open(f->target.data, O_RDWR | O_TRUNC | O_CLOEXEC) : -1;
+    errno = why;
+    if (fd < 0) return keep_what_cannot_replace(f, c);
+    if (out_copy_move(c, fd)) {
+        why = errno;
+        close(fd);
+        errno = why;
+        return keep_what_cannot_replace(f, c);
+    }
+    unlink(c->name.data);
+    c->beside = false;
+    f->in_place = f->named = true;
+    return 0;
+}
+
 static const char written_meanwhile[] = "was written by someone else meanwhile";
 
 int out_file_keep(out_file *f, bool force) {
@@ -214,7 +231,7 @@ int out_file_keep(out_file *f, bool force) {
     bool there = !stat(f->target.data, &now) && now.st_size,
          as_before = same(&now, &f->target_info) && now.st_size == f->target_info.st_size;
     if (!force && there && !as_before) return keep_beside(f, c, written_meanwhile);
-    if (rename(c->name.data, f->target.data)) return keep_what_cannot_replace(f, c);
+    if (rename(c->name.data, f->target.data)) return move_into_place(f, c);
     c->beside = false;
     f->named = true;
     return 0;

@@ -17,7 +17,8 @@
 #include <unistd.h>
 
 static int64_t steps_left, bytes_written; /* a byte is a step, and each other call */
-static bool no_links, no_new_files;       /* as on some file systems, and in a folder of someone else */
+static bool no_links, no_new_files,
+    is_mounted; /* as on some file systems, in others' folders, in containers */
 
 static bool step(void) {
     if (steps_left > 0) steps_left--;
@@ -34,7 +35,9 @@ static ssize_t cut_pwrite(int fd, const void *data, size_t n, off_t at) {
 }
 
 static int cut_rename(const char *from, const char *to) {
-    return step() ? rename(from, to) : -1;
+    if (!is_mounted) return step() ? rename(from, to) : -1;
+    errno = EBUSY;
+    return -1;
 }
 
 static int cut_link(const char *from, const char *to) {
@@ -249,6 +252,19 @@ static void test_in_place(void **state) {
     assert_int_equal(n_files(), 1);
 }
 
+static void test_mounted_file(void **state) {
+    (void)state;
+    struct stat before, after;
+    write_text("rows", "");
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(stat(path, &before), 0);
+    is_mounted = true;
+    check_three_rows(false);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    assert_int_equal(n_files(), 1);
+}
+
 static void test_removed_meanwhile(void **state) {
     (void)state;
     lists l;
@@ -302,7 +318,7 @@ static void test_work_is_linear(void **state) {
 
 static int set_up(void **state) {
     steps_left = NO_END;
-    no_links = no_new_files = false;
+    no_links = no_new_files = is_mounted = false;
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0); /* thousands of files: not on a disk */
     if (new_folder(state)) return -1;
     snprintf(path, sizeof path, "%s/rows", folder);
@@ -313,9 +329,9 @@ static int set_up(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_stopped_anywhere),      TEST(test_without_links),  TEST(test_earlier_file_when_stopped),
-        TEST(test_rights_and_links_stay), TEST(test_in_place),       TEST(test_removed_meanwhile),
-        TEST(test_replaced_meanwhile),    TEST(test_work_is_linear),
+        TEST(test_stopped_anywhere),      TEST(test_without_links),      TEST(test_earlier_file_when_stopped),
+        TEST(test_rights_and_links_stay), TEST(test_in_place),           TEST(test_mounted_file),
+        TEST(test_removed_meanwhile),     TEST(test_replaced_meanwhile), TEST(test_work_is_linear),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
