@@ -76,6 +76,19 @@ def test_rows_are_added_beside_those_of_others(bench, mlxbench, good_folder, tmp
         assert [row["repeat"] for row in mine] == list(range(1, 41)) and len({row["n_prompt"] for row in mine}) == 1
 
 
+def test_a_new_row_reads_no_earlier_ones(bench, tmp_path):
+    """Its numbers come from an index, which an earlier version's database gets, too."""
+    file = tmp_path / "rows"
+    for _ in range(2):
+        bench("-np", 8, "-o", f"sqlite:{file}", check=True)
+        database = sqlite3.connect(file)
+        for ask in ("SELECT max(run) FROM runs", "SELECT max(configuration) FROM runs", "SELECT 1 FROM runs WHERE configuration = 1"):
+            plan = " ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {ask}"))
+            assert "SEARCH" in plan and "INDEX" in plan and "SCAN" not in plan
+        database.executescript("DROP INDEX runs_by_run; DROP INDEX runs_by_configuration")
+        database.close()
+
+
 def test_a_database_that_is_locked_is_waited_for(mlxbench, good_folder, tmp_path):
     file = tmp_path / "db"
     command = [str(mlxbench), "bench", "-m", str(good_folder), *map(str, SMALL), "-np", "8", "-o", f"sqlite:{file}"]
