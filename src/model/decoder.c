@@ -211,7 +211,8 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
         desc own = *d;
         if (in.names) own.names = *in.names;
         int64_t n = (d->halves ? i / d->halves : i) - in.first;
-        snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", own.names.layers, (long long)n);
+        const char *list = own.names.layers ? own.names.layers : d->names.layers;
+        snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", list, (long long)n);
         load_layer(l, &own, &in, &out->layers[i]);
         give_cache(out, i);
         if (!l->failed) find_dtypes(l, &out->layers[i], &l->activations);

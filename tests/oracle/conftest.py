@@ -14,7 +14,8 @@ def quantized(self, group_size=64, bits=4, mode="affine", original=afm7.FusedLin
     return original(self, group_size, bits)
 
 
-# mlx-lm 0.32.2 can neither quantize this class nor load it quantized: MLX hands on a mode, which it does not take.
+# mlx-lm 0.32.2 can neither quantize this class nor load it quantized: MLX hands on a mode, which it
+# does not take.
 afm7.FusedLinear.to_quantized = quantized
 
 

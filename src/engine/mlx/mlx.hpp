@@ -115,6 +115,11 @@ mx::Dtype mlx_dtype(dtype type);
 /* [B, L, H, hd] as [B, H, L, hd]. */
 mx::array heads_first(const value &x);
 
+/* An activation, and one with what it gates; columns first .. end of the last dimension. */
+mx::array activated(activation act, const mx::array &x);
+mx::array gate_of(const mlx_engine &e, activation act, const mx::array &gate, const mx::array &up);
+mx::array last_columns(const mx::array &x, int first, int end);
+
 /* mlx nn.gelu_approx */
 mx::array gelu_approx(const mx::array &x);
 
