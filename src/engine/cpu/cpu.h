@@ -187,8 +187,8 @@ rows cpu_rows_from(const rows *w, int64_t first);
 const products *cpu_products(const cpu *e, const rows *w, enum dtype activations, bool sensitive);
 
 /* Few tokens: each is prepared once, then multiplied with rows of w: y[r] for row r. For up to
- * FEW_TOKENS packing rows does not pay; where rows are multiplied straight from the checkpoint, for up
- * to FEW_FOR_STRAIGHT. */
+ * FEW_TOKENS packing rows does not pay; where rows are multiplied straight from the checkpoint, for
+ * up to FEW_FOR_STRAIGHT. */
 enum { FEW_TOKENS = 4, FEW_FOR_STRAIGHT = 3 };
 bool cpu_are_few(const products *p, const rows *w, int64_t n_tokens);
 bool cpu_has_few_tokens(const cpu *e, const node *linear);

@@ -72,8 +72,8 @@ typedef struct products {
     void (*multiply)(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens, const void *panels,
                      int64_t n_rows, const rows *w);
 
-    /* The same of up to straight_tokens(w) tokens, with rows of w straight from the checkpoint: for so
-     * few, packing rows costs as much as multiplying them. NULL, or 0 tokens: there is none. */
+    /* The same of up to straight_tokens(w) tokens, with rows of w straight from the checkpoint: for
+     * so few, packing rows costs as much as multiplying them. NULL, or 0 tokens: there is none. */
     int64_t (*straight_tokens)(const rows *w);
     void (*multiply_straight)(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens,
                               const rows *w, int64_t n_rows);

@@ -100,8 +100,8 @@ INLINE void transpose_rows(__m512i out[4], const __m512i a[4]) {
     out[2] = _mm512_unpacklo_epi64(b1, b3), out[3] = _mm512_unpackhi_epi64(b1, b3);
 }
 
-/* A second step: of what four first steps have at the same j, 4 apart -> numbers j, 4 + j, 8 + j and 12
- * + j of 16 rows, 4 apart. */
+/* A second step: of what four first steps have at the same j, 4 apart -> numbers j, 4 + j, 8 + j
+ * and 12 + j of 16 rows, 4 apart. */
 INLINE void transpose_lanes(__m512i *out, const __m512i *a) {
     __m512i low = _mm512_shuffle_i32x4(a[0], a[4], 0x44), high = _mm512_shuffle_i32x4(a[0], a[4], 0xee);
     __m512i low2 = _mm512_shuffle_i32x4(a[8], a[12], 0x44), high2 = _mm512_shuffle_i32x4(a[8], a[12], 0xee);

@@ -176,8 +176,8 @@ typedef struct row_scales {
     __m512 scale[2], bias[2];
 } row_scales;
 
-/* Adds a group's integer sums of T tokens and 2 panels of rows, scaled. x: the tokens' scales, and 16
- * numbers on their sums. */
+/* Adds a group's integer sums of T tokens and 2 panels of rows, scaled. x: the tokens' scales, and
+ * 16 numbers on their sums. */
 INLINE void scale_dots(float (*sums)[2][ROWS], __m512i (*dot)[2], const float *x, const row_scales *by,
                        int T) {
     UNROLL

@@ -3,8 +3,8 @@
  * Panels of rows would cost as much as they save: here 16 rows are transposed as 32-bit words, and
  * a shift and a mask take their columns out on the way to the product. */
 
-/* 32 rows at a time; a block is 64 bytes of each, and blocks are fetched FETCH_AHEAD bytes ahead. Of a
- * panel's tokens at most MOST_SUMS are multiplied at once. */
+/* 32 rows at a time; a block is 64 bytes of each, and blocks are fetched FETCH_AHEAD bytes ahead.
+ * Of a panel's tokens at most MOST_SUMS are multiplied at once. */
 enum { STRAIGHT_ROWS = 2 * ROWS, STRAIGHT_TOKENS = 16, BLOCK_BYTES = 64, BLOCK_WORDS = 16 };
 enum { FETCH_AHEAD = 320, MOST_SUMS = 8 };
 
@@ -26,8 +26,8 @@ INLINE block block_at(const rows *w, int64_t r, int64_t at, int64_t n_rows) {
     return (block){(const char *)w->values + r * row_bytes + at, r, at, row_bytes - at, n_rows - r};
 }
 
-/* One of BLOCK_WORDS steps from b to the words of its 32 rows, so that they can be taken between products:
- * the processor does both at once, but does not look far ahead. */
+/* One of BLOCK_WORDS steps from b to the words of its 32 rows, so that they can be taken between
+ * products: the processor does both at once, but does not look far ahead. */
 INLINE void turn(__m512i words[2][BLOCK_WORDS], __m512i turning[BLOCK_WORDS], const block *b,
                  int64_t row_bytes, int step) {
     int p = step / 8, i = step % 4;
@@ -93,6 +93,7 @@ INLINE void multiply_words(float (*sums)[2][ROWS], const char *x, const float *x
                            form f, int T) {
     __m512i dot[MOST_SUMS][2], mask = _mm512_set1_epi32(f.words ? 0x000f000f : 0x0f0f0f0f);
     __m512i low = _mm512_set1_epi32(f.words ? 0x00ff00ff : -1);
+    int units = 8 / unit_of(f.words); /* here: a sanitized division in a loop's condition hinders UNROLL */
     UNROLL
     for (int t = 0; t < T; t++) dot[t][0] = dot[t][1] = _mm512_setzero_si512();
     for (int i = g.first; i < g.first + g.count; i++) {
@@ -103,7 +104,7 @@ INLINE void multiply_words(float (*sums)[2][ROWS], const char *x, const float *x
             turn(g.s->words[!g.now], g.s->turning, g.next, g.row_bytes, i);
         }
         UNROLL
-        for (int k = 0; k < 8 / unit_of(f.words); k++, x += TOKENS * 4) {
+        for (int k = 0; k < units; k++, x += TOKENS * 4) {
             __m512i q[2];
             for (int p = 0; p < 2; p++) {
                 q[p] = _mm512_and_si512(k ? _mm512_srli_epi32(a[p], 4u * (unsigned)k) : a[p], mask);
@@ -176,8 +177,8 @@ INLINE void multiply_block(straight *s, int now, const char *tokens, int64_t n_t
     for (int i = n_words; i < BLOCK_WORDS; i++) turn(s->words[!now], s->turning, next, row_bytes, i);
 }
 
-/* out[t * out_stride + r] = dot(token t, row r of w) for t < n_tokens, at most STRAIGHT_TOKENS, and r
- * < n_rows. */
+/* out[t * out_stride + r] = dot(token t, row r of w) for t < n_tokens, at most STRAIGHT_TOKENS, and
+ * r < n_rows. */
 INLINE void multiply_straight(float *out, int64_t out_stride, const void *tokens, int64_t n_tokens,
                               const rows *w, int64_t n_rows, form f) {
     straight s;
