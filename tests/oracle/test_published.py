@@ -174,3 +174,23 @@ def test_quantized_head_is_not_normalized(run, tmp_path):
     (tmp_path / "model.safetensors").symlink_to(made / "model.safetensors")
     done = run("generate", "--model", tmp_path, "--prompt-ids", "1", "--ids")
     assert done.returncode == 1 and '"norm_head"' in done.stderr
+
+
+@pytest.mark.parametrize("model_type, tensor, shape", [
+    ("dbrx", "transformer.blocks.1.ffn.experts.mlp.w1", (63, 64)),
+    ("dbrx", "transformer.blocks.1.ffn.experts.mlp.w2", (128,)),
+    ("dbrx", "transformer.blocks.0.ffn.experts.mlp.v1", (0, 64)),
+    ("gpt2", "h.0.attn.c_attn.weight", (3,)),
+    ("gpt2", "h.1.mlp.c_fc.weight", (0, 128)),
+    ("gpt2", "h.1.mlp.c_proj.weight", (2, 3, 4, 5)),
+    ("phixtral", "transformer.h.0.moe.mlp.1.fc1.bias", (3,)),
+    ("kimi_linear", "model.layers.0.self_attn.A_log", (2, 2)),
+])
+def test_a_tensor_that_cannot_be(run, tmp_path, model_type, tensor, shape):
+    publish(model_type, tmp_path)
+    weights = dict(mx.load(str(tmp_path / "model.safetensors")))
+    assert tensor in weights
+    weights[tensor] = mx.zeros(shape)
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), weights)
+    done = run("generate", "--engine", "cpu", "--model", tmp_path, "--prompt-ids", "1", "--ids")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
