@@ -352,6 +352,10 @@ tensor part(graph *g, tensor x, int64_t first, int64_t n);
  * [L, H, D1 + D2], where all heads share b. mx.concatenate */
 tensor concat(graph *g, tensor a, tensor b);
 
+/* gate a + (1 - gate) b; a, b [L, H, hd], gate [L, H, 1]. mlx-lm iquestloopcoder.py:
+ * _mix_attention. */
+tensor blend(graph *g, tensor gate, tensor a, tensor b);
+
 /* x [L, H, hd] with its heads in another order: a * n + b becomes b * (H / n) + a. */
 tensor swap_heads(graph *g, tensor x, int64_t n);
 

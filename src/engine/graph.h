@@ -32,6 +32,7 @@ enum op_flags { PLAIN_OP = 0, SOURCE = 1, VIEW = 2, EFFECT = 4, SMALL = 8 };
     OP(SOFT_CAP, soft_cap, SMALL)                                                                            \
     OP(PRODUCT, product, SMALL)                                                                              \
     OP(PRODUCT_WEIGHT, product_weight, SMALL)                                                                \
+    OP(BLEND, blend, SMALL) /* in: gate, a, b */                                                             \
     OP(SWAP_HEADS, swap_heads, SMALL)                                                                        \
     OP(FAKE_QUANT, fake_quant, SMALL)                                                                        \
     OP(CONCAT, concat, SMALL)                                                                                \

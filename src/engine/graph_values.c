@@ -123,6 +123,19 @@ tensor flatten(graph *g, tensor in) {
     return x;
 }
 
+tensor blend(graph *g, tensor gate, tensor a, tensor b) {
+    if (!same_shape(a, b) || gate->rank != a->rank || tensor_rows(gate) != tensor_rows(a) ||
+        tensor_last(gate) != 1)
+        return refuse(g, "blend", gate, "the operands have other shapes");
+    node *x = add_node(g, OP_BLEND, promoted(promoted(a->dtype, b->dtype), gate->dtype));
+    if (!x) return &nothing;
+    x->in[0] = gate;
+    x->in[1] = a;
+    x->in[2] = b;
+    copy_shape(x, a);
+    return x;
+}
+
 tensor swap_heads(graph *g, tensor in, int64_t n) {
     if (in->rank != 3 || n < 1 || in->shape[1] % n)
         return refuse(g, "swap_heads", in, "the heads do not fall into these groups");

@@ -56,7 +56,8 @@ typedef struct lightning_spec {
 /* spec and its log_decays live as long as the model. */
 tensor linear_attention(graph *g, cache *c, tensor q, tensor k, tensor v, const lightning_spec *spec);
 
-/* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own -> [L, H, out].
+/* x [L, H, in] times w [H, out, in] transposed, each head with a matrix of its own, plus w's bias
+ * [H, out] -> [L, H, out].
  * mlx-lm mla.py: MultiLinear. */
 tensor linear_heads(graph *g, tensor x, const weight *w);
 

@@ -59,3 +59,17 @@ void layer_afm7(loader *l, const desc *d, int64_t i, layer_desc *out) {
     out->first = first;
     out->attention.reads = first;
 }
+
+/* Llama, twice through all layers. */
+void describe_iquestloopcoder(loader *l, desc *d) {
+    read_decoder(l, d);
+    attention_desc *a = &d->layer.attention;
+    a->qkv_bias = a->o_bias = config_bool_or(l, "attention_bias", false);
+    a->rope = read_rope(l, &(rope_wish){.dims = a->head_dim, .theta = 500000});
+    d->layer.ffn.bias = config_bool_or(l, "mlp_bias", false);
+    d->loops = config_int_or(l, "loop_num", 1, 2, 2);
+    if (!l->failed && d->loops != 2) config_refuse(l, "loop_num", "is not 2");
+    d->loop_window = config_int_or(l, "loop_window_size", 2, INT32_MAX, 64);
+    d->tied = config_bool_or(l, "tie_word_embeddings", false);
+    d->own_caches = true;
+}

@@ -163,3 +163,17 @@ tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c
     if (a->out_norm) out = rms_norm(g, out, a->out_norm, eps);
     return linear(g, d->gate == GATE_NONE ? out : gate_result(g, a, x, p.gate, out), a->o);
 }
+
+tensor run_second_attention(graph *g, const attention *a, tensor x, float eps, cache *c, cache *first) {
+    const attention_desc *d = &a->d;
+    attend_spec how = {.scale = (float)d->scale};
+    int n = (int)d->n_heads;
+    tensor projected[2];
+    qkv p = project(g, a, x, eps, projected);
+    p.q = rope(g, p.q, d->rope, c);
+    p.k = rope(g, p.k, d->rope, c);
+    tensor gate = activate(g, ACT_SIGMOID, linear_heads(g, p.q, a->loop_gate));
+    tensor all = heads(g, attend_shared(g, first, p.q, &how), n);
+    tensor near = heads(g, attend(g, c, p.q, p.k, p.v, &how), n);
+    return linear(g, flatten(g, blend(g, gate, all, near)), a->o);
+}

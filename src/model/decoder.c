@@ -214,6 +214,12 @@ void decoder_load(loader *l, const architecture *a, decoder *out) {
         const char *list = own.names.layers ? own.names.layers : d->names.layers;
         snprintf(l->prefix, sizeof l->prefix, "%s.%lld.", list, (long long)n);
         load_layer(l, &own, &in, &out->layers[i]);
+        if (d->loop_window) {
+            char gate[64];
+            snprintf(gate, sizeof gate, "model.gate_projections.%lld", (long long)i);
+            const attention_desc *all = &d->layer.attention;
+            out->layers[i].attention.loop_gate = load_head_dots(l, all->n_heads, all->head_dim, gate);
+        }
         give_cache(out, i);
         if (!l->failed) find_dtypes(l, &out->layers[i], &l->activations);
     }
@@ -236,11 +242,12 @@ static tensor residual(graph *g, const layer *l, tensor x, tensor r) {
 typedef struct handed {
     tensor projected[2]; /* keys and values that the last layer with such matrices projected */
     tensor embedding;    /* what entered the first layer */
+    cache *first;        /* of loop_window, in the second loop: the layer's cache of the first one */
     tensor shortcut;     /* of FFN_SHORTCUT, for the next layer; NULL: there is none */
 } handed;
 
 /* x plus what the layer's first half makes of it; of parallel places the whole layer. */
-static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[], tensor projected[2]) {
+static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[], handed *other) {
     cache *c = caches[0];
     float eps = l->eps;
     tensor in = has_pre(l->places) ? norm(g, l->layer_norm, x, l->pre, eps) : x, r;
@@ -258,7 +265,8 @@ static tensor run_mixer(graph *g, const layer *l, tensor x, cache *const caches[
     else if (l->ssm.out && !l->ssm.d.beside)
         r = run_ssm(g, &l->ssm, in, c);
     else
-        r = run_attention(g, &l->attention, in, eps, c, projected);
+        r = other->first ? run_second_attention(g, &l->attention, in, eps, c, other->first)
+                         : run_attention(g, &l->attention, in, eps, c, other->projected);
     if (l->places >= PLACES_PARALLEL) {
         tensor own = l->places == PLACES_PARALLEL ? in : norm(g, l->layer_norm, x, l->ffn_pre, eps);
         if (l->x_first) return add(g, add(g, x, r), run_ffn(g, &l->ffn, own));
@@ -287,7 +295,7 @@ static tensor run_second_half(graph *g, const layer *l, tensor x, handed *other)
 static tensor run_layer(graph *g, const layer *l, tensor x, tensor input, cache *const caches[],
                         handed *other) {
     if (l->altup.d.n) return run_altup_layer(g, l, x, input, caches[0]);
-    tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, other->projected);
+    tensor h = l->only_ffn ? x : run_mixer(g, l, x, caches, other);
     if (l->ffn.d.kind == FFN_NONE || l->places >= PLACES_PARALLEL) return h;
     h = run_second_half(g, l, h, other);
     if (l->embed_gain) h = add(g, h, product_weight(g, other->embedding, l->embed_gain));
@@ -319,6 +327,7 @@ tensor decoder_forward(const decoder *m, graph *g, tensor ids, cache *const cach
         for (int64_t i = 0; i < d->n_layers; i++) {
             const layer *l = &m->layers[i];
             tensor input = inputs ? part(g, inputs, i * d->layer_inputs, d->layer_inputs) : NULL;
+            other.first = d->loop_window && loop ? caches[l->cache] : NULL;
             x = run_layer(g, l, x, input, &caches[loop * m->n_caches + l->cache], &other);
         }
         if (d->altup.n) x = end_streams(g, m, x);

@@ -243,9 +243,11 @@ typedef struct desc {
                              (gemma4.c) */
     int64_t layer_inputs_vocab;
     altup_desc altup;
-    int64_t loops;      /* how often all layers run, each time with caches of their own; 0: once */
-    bool loop_norm;     /* the last norm ends every loop, not only the last one */
-    bool predicts_more; /* checkpoints have layers more, which predict further tokens and are left out */
+    int64_t loops;       /* how often all layers run, each time with caches of their own; 0: once */
+    int64_t loop_window; /* of two loops the second one attends to the first one's entries and, in a
+                            window, to its own, and a gate for each head mixes the two; 0: it does not */
+    bool loop_norm;      /* the last norm ends every loop, not only the last one */
+    bool predicts_more;  /* checkpoints have layers more, which predict further tokens and are left out */
     const char *never_quantized; /* model_info's */
     bool ignores_kv_bits;        /* mlx-lm leaves its caches as they are, whatever kv_bits says */
     bool own_caches;             /* mlx-lm's class has make_cache: max_kv_size has no effect */
@@ -258,6 +260,7 @@ typedef struct attention {
     attention_desc d;
     const weight *q, *k, *v, *qkv, *o, *q_norm, *k_norm, *gate, *sinks, *q_gain, *out_norm;
     const weight *k_step, *v_step; /* of fake_8bit */
+    const weight *loop_gate;       /* of loop_window */
 } attention;
 
 typedef struct mlp {
@@ -441,6 +444,8 @@ void load_attention(loader *l, const desc *d, const attention_desc *in, attentio
 /* projected: keys and values that the last layer with such matrices projected; this one may replace
  * them. */
 tensor run_attention(graph *g, const attention *a, tensor x, float eps, cache *c, tensor projected[2]);
+/* In a second loop: first, the first one's cache. mlx-lm iquestloopcoder.py */
+tensor run_second_attention(graph *g, const attention *a, tensor x, float eps, cache *c, cache *first);
 void load_mlp(loader *l, const desc *d, const ffn_desc *in, mlp *out);
 tensor run_mlp(graph *g, const mlp *m, activation act, tensor x);
 

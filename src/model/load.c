@@ -278,6 +278,25 @@ const weight *load_list(loader *l, int64_t n, int64_t each, const char *name) {
     return l->failed ? NULL : take(l, &source);
 }
 
+const weight *load_head_dots(loader *l, int64_t heads, int64_t n, const char *name) {
+    char path[NAME_SIZE], bias_name[NAME_SIZE];
+    matrix bias;
+    weight_source source = {.name = path, .bias = &bias};
+    snprintf(path, sizeof path, "%s.weight", name);
+    snprintf(bias_name, sizeof bias_name, "%s.bias", name);
+    if (l->failed || checkpoint_plain(l->checkpoint, path, 2, (int64_t[]){heads, n}, &source.m) ||
+        checkpoint_plain(l->checkpoint, bias_name, 1, &heads, &bias)) {
+        l->failed = true;
+        return NULL;
+    }
+    const int64_t shape[] = {heads, 1, n};
+    source.m.rank = source.m.values.rank = 3;
+    bias.rank = bias.values.rank = 2;
+    for (int i = 0; i < 3; i++) source.m.shape[i] = source.m.values.shape[i] = shape[i];
+    bias.shape[1] = bias.values.shape[1] = 1;
+    return take(l, &source);
+}
+
 const weight *load_clipped(loader *l, linear_shape shape, double most, const char *name) {
     char path[NAME_SIZE];
     weight_source source = {.name = full_name(l, path, name, ".weight")};

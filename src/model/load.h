@@ -95,6 +95,10 @@ const weight *load_flat(loader *l, int64_t rows, int64_t cols, const char *name)
 /* n vectors, NAME.0.weight and so on, as one of n * each. */
 const weight *load_list(loader *l, int64_t n, int64_t each, const char *name);
 
+/* A vector of n for each head and a number that is added, NAME.weight [heads, n] and NAME.bias, by
+ * its whole name (no prefix): what linear_heads multiplies with to get one number per head. */
+const weight *load_head_dots(loader *l, int64_t heads, int64_t n, const char *name);
+
 /* As load_vector, times factor. */
 const weight *load_scaled_vector(loader *l, int64_t n, float factor, const char *name);
 

@@ -266,9 +266,10 @@ static cache_spec delta_cache(const delta_desc *d, dtype type) {
         .states = {{d->kernel - 1, features, type}, {d->n_v_heads * d->v_dim, d->k_dim, DTYPE_F32}}};
 }
 
-/* which: of a layer's caches. */
+/* which: of a layer's caches. i counts the layers of all loops. */
 static cache_spec cache_of_layer(const model *m, int64_t i, int which, const cache_options *o) {
-    const layer *of = &m->decoder.layers[i];
+    int64_t loop = i / m->decoder.d.n_layers;
+    const layer *of = &m->decoder.layers[i % m->decoder.d.n_layers];
     const attention_desc *a = &of->attention.d;
     cache_spec spec = {.n_kv_heads = (int)a->n_kv_heads,
                        .head_dim = (int)a->head_dim,
@@ -295,7 +296,7 @@ static cache_spec cache_of_layer(const model *m, int64_t i, int which, const cac
     if (a->chunk) {
         spec.chunk = a->chunk;
     } else if (m->info.own_caches) {
-        spec.max_size = a->window;
+        spec.max_size = loop && m->decoder.d.loop_window ? m->decoder.d.loop_window : a->window;
         if (a->one_more) spec.window = a->window + 1;
     } else if (o->max_kv_size) {
         spec.max_size = o->max_kv_size;
@@ -312,7 +313,7 @@ int model_caches(const model *m, const cache_options *o, cache_spec out[], int m
         if (!d->layers[i % d->d.n_layers].owns_cache) continue;
         int each = d->layers[i % d->d.n_layers].latent.d.topk ? 2 : 1;
         for (int which = 0; which < each; which++, n++)
-            if (n < max) out[n] = cache_of_layer(m, i % d->d.n_layers, which, o);
+            if (n < max) out[n] = cache_of_layer(m, i, which, o);
     }
     return n;
 }

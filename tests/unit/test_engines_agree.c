@@ -51,6 +51,11 @@ static tensor of_swap_heads(graph *g, const side *s, cache *c, tensor x) {
     (void)s, (void)c;
     return flatten(g, swap_heads(g, heads(g, x, 16), 8));
 }
+static tensor of_mix(graph *g, const side *s, cache *c, tensor x) {
+    (void)c;
+    tensor a = heads(g, x, EXPERTS), b = heads(g, linear(g, x, s->square), EXPERTS);
+    return flatten(g, blend(g, heads(g, linear(g, x, s->router), EXPERTS), a, b));
+}
 static tensor of_fake_quant(graph *g, const side *s, cache *c, tensor x) {
     (void)c;
     return fake_quant(g, scale(g, x, 60), s->number[0]);
@@ -242,6 +247,7 @@ static const agreement operations[] = {
     {.name = "soft_cap", .build = of_soft_cap},
     {.name = "clip", .build = of_clip_both_ends},
     {.name = "swap_heads", .build = of_swap_heads},
+    {.name = "blend", .build = of_mix},
     {.name = "fake_quant", .build = of_fake_quant, .choosy = true},
     {.name = "embed_positions", .build = of_embed_positions},
     {.name = "product", .build = of_product},

@@ -206,6 +206,17 @@ void cpu_part(cpu *e, const node *x, int thread) {
         for (int64_t r = p.first; r < p.end; r++) memcpy(out + r * n, in + r * from, (size_t)n * sizeof *out);
 }
 
+void cpu_blend(cpu *e, const node *x, int thread) {
+    const float *gate = floats_of(e, x->in[0], thread), *a = floats_of(e, x->in[1], thread);
+    const float *b = floats_of(e, x->in[2], thread);
+    float *out = floats_of(e, x, thread);
+    int64_t n = tensor_last(x);
+    piece p = {0};
+    while (cpu_take(e, x, tensor_rows(x), some_rows(x), &p))
+        for (int64_t r = p.first; r < p.end; r++)
+            for (int64_t i = r * n; i < (r + 1) * n; i++) out[i] = gate[r] * a[i] + (1 - gate[r]) * b[i];
+}
+
 void cpu_swap_heads(cpu *e, const node *x, int thread) {
     const float *in = floats_of(e, x->in[0], thread);
     float *out = floats_of(e, x, thread);

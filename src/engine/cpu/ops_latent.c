@@ -59,6 +59,8 @@ void cpu_linear_heads(cpu *e, const node *x, int thread) {
             cpu_prepare(e, p, e->thread_scratch[thread], &r, from);
             cpu_matvec(e, p, out + (t * n_heads + h) * n + first, &r, (runs){0, count, 0}, from,
                        e->thread_scratch[thread]);
+            for (int64_t k = first; w->bias && k < first + count; k++)
+                out[(t * n_heads + h) * n + k] += w->bias[h * n + k];
         }
     }
 }

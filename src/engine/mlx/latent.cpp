@@ -14,7 +14,9 @@ static mx::array multiply_heads(const mx::array &x, const mlx_weight &w, bool tr
 
 void mlx_linear_heads(mlx_engine &e, const graph *, const node *x) {
     value &out = value_of(e, x);
-    out.first = multiply_heads(heads_first(value_of(e, x->in[0])), weight_of(x->w[0]));
+    const mlx_weight &w = weight_of(x->w[0]);
+    out.first = multiply_heads(heads_first(value_of(e, x->in[0])), w);
+    if (w.bias) out.first = mx::add(*out.first, mx::expand_dims(*w.bias, -2));
     out.heads_first = true;
 }
 

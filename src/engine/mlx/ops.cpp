@@ -308,6 +308,14 @@ void mlx_part(mlx_engine &e, const graph *, const node *x) {
     value_of(e, x).heads_first = value_of(e, x->in[0]).heads_first;
 }
 
+/* iquestloopcoder.py: _mix_attention */
+void mlx_blend(mlx_engine &e, const graph *, const node *x) {
+    mx::array gate = rows_first(value_of(e, x->in[0]));
+    mx::array a = rows_first(value_of(e, x->in[1])), b = rows_first(value_of(e, x->in[2]));
+    mx::array rest = mx::subtract(constant(1, gate), gate);
+    value_of(e, x).first = mx::add(mx::multiply(gate, a), mx::multiply(rest, b));
+}
+
 void mlx_swap_heads(mlx_engine &e, const graph *, const node *x) {
     mx::array in = heads_first(value_of(e, x->in[0]));
     int n = static_cast<int>(x->swapped), heads = in.shape(1);
