@@ -405,14 +405,10 @@ typedef struct decoder_keys {
     const char *hidden, *n_layers, *n_heads, *n_kv_heads, *width, *eps, *vocab;
 } decoder_keys;
 
-/* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms
- * before. */
+/* What every decoder has: sizes, heads, rms_norm_eps, intermediate_size, default names, norms. */
 void read_decoder(loader *l, desc *d);
 void read_decoder_or(loader *l, desc *d, const decoder_defaults *defaults);
 void read_decoder_keys(loader *l, desc *d, const decoder_keys *keys, const decoder_defaults *defaults);
-
-/* Experts are chosen by sigmoids with a bias, perhaps within the best groups. */
-void read_sigmoid_routing(loader *l, moe_desc *e);
 
 /* Refuses what cannot be: groups (`key` says how many) and experts that do not fit together. */
 void check_expert_groups(loader *l, const moe_desc *e, const char *key);
@@ -424,8 +420,7 @@ int64_t partial_dims(loader *l, const desc *d, double otherwise);
  * read. */
 void read_sigmoid_routing(loader *l, moe_desc *e);
 
-/* What YaRN's mscale_all_dim makes of the scale of scores. mlx-lm rope_utils.py:
- * apply_yarn_mscale */
+/* What YaRN's mscale_all_dim makes of scores. mlx-lm rope_utils.py: apply_yarn_mscale */
 double yarn_score_factor(loader *l);
 
 /* layer_types[i] is "sliding_attention". Without layer_types: `otherwise`. */
