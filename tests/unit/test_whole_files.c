@@ -79,7 +79,9 @@ static int cut_open(const char *path, int how, ...) {
 
 static char path[600]; /* of the file that is written */
 
-enum { N_ROWS = 9, NO_END = INT64_MAX };
+enum { N_ROWS = 9 };
+
+static const int64_t no_end = INT64_MAX;
 
 static const str opening = {.data = "{\"runs\": [", .length = 10};
 static const str closing = {.data = "\n]}\n", .length = 4};
@@ -150,10 +152,10 @@ static int rows_in(const char *file) {
 }
 
 static int64_t steps_of_all(void) {
-    steps_left = NO_END;
+    steps_left = no_end;
     assert_int_equal(write_lists(), N_ROWS);
     assert_int_equal(rows_in(path), N_ROWS);
-    return NO_END - steps_left;
+    return no_end - steps_left;
 }
 
 static void empty_folder(void) {
@@ -317,7 +319,7 @@ static void test_work_is_linear(void **state) {
 }
 
 static int set_up(void **state) {
-    steps_left = NO_END;
+    steps_left = no_end;
     no_links = no_new_files = is_mounted = false;
     if (!access("/dev/shm", W_OK)) setenv("TMPDIR", "/dev/shm", 0); /* thousands of files: not on a disk */
     if (new_folder(state)) return -1;
