@@ -71,22 +71,7 @@ INLINE __m512i dot_one(const uint8_t *packed, int64_t n_bytes, const char *x, fo
     return _mm512_castps_si512(sum);
 }
 
-INLINE void dot_block(__m512i dots[], int R, const uint8_t *packed, int64_t apart, int64_t n_bytes,
-                      const char *x, form f) {
-    for (int k = 0; k < R; k++) dots[k] = dot_one(packed + k * apart, n_bytes, x, f);
-}
-
-INLINE __m512i add_dots(__m512i a, __m512i b) {
-    return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
-}
-
-INLINE __m512 dots_to_floats(__m512i a) {
-    return _mm512_castsi512_ps(a);
-}
-
-INLINE __m512 scales_of(const rows *w, int64_t i, int64_t n, form f) {
-    return take_scales(w, i, n, f);
-}
+#include "engine/cpu/kernels/avx512/floats.h"
 
 INLINE __m512 biases_of(const rows *w, int64_t i, int64_t n, form f) {
     (void)f;
@@ -335,43 +320,31 @@ INLINE vec v_exp(vec x) {
 #include "engine/cpu/kernels/templates/gates.h"
 #include "engine/cpu/kernels/templates/states.h"
 
+/* What all products in F32 share: only one token differs. */
+#define PANELS_OF_FLOATS                                                                                     \
+    .panel_rows = ROWS, .panel_tokens = TOKENS, .row_panel_bytes = row_panel_bytes,                          \
+    .token_panel_bytes = token_panel_bytes, .pack_rows = pack_rows, .pack_tokens = pack_tokens,              \
+    .multiply = multiply
+
 static const products f32_products = {
     .prepared_bytes = prepared_bytes,
     .prepare = prepare,
     .matvec = matvec_f32,
-    .panel_rows = ROWS,
-    .panel_tokens = TOKENS,
-    .row_panel_bytes = row_panel_bytes,
-    .token_panel_bytes = token_panel_bytes,
-    .pack_rows = pack_rows,
-    .pack_tokens = pack_tokens,
-    .multiply = multiply,
+    PANELS_OF_FLOATS,
 };
 
 static const products mxfp8_products = {
     .prepared_bytes = avx2_float_bytes,
     .prepare = avx2_prepare_floats,
     .matvec = avx2_matvec_mxfp8,
-    .panel_rows = ROWS,
-    .panel_tokens = TOKENS,
-    .row_panel_bytes = row_panel_bytes,
-    .token_panel_bytes = token_panel_bytes,
-    .pack_rows = pack_rows,
-    .pack_tokens = pack_tokens,
-    .multiply = multiply,
+    PANELS_OF_FLOATS,
 };
 
 const products avx512vbmi_mxfp8 = {
     .prepared_bytes = avx512vbmi_prepared_bytes,
     .prepare = avx512vbmi_prepare,
     .matvec = avx512vbmi_matvec_mxfp8,
-    .panel_rows = ROWS,
-    .panel_tokens = TOKENS,
-    .row_panel_bytes = row_panel_bytes,
-    .token_panel_bytes = token_panel_bytes,
-    .pack_rows = pack_rows,
-    .pack_tokens = pack_tokens,
-    .multiply = multiply,
+    PANELS_OF_FLOATS,
 };
 
 const kernels kernels_avx512 = {

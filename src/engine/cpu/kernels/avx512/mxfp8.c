@@ -47,22 +47,7 @@ INLINE __m512i dot_one(const uint8_t *packed, int64_t n_bytes, const char *x, fo
     return _mm512_castps_si512(sum);
 }
 
-INLINE void dot_block(__m512i dots[], int R, const uint8_t *packed, int64_t apart, int64_t n_bytes,
-                      const char *x, form f) {
-    for (int k = 0; k < R; k++) dots[k] = dot_one(packed + k * apart, n_bytes, x, f);
-}
-
-INLINE __m512i add_dots(__m512i a, __m512i b) {
-    return _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
-}
-
-INLINE __m512 dots_to_floats(__m512i a) {
-    return _mm512_castsi512_ps(a);
-}
-
-INLINE __m512 scales_of(const rows *w, int64_t i, int64_t n, form f) {
-    return take_scales(w, i, n, f);
-}
+#include "engine/cpu/kernels/avx512/floats.h"
 
 INLINE __m512 biases_of(const rows *w, int64_t i, int64_t n, form f) {
     (void)w, (void)i, (void)n, (void)f;
