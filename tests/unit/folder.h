@@ -10,6 +10,7 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,16 @@ static inline void make_parents(const char *name) {
 static inline void make_folders(const char *name) {
     make_parents(name);
     assert_int_equal(mkdir(in_folder(name), 0700), 0);
+}
+
+/* Files of the folder, but those with a dot in front. */
+static inline int n_files(void) {
+    int n = 0;
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *entry; (entry = readdir(d));) n += entry->d_name[0] != '.';
+    closedir(d);
+    return n;
 }
 
 static inline int remove_one(const char *path, const struct stat *info, int kind, struct FTW *at) {

@@ -4,8 +4,6 @@
 #include "report/report.h"
 #include "texts.h"
 
-#include <dirent.h>
-
 static const char *input; /* a path of a model, if any */
 
 static reports *open_outputs(int n, const char *a, const char *b, bool force) {
@@ -42,15 +40,6 @@ static char *spec_of(const char *format, const char *name) {
     char *spec = specs[next++ % 4];
     snprintf(spec, sizeof specs[0], "%s:%s", format, in_folder(name));
     return spec;
-}
-
-static int n_files(void) {
-    int n = 0;
-    DIR *d = opendir(folder);
-    assert_non_null(d);
-    for (struct dirent *entry; (entry = readdir(d));) n += entry->d_name[0] != '.';
-    closedir(d);
-    return n;
 }
 
 static void test_one_file_twice(void **state) {

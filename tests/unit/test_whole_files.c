@@ -199,15 +199,6 @@ static void test_earlier_file_when_stopped(void **state) {
     }
 }
 
-static int n_files(void) {
-    int n = 0;
-    DIR *d = opendir(folder);
-    assert_non_null(d);
-    for (struct dirent *entry; (entry = readdir(d));) n += entry->d_name[0] != '.';
-    closedir(d);
-    return n;
-}
-
 static const char all_of_it[] =
     "{\"runs\": [\n1,\n2,\n3\n], \"seconds\": [\n\"a text, 2\"\n], \"thirds\": [0,\n"
     "[\"a longer text, longer than the others\", 3]\n]}\n";
